@@ -1,1 +1,6 @@
+//! Chancery: identity as Kubernetes resources. `ARCHITECTURE.md` is the map of this code.
+
 pub mod clock;
+pub mod crypto;
+pub mod domain;
+pub mod serve;

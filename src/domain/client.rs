@@ -1,0 +1,81 @@
+//! A technical user as the token endpoint knows it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::period::Period;
+use super::subscription::{SubscriptionFacts, current};
+
+/// What a technical user is for. Its generated secrets begin with the family's prefix, so that
+/// a scanner recognises a leaked one.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema,
+)]
+pub enum Family {
+    /// A service that calls another (`sk-`).
+    #[default]
+    Integration,
+}
+
+impl Family {
+    /// All families.
+    pub const ALL: [Self; 1] = [Self::Integration];
+
+    /// What its generated secrets begin with.
+    pub fn secret_prefix(self) -> &'static str {
+        match self {
+            Self::Integration => "sk-",
+        }
+    }
+}
+
+/// A client secret as it is kept: its hash, and when it works.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StoredCredential {
+    /// Names the credential in status and audit; no secret.
+    pub id: String,
+    /// The bcrypt hash.
+    pub hash: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// A technical user with what it may ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// The client id.
+    pub id: String,
+    /// What it is for.
+    pub family: Family,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Gets no token while set.
+    pub suspended: bool,
+    /// The roles that it was given, before the subscription cuts them down.
+    pub roles: Vec<String>,
+    /// The scopes that it was given, before the subscription cuts them down.
+    pub scopes: Vec<String>,
+    /// The audiences that it was given, before the subscription cuts them down.
+    pub audiences: Vec<String>,
+    /// How long its tokens live, where not the release's default.
+    pub token_ttl: Option<Period>,
+    /// The ring that signs for it, where not the release's choice.
+    pub signing_key: Option<String>,
+    /// What it may authenticate with.
+    pub credentials: Vec<StoredCredential>,
+    /// The sound Subscriptions of its namespace, whenever they are current.
+    pub subscriptions: Arc<Vec<SubscriptionFacts>>,
+}
+
+impl Client {
+    /// The Subscription that holds for it now.
+    pub fn subscription(&self, now: Timestamp) -> Option<&SubscriptionFacts> {
+        current(&self.subscriptions, now)
+    }
+}

@@ -1,0 +1,16 @@
+//! What identity means here, with no Kubernetes, no IO, no async, no clock and no randomness:
+//! time and facts come in as arguments, decisions go out as values. `tests/architecture.rs`
+//! holds this module to it.
+//!
+//! Reading order: [`algorithm`] and [`jwk`] (what a key is), [`rotation`] (the life of a ring of
+//! keys), [`credential`] (the life of a client secret), [`tier`] and [`subscription`] (what a
+//! tenant may), [`client`] and [`grant`] (who gets which token), [`claims`] (what stands in it).
+
+pub mod algorithm;
+pub mod client;
+pub mod jwk;
+pub mod names;
+pub mod period;
+pub mod settings;
+pub mod subscription;
+pub mod tier;

@@ -1,0 +1,80 @@
+//! The names of what the operator makes. All of them follow from the names of what a person
+//! applied, so that making something twice is a conflict and never a second object.
+
+/// The API group of all our kinds.
+pub const GROUP: &str = "chancery.dev";
+
+/// The label that everything the operator makes carries (Kubernetes' recommended labels).
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+/// The value of [`MANAGED_BY_LABEL`].
+pub const MANAGED_BY: &str = "chancery";
+/// What kind of thing an object is to us; one of the `PART_*` constants.
+pub const PART_LABEL: &str = "chancery.dev/part";
+/// A key pair's Secret.
+pub const PART_KEY: &str = "signing-key";
+/// A ConfigMap with a JWKS.
+pub const PART_JWKS: &str = "jwks";
+/// A technical user's hashes, in the operator namespace.
+pub const PART_CREDENTIALS: &str = "credentials";
+/// A technical user's delivered secret, in the tenant's namespace.
+pub const PART_DELIVERY: &str = "client-secret";
+/// The release that an object belongs to.
+pub const ENVIRONMENT_LABEL: &str = "chancery.dev/environment";
+/// On a key pair's Secret and a ring's ConfigMap: the ring.
+pub const RING_LABEL: &str = "chancery.dev/signing-key";
+/// On a Secret with hashes: the UID of its technical user.
+pub const UID_LABEL: &str = "chancery.dev/technical-user-uid";
+/// On a Secret with hashes: the namespace of its technical user.
+pub const TENANT_NAMESPACE_LABEL: &str = "chancery.dev/technical-user-namespace";
+/// On a Secret with hashes: the name of its technical user.
+pub const TENANT_NAME_LABEL: &str = "chancery.dev/technical-user";
+
+/// The Secret of a ring's key pair with that sequence number.
+pub fn key_secret(ring: &str, sequence: i64) -> String {
+    format!("{ring}-{sequence}")
+}
+
+/// The sequence number in the name of a ring's key Secret.
+pub fn key_sequence(ring: &str, secret: &str) -> Option<i64> {
+    let digits = secret.strip_prefix(ring)?.strip_prefix('-')?;
+    let sequence: i64 = digits.parse().ok()?;
+    // "+1" and "01" parse, but are not how we write 1.
+    (sequence > 0 && sequence.to_string() == digits).then_some(sequence)
+}
+
+/// The ConfigMap with a ring's JWKS.
+pub fn ring_jwks(ring: &str) -> String {
+    format!("{ring}-jwks")
+}
+
+/// The ConfigMap with the whole issuer's JWKS. It ends unlike every ring's.
+pub const ISSUER_JWKS: &str = "chancery-issuer";
+
+/// The Secret with a technical user's hashes, in the operator namespace. A namespace has no dot,
+/// so that two technical users never share one.
+pub fn credentials_secret(namespace: &str, name: &str) -> String {
+    format!("{namespace}.{name}-credentials")
+}
+
+/// A technical user's client id where it chooses none.
+pub fn default_client_id(namespace: &str, name: &str) -> String {
+    format!("{namespace}.{name}")
+}
+
+/// The Secret that a technical user's credential is delivered in where it names none.
+pub fn default_delivery_secret(name: &str) -> String {
+    format!("{name}-credentials")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_read_back_and_nothing_else_does() {
+        assert_eq!(key_sequence("main", &key_secret("main", 12)), Some(12));
+        for other in ["main", "main-", "main-0", "main-01", "main-+1", "main-1-1", "mainly-1"] {
+            assert_eq!(key_sequence("main", other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! The release's settings: what Helm values, a file or flags set, and what bounds every resource.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::algorithm::{Algorithm, RsaKeySize};
+use super::period::Period;
+use super::tier::{Catalogue, default_catalogue};
+
+/// Everything that a release decides for all of its resources. Read from YAML (`--config`);
+/// what is absent has the default given here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Settings {
+    /// The release's name among several on one cluster; Subscriptions name it.
+    pub environment: String,
+    /// The issuer URL, `iss` in every token: https, or http on loopback; no trailing slash.
+    pub issuer: String,
+    /// Where `SigningKey`s, their Secrets and the JWKS live.
+    pub operator_namespace: String,
+    /// How long tokens live.
+    pub tokens: TokenSettings,
+    /// How the JWKS is served.
+    pub jwks: JwksSettings,
+    /// What resources may ask for.
+    pub policy: Policy,
+    /// What the claims of the Cyoda profile are called.
+    pub claims: ClaimNames,
+    /// Further tiers, or other limits for those of the default catalogue.
+    pub tiers: Catalogue,
+}
+
+/// How long access tokens live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct TokenSettings {
+    /// Where a technical user sets none.
+    pub default_ttl: Period,
+    /// The most that a technical user may set.
+    pub max_ttl: Period,
+}
+
+/// How the JWKS is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct JwksSettings {
+    /// `Cache-Control: max-age` of the document.
+    pub max_age: Period,
+}
+
+/// The release's policy: a resource beyond it is `Stalled`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Policy {
+    /// The algorithms that a `SigningKey` may use.
+    pub allowed_algorithms: Vec<Algorithm>,
+    /// The smallest RSA modulus in bits.
+    pub min_rsa_key_size: i32,
+    /// Whether tiers marked `draft` can be subscribed to.
+    pub allow_draft_tiers: bool,
+}
+
+/// The names of the claims that RFC 9068 does not name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ClaimNames {
+    /// The tenant's id.
+    pub legal_entity: String,
+    /// Who the token speaks for.
+    pub user_id: String,
+    /// The organisation that the subject belongs to.
+    pub organization: String,
+    /// The roles, an array.
+    pub roles: String,
+    /// The tier of the current subscription.
+    pub tier: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            environment: "default".into(),
+            issuer: String::new(),
+            operator_namespace: "chancery-system".into(),
+            tokens: TokenSettings::default(),
+            jwks: JwksSettings::default(),
+            policy: Policy::default(),
+            claims: ClaimNames::default(),
+            tiers: Catalogue::new(),
+        }
+    }
+}
+
+impl Default for TokenSettings {
+    fn default() -> Self {
+        Self { default_ttl: Period::from_mins(5), max_ttl: Period::from_hours(1) }
+    }
+}
+
+impl Default for JwksSettings {
+    fn default() -> Self {
+        Self { max_age: Period::from_mins(5) }
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            allowed_algorithms: Algorithm::ALL.to_vec(),
+            min_rsa_key_size: RsaKeySize::Bits2048.bits(),
+            allow_draft_tiers: false,
+        }
+    }
+}
+
+impl Default for ClaimNames {
+    fn default() -> Self {
+        Self {
+            legal_entity: "caas_org_id".into(),
+            user_id: "caas_user_id".into(),
+            organization: "org_id".into(),
+            roles: "user_roles".into(),
+            tier: "caas_tier".into(),
+        }
+    }
+}
+
+/// The longest life that any token can be given, whatever a release sets.
+pub const LONGEST_TOKEN_TTL: Period = Period::from_hours(24);
+
+/// Claims that RFC 7519 and RFC 9068 define, which a profile's claim can not be named after.
+const REGISTERED_CLAIMS: [&str; 13] = [
+    "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope", "act", "may_act",
+    "auth_time", "cnf",
+];
+
+impl Settings {
+    /// The tiers that can be subscribed to: the defaults with the release's own laid over them.
+    pub fn catalogue(&self) -> Catalogue {
+        let mut catalogue = default_catalogue();
+        catalogue.extend(self.tiers.clone());
+        catalogue
+    }
+
+    /// Every mistake in the settings, each a sentence that names the setting, its value and what
+    /// to do.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        problems.extend(issuer_problem(&self.issuer));
+        for (setting, name) in
+            [("environment", &self.environment), ("operatorNamespace", &self.operator_namespace)]
+        {
+            if !is_dns_label(name) {
+                problems.push(format!(
+                    "{setting} is {name:?}, which is no DNS label: use at most 63 of a-z, 0-9 \
+                     and -, beginning and ending with a letter or digit."
+                ));
+            }
+        }
+        let TokenSettings { default_ttl, max_ttl } = self.tokens;
+        if max_ttl.as_secs() == 0 || max_ttl > LONGEST_TOKEN_TTL {
+            problems.push(format!(
+                "tokens.maxTtl is {max_ttl}: set it between 1s and {LONGEST_TOKEN_TTL}."
+            ));
+        }
+        if default_ttl.as_secs() == 0 || default_ttl > max_ttl {
+            problems.push(format!(
+                "tokens.defaultTtl is {default_ttl}: set it between 1s and tokens.maxTtl, which \
+                 is {max_ttl}."
+            ));
+        }
+        if self.policy.allowed_algorithms.is_empty() {
+            problems.push(
+                "policy.allowedAlgorithms is empty, so no key could sign: name at least one \
+                 algorithm, such as RS256."
+                    .into(),
+            );
+        }
+        if RsaKeySize::from_bits(self.policy.min_rsa_key_size).is_none() {
+            problems.push(format!(
+                "policy.minRsaKeySize is {}: use 2048, 3072 or 4096.",
+                self.policy.min_rsa_key_size
+            ));
+        }
+        problems.extend(self.claims.problems());
+        problems.extend(tier_problems(&self.tiers));
+        problems
+    }
+}
+
+impl ClaimNames {
+    fn problems(&self) -> Vec<String> {
+        let mut seen = BTreeMap::new();
+        let mut problems = Vec::new();
+        for (setting, name) in [
+            ("legalEntity", &self.legal_entity),
+            ("userId", &self.user_id),
+            ("organization", &self.organization),
+            ("roles", &self.roles),
+            ("tier", &self.tier),
+        ] {
+            if name.is_empty() || REGISTERED_CLAIMS.contains(&name.as_str()) {
+                problems.push(format!(
+                    "claims.{setting} is {name:?}, which is empty or a claim with a meaning of \
+                     its own: choose another name."
+                ));
+            } else if let Some(other) = seen.insert(name, setting) {
+                problems.push(format!(
+                    "claims.{setting} and claims.{other} are both {name:?}: give each its own name."
+                ));
+            }
+        }
+        problems
+    }
+}
+
+fn tier_problems(tiers: &Catalogue) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (name, tier) in tiers {
+        for id in super::tier::EntitlementId::ALL {
+            match tier.entitlements.get(&id) {
+                Some(limit) if limit.is_valid() => {}
+                _ => problems.push(format!(
+                    "tiers.{name}.entitlements.{} must say either `limit` or `unlimited: true`.",
+                    serde_json::to_value(id).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+                )),
+            }
+        }
+    }
+    problems
+}
+
+fn issuer_problem(issuer: &str) -> Option<String> {
+    let advice = "use a URL such as https://id.example.com, with no query, fragment, user or \
+                  trailing slash (RFC 8414 §2)";
+    let Some(rest) = issuer.strip_prefix("https://").or_else(|| issuer.strip_prefix("http://"))
+    else {
+        return Some(format!("issuer is {issuer:?}: {advice}."));
+    };
+    let clean = rest.bytes().all(|b| b.is_ascii_graphic() && !b"?#@\\\"<>{}|^`%".contains(&b));
+    let host_given = rest.bytes().next().is_some_and(|b| b != b'/' && b != b':');
+    if !clean || !host_given || rest.ends_with('/') || rest.contains("//") {
+        return Some(format!("issuer is {issuer:?}: {advice}."));
+    }
+    None
+}
+
+/// Whether `name` is a DNS label (RFC 1123), as namespaces and environments are named.
+pub fn is_dns_label(name: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=63).contains(&name.len())
+        && name.bytes().all(inner)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Settings {
+        Settings { issuer: "https://id.example.com/tenant".into(), ..Settings::default() }
+    }
+
+    #[test]
+    fn defaults_with_an_issuer_are_sound() {
+        assert_eq!(good().problems(), Vec::<String>::new());
+        assert_eq!(good().catalogue().len(), 4);
+    }
+
+    #[test]
+    fn each_mistake_is_named() {
+        let cases: [(&str, Box<dyn Fn(&mut Settings)>); 9] = [
+            ("issuer", Box::new(|s| s.issuer = "id.example.com".into())),
+            ("issuer", Box::new(|s| s.issuer = "https://id.example.com/".into())),
+            ("issuer", Box::new(|s| s.issuer = "https://id.example.com/?a".into())),
+            ("issuer", Box::new(|s| s.issuer = "https:///x".into())),
+            ("environment", Box::new(|s| s.environment = "Prod".into())),
+            ("tokens.defaultTtl", Box::new(|s| s.tokens.default_ttl = Period::from_hours(2))),
+            ("tokens.maxTtl", Box::new(|s| s.tokens.max_ttl = Period::from_hours(25))),
+            ("policy.minRsaKeySize", Box::new(|s| s.policy.min_rsa_key_size = 1024)),
+            ("claims.tier", Box::new(|s| s.claims.tier = "sub".into())),
+        ];
+        for (name, spoil) in cases {
+            let mut settings = good();
+            spoil(&mut settings);
+            let problems = settings.problems();
+            assert!(problems.iter().any(|p| p.starts_with(name)), "{name}: {problems:?}");
+        }
+    }
+}
