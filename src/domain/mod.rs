@@ -3,7 +3,7 @@
 //! holds this module to it.
 //!
 //! Reading order: [`algorithm`] and [`jwk`] (what a key is), [`rotation`] (the life of a ring of
-//! keys), [`credential`] (the life of a client secret), [`tier`] and [`subscription`] (what a
+//! keys), [x, [`tier`] and [`subscription`] (what a
 //! tenant may), [`client`] and [`grant`] (who gets which token), [`claims`] (what stands in it).
 
 pub mod algorithm;
@@ -11,6 +11,8 @@ pub mod client;
 pub mod jwk;
 pub mod names;
 pub mod period;
+pub mod reasons;
+pub mod rotation;
 pub mod settings;
 pub mod subscription;
 pub mod tier;

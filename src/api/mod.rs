@@ -1,0 +1,3 @@
+//! The custom resources, group `chancery.dev`.
+
+pub mod v1alpha1;

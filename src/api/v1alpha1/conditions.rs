@@ -1,0 +1,112 @@
+//! Conditions as the Kubernetes API conventions and kstatus want them.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// The type that every kind has.
+pub const READY: &str = "Ready";
+/// Present only while true: the operator is on its way (kstatus).
+pub const RECONCILING: &str = "Reconciling";
+/// Present only while true: a person has to do something (kstatus).
+pub const STALLED: &str = "Stalled";
+
+/// The conditions that an object should have now.
+#[derive(Clone, Debug, Default)]
+pub struct Conditions(Vec<(&'static str, bool, &'static str, String)>);
+
+/// What a status says of the visit that wrote it.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed {
+    /// The object's `metadata.generation`.
+    pub generation: i64,
+    /// The time of the visit.
+    pub now: Timestamp,
+}
+
+impl Conditions {
+    /// All is well.
+    pub fn ready(reason: &'static str, message: impl Into<String>) -> Self {
+        Self(vec![(READY, true, reason, message.into())])
+    }
+
+    /// Not yet, and the operator (or time) is at work on it.
+    pub fn reconciling(reason: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self(vec![(READY, false, reason, message.clone()), (RECONCILING, true, reason, message)])
+    }
+
+    /// Not until a person does something.
+    pub fn stalled(reason: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self(vec![(READY, false, reason, message.clone()), (STALLED, true, reason, message)])
+    }
+
+    /// It works as it was, but a person has asked for something that can not be done.
+    pub fn ready_but_stalled(
+        ready: (&'static str, String),
+        stalled: (&'static str, String),
+    ) -> Self {
+        Self(vec![(READY, true, ready.0, ready.1), (STALLED, true, stalled.0, stalled.1)])
+    }
+
+    /// With a further condition.
+    #[must_use]
+    pub fn and(
+        mut self,
+        kind: &'static str,
+        holds: bool,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        self.0.push((kind, holds, reason, message.into()));
+        self
+    }
+
+    /// As they stand in status: the time of the last transition is kept where the condition's
+    /// status is unchanged.
+    pub fn write(&self, before: &[Condition], observed: Observed) -> Vec<Condition> {
+        self.0
+            .iter()
+            .map(|(kind, holds, reason, message)| {
+                let status = if *holds { "True" } else { "False" };
+                let last_transition_time = before
+                    .iter()
+                    .find(|c| c.type_ == *kind && c.status == status)
+                    .map_or_else(|| Time(whole_second(observed.now)), |c| c.last_transition_time.clone());
+                Condition {
+                    type_: (*kind).to_owned(),
+                    status: status.to_owned(),
+                    reason: (*reason).to_owned(),
+                    message: message.clone(),
+                    observed_generation: Some(observed.generation),
+                    last_transition_time,
+                }
+            })
+            .collect()
+    }
+}
+
+/// Kubernetes writes times without fractions.
+fn whole_second(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_transition_time_moves_only_with_the_status() {
+        let at = |s| Observed {
+            generation: s,
+            now: Timestamp::from_second(s).expect("a time"),
+        };
+        let first = Conditions::reconciling("Progressing", "one").write(&[], at(1));
+        let second = Conditions::reconciling("Other", "two").write(&first, at(2));
+        assert_eq!(second[0].last_transition_time, first[0].last_transition_time);
+        assert_eq!(second[0].message, "two");
+        let third = Conditions::ready("Succeeded", "three").write(&second, at(3));
+        assert_eq!(third.len(), 1);
+        assert_eq!(third[0].last_transition_time.0.as_second(), 3);
+    }
+}

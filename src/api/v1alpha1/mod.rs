@@ -1,0 +1,14 @@
+//! The kinds of `chancery.dev/v1alpha1`, one file each. Doc comments here are what
+//! `kubectl explain` prints, so they speak to the person who writes the manifest.
+
+mod conditions;
+mod crds;
+mod signing_key;
+mod subscription;
+mod technical_user;
+
+pub use conditions::{Conditions, Observed};
+pub use crds::{all_crds, to_yaml};
+pub use signing_key::*;
+pub use subscription::*;
+pub use technical_user::*;

@@ -1,0 +1,218 @@
+//! `TechnicalUser`: a machine client with credentials.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema, ResourceExt};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::client::Family;
+use crate::domain::names;
+use crate::domain::period::Period;
+
+/// A machine client that gets access tokens with the client_credentials grant. Its credential is
+/// made by the operator, kept as a hash, and delivered in a Secret of the same namespace.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "chancery.dev",
+    version = "v1alpha1",
+    kind = "TechnicalUser",
+    namespaced,
+    status = "TechnicalUserStatus",
+    shortname = "tu",
+    category = "identity",
+    derive = "PartialEq",
+    doc = "A machine client that gets access tokens with the client_credentials grant. Its credential is made by the operator, kept as a hash, and delivered in a Secret of the same namespace.",
+    validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name is longer than 63 characters: the client id and the Secret's name follow from it, so choose a shorter one."),
+    printcolumn(name = "Client ID", type_ = "string", json_path = ".status.clientId"),
+    printcolumn(name = "Secret", type_ = "string", json_path = ".status.secretName"),
+    printcolumn(name = "Suspended", type_ = "boolean", json_path = ".spec.suspended"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Family", type_ = "string", json_path = ".spec.family", priority = 1),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1),
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.clientId) == has(oldSelf.clientId) && (!has(self.clientId) || self.clientId == oldSelf.clientId)")
+        .message("clientId can not be changed, since services know the client by it: make a second TechnicalUser."),
+)]
+pub struct TechnicalUserSpec {
+    /// The client id; <namespace>.<name> where absent. One of your choosing begins with
+    /// "<namespace>." too, unless the Subscription's allowed.clientIds lists it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253), regex(pattern = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"))]
+    pub client_id: Option<String>,
+
+    /// What it is for: Integration, a service that calls another. Its secrets begin with sk-.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("family can not be changed: make a second TechnicalUser."))]
+    pub family: Family,
+
+    /// The roles in its tokens, as far as the Subscription allows them.
+    #[serde(default)]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "set"))]
+    pub roles: Vec<String>,
+
+    /// The scopes that it may ask for, as far as the Subscription allows them; a request without
+    /// scope gets them all.
+    #[serde(default)]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 256), regex(pattern = r"^[!#-\[\]-~]+$")), extend("x-kubernetes-list-type" = "set"))]
+    pub scopes: Vec<String>,
+
+    /// The audiences (aud) that it may ask for, as far as the Subscription allows them; a request
+    /// that names none gets the first.
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 512), regex(pattern = r"^[!-~]+$")), extend("x-kubernetes-list-type" = "set"))]
+    pub audiences: Vec<String>,
+
+    /// How long its tokens live, such as 90s, 5m or 1h. The release's default where absent, and
+    /// never more than the release allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s')").message("tokenTtl is zero: give tokens a life of at least 1s, or take the field away for the release's default."))]
+    pub token_ttl: Option<Period>,
+
+    /// The SigningKey that signs its tokens; by default the release's choice among those with
+    /// audience client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 52))]
+    pub signing_key: Option<String>,
+
+    /// True: it gets no tokens until this is taken back. Its credential stays as it is.
+    #[serde(default)]
+    pub suspended: bool,
+
+    /// How it authenticates.
+    pub credential: Credential,
+}
+
+/// How a technical user authenticates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Credential {
+    /// With a client secret that the operator generates.
+    pub secret: SecretCredential,
+}
+
+/// A client secret that the operator generates.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SecretCredential {
+    /// How you get it. Secret: in a Secret of this namespace.
+    pub delivery: Delivery,
+    /// The Secret's name; <name>-credentials where absent. A Secret that the operator did not
+    /// make is never touched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"))]
+    pub secret_name: Option<String>,
+    /// What the Secret's keys are called, where not client_id, client_secret, token_url, issuer.
+    pub keys: SecretKeys,
+}
+
+/// How a generated secret reaches the person or the workload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Delivery {
+    /// In a Secret of the technical user's namespace.
+    #[default]
+    Secret,
+}
+
+/// What the keys of the delivered Secret are called.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("[self.clientId, self.clientSecret, self.tokenUrl, self.issuer].all(k, [self.clientId, self.clientSecret, self.tokenUrl, self.issuer].exists_one(l, l == k))")
+        .message("two of the keys have the same name: each of clientId, clientSecret, tokenUrl and issuer needs a name of its own."),
+)]
+pub struct SecretKeys {
+    /// Under which key the client id stands.
+    #[serde(default = "key_names::client_id")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub client_id: String,
+    /// Under which key the secret stands.
+    #[serde(default = "key_names::client_secret")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub client_secret: String,
+    /// Under which key the token endpoint's URL stands.
+    #[serde(default = "key_names::token_url")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub token_url: String,
+    /// Under which key the issuer's URL stands.
+    #[serde(default = "key_names::issuer")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub issuer: String,
+}
+
+impl Default for SecretKeys {
+    fn default() -> Self {
+        Self {
+            client_id: key_names::client_id(),
+            client_secret: key_names::client_secret(),
+            token_url: key_names::token_url(),
+            issuer: key_names::issuer(),
+        }
+    }
+}
+
+/// The keys' names where a manifest gives none.
+mod key_names {
+    pub fn client_id() -> String {
+        "client_id".into()
+    }
+    pub fn client_secret() -> String {
+        "client_secret".into()
+    }
+    pub fn token_url() -> String {
+        "token_url".into()
+    }
+    pub fn issuer() -> String {
+        "issuer".into()
+    }
+}
+
+/// What the operator says of a technical user.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TechnicalUserStatus {
+    /// The metadata.generation that this status speaks of; -1 before the first visit.
+    pub observed_generation: i64,
+    /// Ready, and while they hold Reconciling, Stalled and Restricted.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// The client id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// The Secret in this namespace that holds the credential.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_name: Option<String>,
+    /// The credentials that work.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<CredentialStatus>,
+    /// The Subscription that holds for it now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subscription: Option<String>,
+}
+
+/// A credential that works.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CredentialStatus {
+    /// Names it; no secret.
+    pub id: String,
+    /// When it was made.
+    pub created_at: Time,
+}
+
+impl TechnicalUser {
+    /// The client id that it has, chosen or following from its name.
+    pub fn client_id(&self) -> String {
+        self.spec.client_id.clone().unwrap_or_else(|| {
+            names::default_client_id(&self.namespace().unwrap_or_default(), &self.name_any())
+        })
+    }
+
+    /// The Secret that its credential is delivered in.
+    pub fn secret_name(&self) -> String {
+        let chosen = self.spec.credential.secret.secret_name.clone();
+        chosen.unwrap_or_else(|| names::default_delivery_secret(&self.name_any()))
+    }
+}

@@ -1,0 +1,69 @@
+//! The reasons of conditions and events, in one place: people alert on them, so that they change
+//! only with a note in the changelog. `docs/reasons.md` is written for people from this list.
+
+/// All is as the spec wants it.
+pub const SUCCEEDED: &str = "Succeeded";
+/// The operator is at work on it.
+pub const PROGRESSING: &str = "Progressing";
+/// The spec asks for what the release, or this version, does not do.
+pub const INVALID_SPEC: &str = "InvalidSpec";
+/// The release's policy forbids what the spec asks for.
+pub const POLICY_VIOLATION: &str = "PolicyViolation";
+/// The resource stands in a namespace where its kind has no meaning.
+pub const WRONG_NAMESPACE: &str = "WrongNamespace";
+
+/// A Secret of the name that we need is not ours.
+pub const SECRET_NAME_CONFLICT: &str = "SecretNameConflict";
+/// A ConfigMap of the name that we need is not ours.
+pub const CONFIG_MAP_NAME_CONFLICT: &str = "ConfigMapNameConflict";
+
+/// A key pair was made.
+pub const KEY_CREATED: &str = "KeyCreated";
+/// A key stands in the issuer's JWKS.
+pub const KEY_PUBLISHED: &str = "KeyPublished";
+/// A key began to sign.
+pub const KEY_ACTIVATED: &str = "KeyActivated";
+/// The Secret with a private key is gone.
+pub const KEY_MATERIAL_LOST: &str = "KeyMaterialLost";
+/// A key left the JWKS.
+pub const KEY_REMOVED: &str = "KeyRemoved";
+/// The Secret with a private key holds something else than it did.
+pub const KEY_MATERIAL_BROKEN: &str = "KeyMaterialBroken";
+/// A JWKS ConfigMap was put right.
+pub const JWKS_REPAIRED: &str = "JwksRepaired";
+
+/// A client secret was made and delivered.
+pub const CREDENTIAL_CREATED: &str = "CredentialCreated";
+/// The delivered Secret was deleted or altered, so that a new client secret was made.
+pub const CREDENTIAL_REPLACED: &str = "CredentialReplaced";
+/// The delivered Secret was put right around a client secret that still works.
+pub const SECRET_REPAIRED: &str = "SecretRepaired";
+/// The technical user is suspended.
+pub const SUSPENDED: &str = "Suspended";
+/// Another technical user has the client id.
+pub const CLIENT_ID_CONFLICT: &str = "ClientIdConflict";
+/// The client id is not the namespace's to give.
+pub const CLIENT_ID_NOT_ALLOWED: &str = "ClientIdNotAllowed";
+/// Some roles, scopes or audiences go beyond the Subscription.
+pub const BEYOND_SUBSCRIPTION: &str = "BeyondSubscription";
+/// No `SigningKey` signs for it.
+pub const NO_SIGNING_KEY: &str = "NoSigningKey";
+
+/// The namespace has no Subscription.
+pub const NO_SUBSCRIPTION: &str = "NoSubscription";
+/// None of the namespace's Subscriptions is current.
+pub const SUBSCRIPTION_NOT_CURRENT: &str = "SubscriptionNotCurrent";
+/// The Subscription is sound, and another one of its namespace holds now.
+pub const NOT_CURRENT: &str = "NotCurrent";
+/// The Subscription's period has not begun.
+pub const SCHEDULED: &str = "Scheduled";
+/// The Subscription's period is over.
+pub const EXPIRED: &str = "Expired";
+/// An older Subscription binds the namespace to something else.
+pub const NAMESPACE_BOUND: &str = "NamespaceBound";
+/// Another namespace has the legal entity.
+pub const LEGAL_ENTITY_BOUND: &str = "LegalEntityBound";
+/// The catalogue has no such tier.
+pub const UNKNOWN_TIER: &str = "UnknownTier";
+/// The tier is a draft.
+pub const DRAFT_TIER: &str = "DraftTier";
