@@ -30,11 +30,7 @@ pub struct Allowed {
 /// What of `wanted` a list of allowed values lets through, in the order wanted.
 pub fn cut_down<'a>(wanted: &'a [String], allowed: &[String]) -> Vec<&'a str> {
     let any = allowed.iter().any(|a| a == "*");
-    wanted
-        .iter()
-        .filter(|w| any || allowed.contains(w))
-        .map(String::as_str)
-        .collect()
+    wanted.iter().filter(|w| any || allowed.contains(w)).map(String::as_str).collect()
 }
 
 /// What there is to know about one Subscription.
@@ -116,9 +112,7 @@ impl SubscriptionFacts {
     fn tier_problem(&self, settings: &Settings) -> Option<Problem> {
         let catalogue = settings.catalogue();
         match catalogue.get(&self.tier) {
-            None => Some(Problem::UnknownTier {
-                known: catalogue.into_keys().collect(),
-            }),
+            None => Some(Problem::UnknownTier { known: catalogue.into_keys().collect() }),
             Some(tier) if tier.draft && !settings.policy.allow_draft_tiers => {
                 Some(Problem::DraftTier)
             }
@@ -166,9 +160,7 @@ fn binding_problem(new: &SubscriptionFacts, bound: &[&SubscriptionFacts]) -> Opt
                 });
             }
         } else if same_tenant && same_environment {
-            return Some(Problem::LegalEntityBound {
-                namespace: old.namespace.clone(),
-            });
+            return Some(Problem::LegalEntityBound { namespace: old.namespace.clone() });
         }
     }
     None
