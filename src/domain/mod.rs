@@ -7,9 +7,12 @@
 //! tenant may), [`client`] and [`grant`] (who gets which token), [`claims`] (what stands in it).
 
 pub mod algorithm;
+pub mod claims;
 pub mod client;
+pub mod grant;
 pub mod jwk;
 pub mod names;
+pub mod oauth_error;
 pub mod period;
 pub mod reasons;
 pub mod rotation;

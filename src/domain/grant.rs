@@ -1,0 +1,180 @@
+//! Which token an authenticated technical user gets for what it asked: never more than it was
+//! given, and never more than its current Subscription allows.
+
+use jiff::Timestamp;
+
+use super::claims::Claims;
+use super::client::Client;
+use super::oauth_error::{ErrorCode, OAuthError};
+use super::period::Period;
+use super::settings::Settings;
+use super::subscription::cut_down;
+
+/// What a `client_credentials` request asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// `scope` (RFC 6749 §3.3); absent: everything.
+    pub scope: Option<&'a str>,
+    /// `resource`, each an absolute URI (RFC 8707 §2).
+    pub resources: Vec<&'a str>,
+    /// `audience`, by any name (RFC 8693 §2.1).
+    pub audiences: Vec<&'a str>,
+}
+
+/// Which ring signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RingChoice<'a> {
+    /// The one that the technical user names, and no other.
+    Named(&'a str),
+    /// The one that the release prefers.
+    Preferred,
+}
+
+/// A token to sign.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted<'a> {
+    /// What stands in it.
+    pub claims: Claims<'a>,
+    /// How long it lives.
+    pub ttl: Period,
+    /// What signs it.
+    pub ring: RingChoice<'a>,
+}
+
+/// The token that `client` gets by `client_credentials` (RFC 6749 §4.4), with `token_id` for its
+/// `jti`.
+///
+/// # Errors
+/// `unauthorized_client` without a current Subscription, `invalid_scope`, `invalid_target`.
+pub fn client_credentials<'a>(
+    client: &'a Client,
+    request: &Request<'a>,
+    settings: &'a Settings,
+    now: Timestamp,
+    token_id: &'a str,
+) -> Result<Granted<'a>, OAuthError> {
+    let subscription = client.subscription(now).ok_or_else(|| {
+        OAuthError::new(
+            ErrorCode::UnauthorizedClient,
+            "the client's namespace has no current Subscription, so it gets no tokens.",
+        )
+    })?;
+    let allowed = &subscription.allowed;
+    let scope = scope(request.scope, cut_down(&client.scopes, &allowed.scopes))?;
+    let audiences = audiences(request, cut_down(&client.audiences, &allowed.audiences))?;
+    let tokens = settings.tokens;
+    let ttl = client
+        .token_ttl
+        .unwrap_or(tokens.default_ttl)
+        .min(tokens.max_ttl);
+    let issued_at = now.as_second();
+    Ok(Granted {
+        claims: Claims {
+            names: &settings.claims,
+            issuer: &settings.issuer,
+            subject: &client.id,
+            audiences,
+            client_id: &client.id,
+            issued_at,
+            expires_at: issued_at.saturating_add(ttl.as_secs()),
+            token_id,
+            scope,
+            legal_entity: &subscription.legal_entity_id,
+            roles: cut_down(&client.roles, &allowed.roles),
+            tier: &subscription.tier,
+        },
+        ttl,
+        ring: client
+            .signing_key
+            .as_deref()
+            .map_or(RingChoice::Preferred, RingChoice::Named),
+    })
+}
+
+fn scope(requested: Option<&str>, effective: Vec<&str>) -> Result<String, OAuthError> {
+    let Some(requested) = requested else {
+        return Ok(effective.join(" "));
+    };
+    let mut granted: Vec<&str> = Vec::new();
+    for scope in requested.split(' ') {
+        if scope.is_empty() || !scope.bytes().all(is_scope_char) {
+            return Err(OAuthError::new(
+                ErrorCode::InvalidScope,
+                "scope is not a list of scopes with one space between them (RFC 6749 section 3.3).",
+            ));
+        }
+        if !effective.contains(&scope) {
+            return Err(OAuthError::new(
+                ErrorCode::InvalidScope,
+                format!(
+                    "the client may not ask for scope {}: it was not given it, or its \
+                     Subscription does not allow it.",
+                    scope.get(..64).unwrap_or(scope)
+                ),
+            ));
+        }
+        if !granted.contains(&scope) {
+            granted.push(scope);
+        }
+    }
+    Ok(granted.join(" "))
+}
+
+fn audiences<'a>(
+    request: &Request<'a>,
+    effective: Vec<&'a str>,
+) -> Result<Vec<&'a str>, OAuthError> {
+    let invalid = |sentence| Err(OAuthError::new(ErrorCode::InvalidTarget, sentence));
+    if !request.resources.iter().all(|r| is_absolute_uri(r)) {
+        return invalid(
+            "resource is not an absolute URI without a fragment (RFC 8707 section 2); use \
+             audience for a name.",
+        );
+    }
+    let Some(first) = effective.first() else {
+        return invalid(
+            "the client has no audience that its Subscription allows, so no token can be made \
+             for it.",
+        );
+    };
+    let mut granted: Vec<&str> = Vec::new();
+    for audience in request.resources.iter().chain(&request.audiences) {
+        if !effective.contains(audience) {
+            return invalid(
+                "a requested resource or audience is not one of the client's, or its \
+                 Subscription does not allow it.",
+            );
+        }
+        if !granted.contains(audience) {
+            granted.push(audience);
+        }
+    }
+    if granted.is_empty() {
+        granted.push(first);
+    }
+    Ok(granted)
+}
+
+/// `%x21 / %x23-5B / %x5D-7E` (RFC 6749 §3.3).
+fn is_scope_char(b: u8) -> bool {
+    b.is_ascii_graphic() && b != b'"' && b != b'\\'
+}
+
+/// Whether the text is an absolute URI (RFC 3986 §4.3: a scheme, something after it, and no
+/// fragment).
+fn is_absolute_uri(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once(':') else {
+        return false;
+    };
+    let sound = |b: u8| b.is_ascii_graphic() && !b"#\"<>\\^`{|}".contains(&b);
+    scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+        && !rest.is_empty()
+        && rest.bytes().all(sound)
+}
+
+#[cfg(test)]
+#[path = "grant/tests.rs"]
+mod tests;
