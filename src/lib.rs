@@ -2,6 +2,11 @@
 
 pub mod api;
 pub mod clock;
+pub mod controllers;
 pub mod crypto;
 pub mod domain;
+pub mod feed;
+pub mod objects;
 pub mod serve;
+pub mod stores;
+pub mod tenancy;

@@ -143,6 +143,11 @@ impl Settings {
         catalogue
     }
 
+    /// The URL of the token endpoint.
+    pub fn token_url(&self) -> String {
+        format!("{}/oauth/token", self.issuer)
+    }
+
     /// Every mistake in the settings, each a sentence that names the setting, its value and what
     /// to do.
     pub fn problems(&self) -> Vec<String> {

@@ -1,6 +1,8 @@
 //! Subscriptions: which namespace speaks for which legal entity, what it may, and which of
 //! several subscriptions is the current one.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -130,40 +132,46 @@ pub fn judge<'a>(
 ) -> Vec<(&'a SubscriptionFacts, Option<Problem>)> {
     let mut all: Vec<_> = all.into_iter().collect();
     all.sort_by(|a, b| a.seniority().cmp(&b.seniority()));
-    let mut bound: Vec<&SubscriptionFacts> = Vec::new();
+    let mut bound = Bound::default();
     let mut judged = Vec::with_capacity(all.len());
     for subscription in all {
         let problem = if subscription.namespace == settings.operator_namespace {
             Some(Problem::InOperatorNamespace)
         } else {
-            binding_problem(subscription, &bound)
+            bound.claim(subscription)
         };
-        if problem.is_none() {
-            bound.push(subscription);
-        }
         let problem = problem.or_else(|| subscription.tier_problem(settings));
         judged.push((subscription, problem));
     }
     judged
 }
 
-fn binding_problem(new: &SubscriptionFacts, bound: &[&SubscriptionFacts]) -> Option<Problem> {
-    for old in bound {
-        let same_tenant = old.legal_entity_id == new.legal_entity_id;
-        let same_environment = old.environment == new.environment;
-        if old.namespace == new.namespace {
-            if !same_tenant || !same_environment {
-                return Some(Problem::NamespaceBound {
-                    by: old.name.clone(),
-                    legal_entity: old.legal_entity_id.clone(),
-                    environment: old.environment.clone(),
-                });
-            }
-        } else if same_tenant && same_environment {
-            return Some(Problem::LegalEntityBound { namespace: old.namespace.clone() });
+/// What the older Subscriptions have bound.
+#[derive(Default)]
+struct Bound<'a> {
+    by_namespace: HashMap<&'a str, &'a SubscriptionFacts>,
+    by_tenant: HashMap<(&'a str, &'a str), &'a str>,
+}
+
+impl<'a> Bound<'a> {
+    /// Binds, unless an older one stands against it.
+    fn claim(&mut self, new: &'a SubscriptionFacts) -> Option<Problem> {
+        let tenant = (new.environment.as_str(), new.legal_entity_id.as_str());
+        if let Some(old) = self.by_namespace.get(new.namespace.as_str()) {
+            let same = (old.environment.as_str(), old.legal_entity_id.as_str()) == tenant;
+            return (!same).then(|| Problem::NamespaceBound {
+                by: old.name.clone(),
+                legal_entity: old.legal_entity_id.clone(),
+                environment: old.environment.clone(),
+            });
         }
+        if let Some(namespace) = self.by_tenant.get(&tenant) {
+            return Some(Problem::LegalEntityBound { namespace: (*namespace).to_owned() });
+        }
+        self.by_namespace.insert(&new.namespace, new);
+        self.by_tenant.insert(tenant, &new.namespace);
+        None
     }
-    None
 }
 
 /// The current one among the sound Subscriptions of one namespace: the latest `periodFrom` among

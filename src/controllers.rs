@@ -1,0 +1,181 @@
+//! The operator: one loop for all kinds. A visit to an object gathers what there is to *see*
+//! (IO), *decides* (a pure function of what was seen and the time), and *applies* the decision,
+//! a plain list of writes. An invalid spec is a condition, never an `Err`: that means that IO
+//! failed, and gets backoff.
+
+mod apply;
+mod events;
+mod operator;
+mod queue;
+mod signing_key;
+mod status;
+mod subscription;
+mod technical_user;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use crate::domain::algorithm::{Algorithm, RsaKeySize};
+use crate::domain::client::Family;
+
+pub use operator::{Operator, Outcome};
+
+/// The kinds that have a controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `SigningKey`
+    SigningKey,
+    /// `Subscription`
+    Subscription,
+    /// `TechnicalUser`
+    TechnicalUser,
+}
+
+impl Kind {
+    /// The kind's name in manifests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SigningKey => "SigningKey",
+            Self::Subscription => "Subscription",
+            Self::TechnicalUser => "TechnicalUser",
+        }
+    }
+}
+
+/// An object to visit.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What a visit comes to.
+#[derive(Debug, Default)]
+pub struct Decision {
+    /// What to write, in this order. The first that fails ends the visit: the next one looks
+    /// again.
+    pub writes: Vec<Write>,
+    /// When to come back, if nothing happens before.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// One write to the API server.
+#[derive(Debug)]
+pub enum Write {
+    /// Creates an object; one of that name that is there already is left as it is.
+    Create(Object, Fill),
+    /// Replaces an object, if it is still as it was seen (by its resourceVersion).
+    Replace(Object, Fill),
+    /// Deletes an object, if it is still as it was seen (by UID and resourceVersion).
+    Delete(Object),
+    /// Replaces the status of the visited object, if that is still as it was seen.
+    Status {
+        /// The resourceVersion that was seen.
+        resource_version: String,
+        /// The status.
+        status: Value,
+    },
+    /// Tells a person what was done, once what stands before it in the list was done.
+    Event(Note),
+}
+
+/// What controllers make.
+#[derive(Clone, Debug)]
+pub enum Object {
+    /// A Secret.
+    Secret(Box<Secret>),
+    /// A `ConfigMap`.
+    ConfigMap(Box<ConfigMap>),
+}
+
+/// Secret material that is put into an object just before it is written, so that no decision
+/// holds it.
+pub enum Fill {
+    /// Nothing: the object is whole.
+    Nothing,
+    /// A new key pair.
+    KeyPair(Algorithm, RsaKeySize),
+    /// The hash of a new client secret, which the visit then remembers for [`Fill::NewSecret`].
+    NewHash {
+        /// The family, whose prefix the secret has.
+        family: Family,
+        /// What the credential is called.
+        id: String,
+        /// The time of the visit.
+        now: Timestamp,
+    },
+    /// The hash of a client secret that a delivered Secret holds.
+    HashOf {
+        /// The secret.
+        plain: Zeroizing<String>,
+        /// What the credential is called.
+        id: String,
+        /// The time of the visit.
+        now: Timestamp,
+    },
+    /// The client secret of this visit's [`Fill::NewHash`], under this key.
+    NewSecret(String),
+    /// A client secret that a delivered Secret holds, under this key.
+    Secret(String, Zeroizing<String>),
+}
+
+impl std::fmt::Debug for Fill {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "Nothing",
+            Self::KeyPair(..) => "KeyPair",
+            Self::NewHash { .. } => "NewHash",
+            Self::HashOf { .. } => "HashOf",
+            Self::NewSecret(_) => "NewSecret",
+            Self::Secret(..) => "Secret",
+        })
+    }
+}
+
+/// Something to tell a person, as a Kubernetes Event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Whether it is something to worry about.
+    pub warning: bool,
+    /// One of [`crate::domain::reasons`].
+    pub reason: &'static str,
+    /// The sentence.
+    pub message: String,
+}
+
+impl Note {
+    /// Good news.
+    pub fn normal(reason: &'static str, message: impl Into<String>) -> Write {
+        Write::Event(Self { warning: false, reason, message: message.into() })
+    }
+
+    /// Something to worry about.
+    pub fn warning(reason: &'static str, message: impl Into<String>) -> Write {
+        Write::Event(Self { warning: true, reason, message: message.into() })
+    }
+}
+
+/// Why a visit failed: IO, and nothing else.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server refused, or could not be reached.
+    #[error("{what}: {source}")]
+    Api {
+        /// What was tried.
+        what: String,
+        /// What came back.
+        source: Box<kube::Error>,
+    },
+    /// The API server did not answer in time.
+    #[error("{0}: no answer from the API server within 10 s")]
+    Timeout(String),
+    /// Key generation or hashing failed.
+    #[error("making key material failed: {0}")]
+    Material(String),
+}

@@ -1,0 +1,215 @@
+//! Carries out a decision, one write at a time. Each is an API call with a limit of its own, so
+//! that the client's retries can not outlive what was decided.
+
+use std::time::Duration;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{Api, DeleteParams, PostParams, Preconditions};
+use kube::core::DynamicObject;
+use kube::discovery::ApiResource;
+use kube::{Client, ResourceExt};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::{Error, Fill, Key, Kind, Object, Write};
+use crate::api::v1alpha1::{SigningKey, Subscription, TechnicalUser};
+use crate::crypto;
+use crate::crypto::key_pair::KeyPair;
+use crate::domain::client::StoredCredential;
+use crate::objects::{credentials, key_secret};
+
+/// How long one write may take, retries included.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Field manager of all that we write.
+pub const MANAGER: &str = "chancery";
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// Done.
+    Done,
+    /// The world is not as it was seen: look again.
+    LookAgain,
+}
+
+/// Carries out the writes of one visit.
+pub struct Applier<'a> {
+    client: &'a Client,
+    key: &'a Key,
+    /// The client secret made in this visit, between its hash's write and its delivery.
+    secret: Option<Zeroizing<String>>,
+}
+
+impl<'a> Applier<'a> {
+    /// For a visit to that object.
+    pub fn new(client: &'a Client, key: &'a Key) -> Self {
+        Self { client, key, secret: None }
+    }
+
+    /// Carries out one write; events are not for it.
+    pub async fn apply(&mut self, write: Write) -> Result<Applied, Error> {
+        match write {
+            Write::Create(object, fill) => {
+                let object = self.fill(object, fill).await?;
+                let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+                let what = format!("creating {}", describe(&object));
+                match object {
+                    Object::Secret(s) => settle(what, api::<Secret>(self.client, &s).create(&params, &s)).await,
+                    Object::ConfigMap(m) => {
+                        settle(what, api::<ConfigMap>(self.client, &m).create(&params, &m)).await
+                    }
+                }
+            }
+            Write::Replace(object, fill) => {
+                let object = self.fill(object, fill).await?;
+                let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+                let what = format!("replacing {}", describe(&object));
+                match object {
+                    Object::Secret(s) => {
+                        let name = s.name_any();
+                        settle(what, api::<Secret>(self.client, &s).replace(&name, &params, &s)).await
+                    }
+                    Object::ConfigMap(m) => {
+                        let name = m.name_any();
+                        settle(what, api::<ConfigMap>(self.client, &m).replace(&name, &params, &m)).await
+                    }
+                }
+            }
+            Write::Delete(object) => {
+                let what = format!("deleting {}", describe(&object));
+                match object {
+                    Object::Secret(s) => {
+                        let (name, params) = (s.name_any(), if_unchanged(&s.metadata));
+                        settle(what, api::<Secret>(self.client, &s).delete(&name, &params)).await
+                    }
+                    Object::ConfigMap(m) => {
+                        let (name, params) = (m.name_any(), if_unchanged(&m.metadata));
+                        settle(what, api::<ConfigMap>(self.client, &m).delete(&name, &params)).await
+                    }
+                }
+            }
+            Write::Status { resource_version, status } => {
+                let Key { kind, namespace, name } = self.key;
+                let resource = api_resource(*kind);
+                let api: Api<DynamicObject> =
+                    Api::namespaced_with(self.client.clone(), namespace, &resource);
+                let mut object = DynamicObject::new(name, &resource).within(namespace);
+                object.metadata.resource_version = Some(resource_version);
+                // The spec is not sent: the API server takes only the status from this call.
+                object.data = json!({ "status": status });
+                let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+                let what = format!("writing the status of {} {namespace}/{name}", kind.name());
+                settle(what, api.replace_status(name, &params, &object)).await
+            }
+            Write::Event(_) => Ok(Applied::Done),
+        }
+    }
+
+    async fn fill(&mut self, object: Object, fill: Fill) -> Result<Object, Error> {
+        let Object::Secret(mut secret) = object else { return Ok(object) };
+        match fill {
+            Fill::Nothing => {}
+            Fill::KeyPair(algorithm, size) => {
+                let pem = blocking(move || {
+                    KeyPair::generate_pem(algorithm, size).map_err(|e| e.to_string())
+                })
+                .await?;
+                let bytes = ByteString(pem.as_bytes().to_vec());
+                secret.data.get_or_insert_default().insert(key_secret::PRIVATE_KEY.into(), bytes);
+            }
+            Fill::NewHash { family, id, now } => {
+                let plain = crypto::secret::generate(family);
+                self.secret = Some(plain.clone());
+                credentials::write_hashes(&mut secret, &[hashed(plain, id, now).await?]);
+            }
+            Fill::HashOf { plain, id, now } => {
+                credentials::write_hashes(&mut secret, &[hashed(plain, id, now).await?]);
+            }
+            Fill::NewSecret(key) => {
+                let plain = self.secret.take().ok_or_else(|| {
+                    Error::Material("a client secret was to be delivered before it was made".into())
+                })?;
+                credentials::fill_delivery(&mut secret, &key, &plain);
+            }
+            Fill::Secret(key, plain) => credentials::fill_delivery(&mut secret, &key, &plain),
+        }
+        Ok(Object::Secret(secret))
+    }
+}
+
+async fn hashed(
+    plain: Zeroizing<String>,
+    id: String,
+    now: jiff::Timestamp,
+) -> Result<StoredCredential, Error> {
+    let hash = blocking(move || {
+        crypto::hash::hash(&plain, crypto::hash::GENERATED_COST).map_err(|e| e.to_string())
+    })
+    .await?;
+    Ok(StoredCredential { id, hash, created_at: now })
+}
+
+/// RSA generation takes up to seconds, and bcrypt milliseconds: not on the async threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(Error::Material),
+        Err(error) => Err(Error::Material(error.to_string())),
+    }
+}
+
+fn api<K>(client: &Client, object: &K) -> Api<K>
+where
+    K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+{
+    Api::namespaced(client.clone(), &object.namespace().unwrap_or_default())
+}
+
+/// The resource of a kind.
+pub fn api_resource(kind: Kind) -> ApiResource {
+    match kind {
+        Kind::SigningKey => ApiResource::erase::<SigningKey>(&()),
+        Kind::Subscription => ApiResource::erase::<Subscription>(&()),
+        Kind::TechnicalUser => ApiResource::erase::<TechnicalUser>(&()),
+    }
+}
+
+fn if_unchanged(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> DeleteParams {
+    DeleteParams::background().preconditions(Preconditions {
+        uid: meta.uid.clone(),
+        resource_version: meta.resource_version.clone(),
+    })
+}
+
+fn describe(object: &Object) -> String {
+    let (kind, meta) = match object {
+        Object::Secret(s) => ("Secret", &s.metadata),
+        Object::ConfigMap(m) => ("ConfigMap", &m.metadata),
+    };
+    let or_empty = |s: &Option<String>| s.clone().unwrap_or_default();
+    format!("{kind} {}/{}", or_empty(&meta.namespace), or_empty(&meta.name))
+}
+
+/// Waits for a write, and tells a world that has moved on (409, 404) from a failure.
+async fn settle<T>(
+    what: String,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<Applied, Error> {
+    match tokio::time::timeout(WRITE_LIMIT, call).await {
+        Err(_) => Err(Error::Timeout(what)),
+        Ok(Ok(_)) => Ok(Applied::Done),
+        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => {
+            // A missing namespace is a failure: looking again at once would not mend it.
+            let gone = status.details.as_ref().is_some_and(|d| d.kind == "namespaces");
+            if gone || status.reason == "Forbidden" {
+                return Err(Error::Api { what, source: Box::new(kube::Error::Api(status)) });
+            }
+            tracing::debug!(%what, reason = %status.reason, "the world has moved on: looking again");
+            Ok(Applied::LookAgain)
+        }
+        Ok(Err(source)) => Err(Error::Api { what, source: Box::new(source) }),
+    }
+}

@@ -1,0 +1,364 @@
+//! The loop that drives every kind: changes come in from the watches, objects are visited, and
+//! each visit says when to come back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use jiff::Timestamp;
+use kube::api::Api;
+use kube::core::error_boundary::InvalidObject;
+use kube::core::{DynamicObject, NamespaceResourceScope};
+use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::apply::{Applied, Applier};
+use super::events::Events;
+use super::queue::Queue;
+use crate::tenancy::{Tenancy, TenancyCache};
+use super::{Decision, Error, Key, Kind, Write, signing_key, status, subscription, technical_user};
+use crate::api::v1alpha1::{Conditions, Observed, SigningKey, TechnicalUser};
+use crate::clock::SharedClock;
+use crate::domain::names;
+use crate::domain::reasons as r;
+use crate::domain::settings::Settings;
+use crate::objects::jwks_map;
+use crate::stores::{Change, Guarded, Stores, Watched};
+
+/// How many visits are under way at once.
+const CONCURRENCY: usize = 8;
+/// How soon to look again when the world was not as it was seen; its watch usually wakes us first.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// The longest sleep: a wake-up further off is looked at again in between.
+const LONGEST_SLEEP: Duration = Duration::from_hours(1);
+
+/// What every visit needs.
+pub struct Context {
+    /// The way to the API server.
+    pub client: Client,
+    /// The release's settings.
+    pub settings: Arc<Settings>,
+    /// The time.
+    pub clock: SharedClock,
+    /// What is watched.
+    pub stores: Stores,
+    pub(super) events: Events,
+    pub(super) tenancy: TenancyCache,
+    pub(super) proofs: technical_user::Proofs,
+}
+
+impl Context {
+    /// Asks the API server for an object; none if it says that there is none.
+    pub(super) async fn get<K>(&self, namespace: &str, name: &str) -> Result<Option<K>, Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let what = || format!("reading {} {namespace}/{name}", K::kind(&()));
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        match tokio::time::timeout(Duration::from_secs(10), api.get_opt(name)).await {
+            Err(_) => Err(Error::Timeout(what())),
+            Ok(result) => result.map_err(|source| Error::Api { what: what(), source: Box::new(source) }),
+        }
+    }
+
+    pub(super) fn tenancy(&self) -> Arc<Tenancy> {
+        self.tenancy.get(&self.stores, &self.settings)
+    }
+}
+
+/// How a visit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All was done; come back at that time, if any.
+    Settled(Option<Timestamp>),
+    /// The world was not as it was seen.
+    LookAgain,
+}
+
+/// The operator's loop.
+pub struct Operator {
+    cx: Arc<Context>,
+    changes: mpsc::UnboundedReceiver<Change>,
+    signing_rings: Vec<String>,
+}
+
+impl Operator {
+    /// An operator on these stores, which it need not have seen synced.
+    pub fn new(
+        client: Client,
+        settings: Arc<Settings>,
+        clock: SharedClock,
+        stores: Stores,
+        changes: mpsc::UnboundedReceiver<Change>,
+    ) -> Self {
+        let cx = Context {
+            events: Events::new(client.clone()),
+            client,
+            settings,
+            clock,
+            stores,
+            tenancy: TenancyCache::default(),
+            proofs: technical_user::Proofs::default(),
+        };
+        Self { cx: Arc::new(cx), changes, signing_rings: Vec::new() }
+    }
+
+    /// Visits everything once the stores are synced, and then whatever changes, until `stop`
+    /// completes. Visits under way are ended first.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        tokio::select! {
+            () = self.cx.stores.synced() => {}
+            () = &mut stop => return,
+        }
+        let mut queue = Queue::default();
+        let mut visits = FuturesUnordered::new();
+        loop {
+            while let Ok(change) = self.changes.try_recv() {
+                self.enqueue(&change, &mut queue);
+            }
+            while visits.len() < CONCURRENCY
+                && let Some(key) = queue.take(Instant::now())
+            {
+                let cx = self.cx.clone();
+                visits.push(async move {
+                    let outcome = visit(&cx, &key).await;
+                    (key, outcome)
+                });
+            }
+            let idle = visits.len() >= CONCURRENCY;
+            let due = queue.next_due().filter(|_| !idle);
+            tokio::select! {
+                () = &mut stop => break,
+                change = self.changes.recv() => match change {
+                    Some(change) => self.enqueue(&change, &mut queue),
+                    None => break,
+                },
+                Some((key, outcome)) = visits.next(), if !visits.is_empty() => {
+                    self.settle(key, outcome, &mut queue);
+                }
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+            }
+        }
+        // What was begun is ended: a list of writes is short, and each has its limit.
+        while visits.next().await.is_some() {}
+    }
+
+    fn settle(&self, key: Key, outcome: Result<Outcome, Error>, queue: &mut Queue) {
+        let now = Instant::now();
+        match outcome {
+            Ok(Outcome::Settled(wake_at)) => {
+                queue.done(&key);
+                if let Some(at) = wake_at {
+                    let wait = at.duration_since(self.cx.clock.now());
+                    // A wake-up in the past would be a hot loop; a second is soon enough.
+                    let wait = Duration::try_from(wait).unwrap_or_default().max(Duration::from_millis(50));
+                    queue.add(key, now + wait.min(LONGEST_SLEEP));
+                }
+            }
+            Ok(Outcome::LookAgain) => {
+                queue.done(&key);
+                queue.add(key, now + LOOK_AGAIN);
+            }
+            Err(error) => {
+                let jitter = f64::from(crate::crypto::random::bytes::<1>()[0]) / 255.0;
+                let (kind, namespace, name) = (key.kind.name(), key.namespace.clone(), key.name.clone());
+                let wait = queue.failed(key, now, jitter);
+                warn!(kind, %namespace, %name, %error, wait_ms = wait.as_millis(), "a visit failed; trying again");
+            }
+        }
+    }
+
+    /// Whom a change concerns.
+    fn enqueue(&mut self, change: &Change, queue: &mut Queue) {
+        let now = Instant::now();
+        let Change { kind, namespace, name, hints, spec } = change;
+        let mut add = |kind, namespace: &str, name: &str| {
+            queue.add(Key { kind, namespace: namespace.into(), name: name.into() }, now);
+        };
+        let operator_namespace = self.cx.settings.operator_namespace.as_str();
+        match kind {
+            Watched::SigningKeys => {
+                add(Kind::SigningKey, namespace, name);
+                let rings = technical_user::signing_rings(&self.cx.stores);
+                if rings != self.signing_rings {
+                    self.signing_rings = rings;
+                    for user in self.cx.stores.technical_users.state() {
+                        add(Kind::TechnicalUser, &user.namespace().unwrap_or_default(), &user.name_any());
+                    }
+                }
+            }
+            Watched::Subscriptions => {
+                add(Kind::Subscription, namespace, name);
+                if *spec {
+                    // Its namespace, and whoever names the same legal entity.
+                    for other in self.cx.stores.subscriptions.state() {
+                        let Ok(other) = &other.0 else { continue };
+                        let (of, id) = (other.namespace().unwrap_or_default(), &other.spec.legal_entity.id);
+                        if of == *namespace || hints.contains(id) {
+                            add(Kind::Subscription, &of, &other.name_any());
+                        }
+                    }
+                    for user in self.cx.stores.technical_users.state() {
+                        let of = user.namespace().unwrap_or_default();
+                        if of == *namespace {
+                            add(Kind::TechnicalUser, &of, &user.name_any());
+                        }
+                    }
+                }
+            }
+            Watched::TechnicalUsers => {
+                add(Kind::TechnicalUser, namespace, name);
+                if *spec {
+                    let tenancy = self.cx.tenancy();
+                    for claim in hints.iter().filter_map(|id| tenancy.claims.get(id)).flatten() {
+                        add(Kind::TechnicalUser, &claim.namespace, &claim.name);
+                    }
+                }
+            }
+            Watched::Secrets => match hints.as_slice() {
+                [ring] => add(Kind::SigningKey, operator_namespace, ring),
+                [namespace, name] => add(Kind::TechnicalUser, namespace, name),
+                _ => {}
+            },
+            Watched::ConfigMaps if name == names::ISSUER_JWKS => {
+                for ring in self.cx.stores.signing_keys.state() {
+                    add(Kind::SigningKey, operator_namespace, &ring.name_any());
+                }
+                // A ring that is gone may still have its share.
+                let map = Stores::get(&self.cx.stores.config_maps, namespace, name);
+                for ring in map.iter().flat_map(|m| jwks_map::shares(m).into_keys()) {
+                    add(Kind::SigningKey, operator_namespace, &ring);
+                }
+            }
+            Watched::ConfigMaps => {
+                hints.iter().for_each(|ring| add(Kind::SigningKey, operator_namespace, ring));
+            }
+            Watched::Deliveries => {
+                hints.iter().for_each(|owner| add(Kind::TechnicalUser, namespace, owner));
+            }
+        }
+    }
+}
+
+/// One visit: see, decide, apply.
+async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
+    let now = cx.clock.now();
+    let (decision, uid) = look(cx, key, now).await?;
+    debug!(?key, writes = decision.writes.len(), wake_at = ?decision.wake_at, "visited");
+    let mut applier = Applier::new(&cx.client, key);
+    for write in decision.writes {
+        if let Write::Event(note) = write {
+            cx.events.tell(key, uid.clone(), note).await;
+        } else if applier.apply(write).await? == Applied::LookAgain {
+            return Ok(Outcome::LookAgain);
+        }
+    }
+    Ok(Outcome::Settled(decision.wake_at))
+}
+
+/// Sees and decides. An object that does not parse gets a status that says so.
+async fn look(cx: &Context, key: &Key, now: Timestamp) -> Result<(Decision, Option<String>), Error> {
+    let Key { namespace, name, .. } = key;
+    match key.kind {
+        Kind::SigningKey => {
+            let found = find::<SigningKey>(cx, Stores::get(&cx.stores.signing_keys, namespace, name), key).await?;
+            match found {
+                Found::Unreadable(invalid) => unreadable(cx, key, &invalid, now).await,
+                Found::Gone | Found::Readable(_) => {
+                    let ring = found.readable();
+                    let uid = ring.as_ref().and_then(|r| r.uid());
+                    let seen = signing_key::see(cx, ring, name).await?;
+                    Ok((signing_key::decide(&seen, &cx.settings, now), uid))
+                }
+            }
+        }
+        Kind::Subscription => {
+            let found = Stores::get(&cx.stores.subscriptions, namespace, name);
+            match found.as_deref() {
+                None => Ok((Decision::default(), None)),
+                Some(Guarded(Err(invalid))) => unreadable(cx, key, invalid, now).await,
+                Some(Guarded(Ok(subscription))) => {
+                    let uid = subscription.uid();
+                    let seen = subscription::Seen {
+                        subscription: Arc::new(subscription.clone()),
+                        tenancy: cx.tenancy(),
+                    };
+                    Ok((subscription::decide(&seen, &cx.settings, now), uid))
+                }
+            }
+        }
+        Kind::TechnicalUser => {
+            let found = find::<TechnicalUser>(cx, Stores::get(&cx.stores.technical_users, namespace, name), key).await?;
+            match found {
+                Found::Unreadable(invalid) => unreadable(cx, key, &invalid, now).await,
+                Found::Gone | Found::Readable(_) => {
+                    let user = found.readable();
+                    let uid = user.as_ref().and_then(|u| u.uid());
+                    let seen = technical_user::see(cx, user, namespace, name).await?;
+                    Ok((technical_user::decide(&seen, &cx.settings, now), uid))
+                }
+            }
+        }
+    }
+}
+
+enum Found<K> {
+    Readable(Arc<K>),
+    Unreadable(InvalidObject),
+    Gone,
+}
+
+impl<K> Found<K> {
+    fn readable(self) -> Option<Arc<K>> {
+        match self {
+            Self::Readable(object) => Some(object),
+            _ => None,
+        }
+    }
+}
+
+/// The object from its store; that it is gone is believed only when the API server says so.
+async fn find<K>(cx: &Context, stored: Option<Arc<Guarded<K>>>, key: &Key) -> Result<Found<K>, Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let guarded = match stored {
+        Some(stored) => (*stored).clone(),
+        None => match cx.get::<Guarded<K>>(&key.namespace, &key.name).await? {
+            Some(live) => live,
+            None => return Ok(Found::Gone),
+        },
+    };
+    Ok(match guarded.0 {
+        Ok(object) => Found::Readable(Arc::new(object)),
+        Err(invalid) => Found::Unreadable(invalid),
+    })
+}
+
+/// Says of an object that this version can not read it, and leaves all that belongs to it alone.
+async fn unreadable(
+    cx: &Context,
+    key: &Key,
+    invalid: &InvalidObject,
+    now: Timestamp,
+) -> Result<(Decision, Option<String>), Error> {
+    let resource = super::apply::api_resource(key.kind);
+    let api: Api<DynamicObject> =
+        Api::namespaced_with(cx.client.clone(), &key.namespace, &resource);
+    let what = || format!("reading {} {}/{}", key.kind.name(), key.namespace, key.name);
+    let live = api.get_opt(&key.name).await;
+    let live = live.map_err(|source| Error::Api { what: what(), source: Box::new(source) })?;
+    let Some(live) = live else { return Ok((Decision::default(), None)) };
+    let message = format!(
+        "This version of Chancery can not read the object: {}. Mend it, or run a version that knows it.",
+        invalid.error
+    );
+    let observed = Observed { generation: live.metadata.generation.unwrap_or(0), now };
+    let conditions = Conditions::stalled(r::INVALID_SPEC, message);
+    let writes = status::unreadable(&live, &conditions, observed).into_iter().collect();
+    Ok((Decision { writes, wake_at: None }, live.metadata.uid))
+}

@@ -1,0 +1,123 @@
+//! What to visit, and when: each object stands in it at most once, and is visited by one worker
+//! at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Key;
+
+/// The first wait after a failure; it doubles with each further one.
+const FIRST_BACKOFF: Duration = Duration::from_millis(200);
+/// The longest wait after a failure.
+const LONGEST_BACKOFF: Duration = Duration::from_mins(1);
+
+/// Objects to visit, each with its time.
+#[derive(Debug, Default)]
+pub struct Queue {
+    due: BTreeMap<Key, Instant>,
+    /// Those of `due` that are not under visit, in the order of their times.
+    order: BTreeSet<(Instant, Key)>,
+    visited_now: BTreeSet<Key>,
+    failures: BTreeMap<Key, u32>,
+}
+
+impl Queue {
+    /// Visit it at that time, or earlier if it is wanted earlier already.
+    pub fn add(&mut self, key: Key, at: Instant) {
+        let before = self.due.get(&key).copied();
+        if before.is_some_and(|before| before <= at) {
+            return;
+        }
+        self.due.insert(key.clone(), at);
+        if !self.visited_now.contains(&key) {
+            if let Some(before) = before {
+                self.order.remove(&(before, key.clone()));
+            }
+            self.order.insert((at, key));
+        }
+    }
+
+    /// The next object that may be visited now; it is then under visit until [`Self::done`].
+    pub fn take(&mut self, now: Instant) -> Option<Key> {
+        if self.order.first()?.0 > now {
+            return None;
+        }
+        let (_, key) = self.order.pop_first()?;
+        self.due.remove(&key);
+        self.visited_now.insert(key.clone());
+        Some(key)
+    }
+
+    /// When the next object is due that is not under visit.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.order.first().map(|(at, _)| *at)
+    }
+
+    /// How many objects wait for a visit, due or not.
+    pub fn len(&self) -> usize {
+        self.due.len()
+    }
+
+    fn leave(&mut self, key: &Key) {
+        self.visited_now.remove(key);
+        if let Some(at) = self.due.get(key) {
+            self.order.insert((*at, key.clone()));
+        }
+    }
+
+    /// A visit ended well.
+    pub fn done(&mut self, key: &Key) {
+        self.leave(key);
+        self.failures.remove(key);
+    }
+
+    /// A visit failed: it is due again after a backoff. `jitter` is between 0 and 1, so that many
+    /// that failed together do not come back together.
+    pub fn failed(&mut self, key: Key, now: Instant, jitter: f64) -> Duration {
+        self.leave(&key);
+        let failures = self.failures.entry(key.clone()).or_insert(0);
+        let wait = FIRST_BACKOFF
+            .saturating_mul(2_u32.saturating_pow((*failures).min(16)))
+            .min(LONGEST_BACKOFF)
+            .mul_f64(1.0 + 0.5 * jitter);
+        *failures = failures.saturating_add(1);
+        self.add(key, now + wait);
+        wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controllers::Kind;
+
+    fn key(name: &str) -> Key {
+        Key { kind: Kind::SigningKey, namespace: "ns".into(), name: name.into() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_is_visited_once_at_a_time() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.add(key("a"), now + Duration::from_secs(5));
+        queue.add(key("a"), now);
+        queue.add(key("b"), now + Duration::from_secs(1));
+        assert_eq!(queue.take(now), Some(key("a")));
+        queue.add(key("a"), now);
+        assert_eq!(queue.take(now), None, "a is under visit, b is not due");
+        assert_eq!(queue.next_due(), Some(now + Duration::from_secs(1)));
+        queue.done(&key("a"));
+        assert_eq!(queue.take(now), Some(key("a")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_wait_longer_each_time_up_to_a_bound() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let waits: Vec<_> = (0..20).map(|_| queue.failed(key("a"), now, 0.0)).collect();
+        assert!(waits.windows(2).all(|w| w[0] <= w[1]));
+        assert_eq!((waits[0], waits[19]), (FIRST_BACKOFF, LONGEST_BACKOFF));
+        queue.done(&key("a"));
+        assert_eq!(queue.failed(key("a"), now, 0.0), FIRST_BACKOFF);
+    }
+}

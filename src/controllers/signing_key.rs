@@ -1,0 +1,427 @@
+//! The `SigningKey` controller: carries out what [`crate::domain::rotation::plan`] wants.
+//!
+//! One visit writes only what what it saw allows; what a write makes possible is done by the
+//! visit that sees that write. Secret, then JWKS, then publication and activation, then status.
+
+mod see;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+
+use super::{Decision, Fill, Note, Object, Write, status};
+use crate::api::v1alpha1::{
+    Conditions, KeyState, KeyStatus, Observed, SigningKey, SigningKeyStatus,
+};
+use crate::domain::algorithm::KeyKind;
+use crate::domain::jwk::PublicJwk;
+use crate::domain::names;
+use crate::domain::reasons as r;
+use crate::domain::rotation::{self, KeyFacts, Phase, Plan, Step};
+use crate::domain::settings::Settings;
+use crate::objects::key_secret::{self, Life};
+use crate::objects::{Ownership, jwks_map};
+
+pub use see::see;
+
+/// How long to wait before looking again at something foreign, which is not watched.
+const FOREIGN_RECHECK: SignedDuration = SignedDuration::from_secs(30);
+
+/// What there is to see of a ring.
+pub struct Seen {
+    /// The resource; none when it is gone.
+    pub ring: Option<Arc<SigningKey>>,
+    /// Its name.
+    pub name: String,
+    /// The Secrets of its key pairs' names.
+    pub secrets: Vec<SecretSeen>,
+    /// The `ConfigMap` of the ring's name.
+    pub ring_map: Option<Arc<ConfigMap>>,
+    /// The `ConfigMap` of the issuer's name.
+    pub issuer_map: Option<Arc<ConfigMap>>,
+    /// What the other rings publish, by their own `ConfigMap`s.
+    pub others: BTreeMap<String, Vec<PublicJwk>>,
+}
+
+/// A Secret that has the name of a key pair of the ring.
+pub struct SecretSeen {
+    /// The number in its name.
+    pub sequence: i64,
+    /// The Secret.
+    pub secret: Arc<Secret>,
+    /// Who owns it.
+    pub ownership: Ownership,
+    /// The key in it, or why there is none.
+    pub key: Result<PublicJwk, String>,
+}
+
+impl SecretSeen {
+    fn usable(&self) -> Option<&PublicJwk> {
+        let dying = self.secret.metadata.deletion_timestamp.is_some();
+        self.key.as_ref().ok().filter(|_| self.ownership != Ownership::Anothers && !dying)
+    }
+}
+
+/// How long a key that has ceased to sign must verify.
+pub fn policy(settings: &Settings) -> rotation::Policy {
+    let grace = settings.tokens.max_ttl.as_duration() + settings.jwks.max_age.as_duration();
+    rotation::Policy { grace }
+}
+
+/// What to do with a ring.
+pub fn decide(seen: &Seen, settings: &Settings, now: Timestamp) -> Decision {
+    match &seen.ring {
+        None => gone(seen, settings),
+        Some(ring) if ring.metadata.deletion_timestamp.is_some() => Decision::default(),
+        Some(ring) => Visit { seen, ring, settings, now }.decide(),
+    }
+}
+
+/// The ring was deleted: its keys leave the issuer's JWKS. Its own objects go with it, by their
+/// owner references.
+fn gone(seen: &Seen, settings: &Settings) -> Decision {
+    let map = seen.issuer_map.as_deref().filter(|m| jwks_map::is_issuer_map(m, &settings.environment));
+    let Some(map) = map.filter(|m| jwks_map::shares(m).contains_key(&seen.name)) else {
+        return Decision::default();
+    };
+    let (namespace, environment) = (&settings.operator_namespace, &settings.environment);
+    let after = jwks_map::of_issuer(&seen.name, &[], Some(map), &seen.others, namespace, environment);
+    Decision {
+        writes: vec![Write::Replace(Object::ConfigMap(Box::new(after)), Fill::Nothing)],
+        wake_at: None,
+    }
+}
+
+struct Visit<'a> {
+    seen: &'a Seen,
+    ring: &'a SigningKey,
+    settings: &'a Settings,
+    now: Timestamp,
+}
+
+/// Why a ring can not go on, as reason and sentence.
+type Obstacle = (&'static str, String);
+
+impl Visit<'_> {
+    fn decide(&self) -> Decision {
+        let mut keys = self.facts();
+        let plan = rotation::plan(&keys, policy(self.settings), self.now);
+        let violation = self.violation();
+        let obstacle = self.obstacle(&keys);
+        let mut decision = Decision { writes: Vec::new(), wake_at: plan.wake_at };
+        if obstacle.is_some() {
+            // Nothing tells us when a foreign object goes.
+            let recheck = self.now.saturating_add(FOREIGN_RECHECK).unwrap_or(Timestamp::MAX);
+            decision.wake_at = decision.wake_at.into_iter().chain([recheck]).min();
+        } else {
+            if violation.is_none() {
+                self.generate(&plan, &mut decision.writes);
+            }
+            self.publish(&plan, &keys, &mut decision.writes);
+        }
+        self.carry_on(&plan, &mut keys, &mut decision.writes);
+        let conditions = self.conditions(&keys, obstacle.or(violation));
+        decision.writes.extend(self.status(&keys, &conditions));
+        decision
+    }
+
+    /// The ring's keys: those whose Secrets are there, and those that status remembers.
+    fn facts(&self) -> Vec<KeyFacts> {
+        let published = self.issuer_map().and_then(jwks_map::read).unwrap_or_default();
+        let remembered = self.ring.status.as_ref().map_or(&[][..], |s| &s.keys);
+        let of = |kid: &str| remembered.iter().find(|k| k.key_id == kid);
+        let mut keys: Vec<KeyFacts> = Vec::new();
+        for seen in &self.seen.secrets {
+            let Some(jwk) = seen.usable() else { continue };
+            let Life { created, published: at, activated } = key_secret::life(&seen.secret);
+            keys.push(KeyFacts {
+                sequence: seen.sequence,
+                in_jwks: published.keys.contains(jwk),
+                jwk: jwk.clone(),
+                created,
+                published: at,
+                activated,
+                retired: of(&jwk.kid).and_then(|k| time(k.retired_at.as_ref())),
+                has_material: true,
+            });
+        }
+        for key in remembered {
+            let known = keys.iter().any(|k| k.jwk.kid == key.key_id);
+            let Some(jwk) = read_jwk(key).filter(|_| !known) else { continue };
+            keys.push(KeyFacts {
+                sequence: key.sequence,
+                in_jwks: published.keys.contains(&jwk),
+                jwk,
+                created: time(key.created_at.as_ref()),
+                published: time(key.published_at.as_ref()),
+                activated: time(key.activated_at.as_ref()),
+                retired: time(key.retired_at.as_ref()),
+                has_material: false,
+            });
+        }
+        keys
+    }
+
+    fn issuer_map(&self) -> Option<&ConfigMap> {
+        let ours = |m: &&ConfigMap| jwks_map::is_issuer_map(m, &self.settings.environment);
+        self.seen.issuer_map.as_deref().filter(ours)
+    }
+
+    /// What the release's policy has against the spec.
+    fn violation(&self) -> Option<Obstacle> {
+        let (spec, policy) = (&self.ring.spec, &self.settings.policy);
+        if !policy.allowed_algorithms.contains(&spec.algorithm) {
+            let allowed: Vec<_> = policy.allowed_algorithms.iter().map(|a| a.name()).collect();
+            return Some((
+                r::POLICY_VIOLATION,
+                format!("spec.algorithm is {}, which this release does not allow: use one of {}, or add it to policy.allowedAlgorithms.", spec.algorithm, allowed.join(", ")),
+            ));
+        }
+        let bits = spec.rsa_size().bits();
+        if spec.algorithm.key_kind() == KeyKind::Rsa && bits < policy.min_rsa_key_size {
+            return Some((
+                r::POLICY_VIOLATION,
+                format!("spec.rsaKeySize is {bits}, and this release allows no RSA key below {}: set it to at least that.", policy.min_rsa_key_size),
+            ));
+        }
+        None
+    }
+
+    /// What stands where an object of ours should be.
+    fn obstacle(&self, keys: &[KeyFacts]) -> Option<Obstacle> {
+        let namespace = &self.settings.operator_namespace;
+        let remembered = self.ring.status.as_ref().map_or(&[][..], |s| &s.keys);
+        for seen in &self.seen.secrets {
+            let (secret, known) =
+                (seen.secret.name_any(), remembered.iter().any(|k| k.sequence == seen.sequence));
+            let why = match (&seen.key, seen.ownership) {
+                _ if seen.secret.metadata.deletion_timestamp.is_some() => continue,
+                (_, Ownership::Anothers) => "something else owns it".to_owned(),
+                // A key that the ring knew and that was spoilt: it is lost, and replaced.
+                (Err(_), _) if known => continue,
+                (Err(why), _) => why.clone(),
+                (Ok(_), _) => continue,
+            };
+            return Some((
+                r::SECRET_NAME_CONFLICT,
+                format!("Secret {namespace}/{secret} is in the way of the ring's key pair, and was left as it is: {why}. Delete or rename it, or give this SigningKey another name."),
+            ));
+        }
+        let uid = self.ring.uid().unwrap_or_default();
+        let foreign_ring_map = self
+            .seen
+            .ring_map
+            .as_deref()
+            .filter(|map| !jwks_map::is_ring_map(map, &self.seen.name, &uid));
+        let foreign_issuer_map = self
+            .seen
+            .issuer_map
+            .as_deref()
+            .filter(|map| !jwks_map::is_issuer_map(map, &self.settings.environment));
+        let map = foreign_ring_map.or(foreign_issuer_map)?;
+        let _ = keys;
+        Some((
+            r::CONFIG_MAP_NAME_CONFLICT,
+            format!("ConfigMap {namespace}/{} is in the way of the JWKS, and was left as it is, since it is not of this release's making. Delete or rename it{}.", map.name_any(), if foreign_ring_map.is_some() { ", or give this SigningKey another name" } else { "" }),
+        ))
+    }
+
+    fn generate(&self, plan: &Plan, writes: &mut Vec<Write>) {
+        for step in &plan.steps {
+            let Step::Generate { sequence } = step else { continue };
+            let occupied = |s: i64| self.seen.secrets.iter().any(|seen| seen.sequence == s);
+            let sequence = (*sequence..).find(|s| !occupied(*s)).unwrap_or(*sequence);
+            let spec = &self.ring.spec;
+            let secret =
+                key_secret::template(self.ring, &self.settings.environment, sequence, self.now);
+            let name = secret.name_any();
+            writes.push(Write::Create(
+                Object::Secret(Box::new(secret)),
+                Fill::KeyPair(spec.algorithm, spec.rsa_size()),
+            ));
+            writes.push(Note::normal(
+                r::KEY_CREATED,
+                format!("Made a key pair for {} in Secret {name}.", spec.algorithm),
+            ));
+        }
+    }
+
+    /// Brings the ring's and the issuer's `ConfigMap` to what the plan publishes.
+    fn publish(&self, plan: &Plan, keys: &[KeyFacts], writes: &mut Vec<Write>) {
+        // Never empty because of an error: a ring that has nothing yet publishes nothing yet.
+        if plan.publish.is_empty() {
+            return;
+        }
+        let Settings { operator_namespace, environment, .. } = self.settings;
+        let before = self.seen.ring_map.as_deref();
+        let ring_map = jwks_map::of_ring(self.ring, environment, &plan.publish, before);
+        let issuer_before = self.issuer_map();
+        let (name, others) = (&self.seen.name, &self.seen.others);
+        let issuer_map = jwks_map::of_issuer(
+            name, &plan.publish, issuer_before, others, operator_namespace, environment,
+        );
+        let settled = plan.steps.is_empty()
+            && keys.iter().any(|k| k.phase() == Phase::Active && k.published.is_some());
+        for (before, after) in [(before, ring_map), (issuer_before, issuer_map)] {
+            let repaired = after.name_any();
+            let object = Object::ConfigMap(Box::new(after.clone()));
+            match before {
+                Some(before) if jwks_map::same(before, &after) => continue,
+                Some(_) => writes.push(Write::Replace(object, Fill::Nothing)),
+                None => writes.push(Write::Create(object, Fill::Nothing)),
+            }
+            if settled {
+                writes.push(Note::warning(
+                    r::JWKS_REPAIRED,
+                    format!("ConfigMap {repaired} was deleted or altered by someone else; it holds the ring's keys again."),
+                ));
+            }
+        }
+    }
+
+    /// Writes down the steps that need no more than that, in the keys' Secrets and in `keys`.
+    fn carry_on(&self, plan: &Plan, keys: &mut Vec<KeyFacts>, writes: &mut Vec<Write>) {
+        for step in &plan.steps {
+            match step {
+                Step::Generate { .. } => {}
+                Step::StampPublished { key_id } => {
+                    set(keys, key_id, |k| k.published = Some(self.now));
+                }
+                Step::Activate { key_id } => set(keys, key_id, |k| k.activated = Some(self.now)),
+                Step::NoteLost { key_id } => {
+                    set(keys, key_id, |k| k.retired = Some(self.now));
+                    let until = keys
+                        .iter()
+                        .find(|k| k.jwk.kid == *key_id)
+                        .and_then(|k| k.verifies_until(policy(self.settings)));
+                    writes.push(Note::warning(
+                        r::KEY_MATERIAL_LOST,
+                        format!("The Secret with the private key of {key_id} is gone or spoilt: another key signs from now on. Tokens that it signed verify until {}.", until.map_or_else(|| "they expire".to_owned(), |t| t.to_string())),
+                    ));
+                }
+                Step::Forget { key_id } => {
+                    keys.retain(|k| k.jwk.kid != *key_id);
+                    writes.push(Note::normal(
+                        r::KEY_REMOVED,
+                        format!("Key {key_id} left the JWKS: its grace is over."),
+                    ));
+                }
+            }
+        }
+        for seen in &self.seen.secrets {
+            let Some(jwk) = seen.usable() else { continue };
+            let Some(key) = keys.iter().find(|k| k.jwk.kid == jwk.kid) else { continue };
+            self.stamp(seen, key, writes);
+        }
+    }
+
+    /// Brings a key's Secret to what is known of the key, and adopts it if nobody owns it.
+    fn stamp(&self, seen: &SecretSeen, key: &KeyFacts, writes: &mut Vec<Write>) {
+        let KeyFacts { created, published, activated, .. } = *key;
+        let environment = &self.settings.environment;
+        let template = key_secret::template(self.ring, environment, seen.sequence, self.now).metadata;
+        let mut after = (*seen.secret).clone();
+        let all_labels = after.metadata.labels.get_or_insert_default();
+        all_labels.extend(template.labels.unwrap_or_default());
+        after.metadata.owner_references = template.owner_references;
+        key_secret::stamp(&mut after, Life { created, published, activated });
+        if after.metadata == seen.secret.metadata {
+            return;
+        }
+        writes.push(Write::Replace(Object::Secret(Box::new(after)), Fill::Nothing));
+        let before = key_secret::life(&seen.secret);
+        let kid = &key.jwk.kid;
+        if before.published.is_none() && published.is_some() {
+            writes.push(Note::normal(r::KEY_PUBLISHED, format!("Key {kid} stands in the issuer's JWKS.")));
+        }
+        if before.activated.is_none() && activated.is_some() {
+            writes.push(Note::normal(r::KEY_ACTIVATED, format!("Key {kid} signs from now on.")));
+        }
+    }
+
+    fn conditions(&self, keys: &[KeyFacts], trouble: Option<Obstacle>) -> Conditions {
+        let active = keys.iter().find(|k| k.phase() == Phase::Active);
+        match (active, trouble) {
+            (Some(key), None) => Conditions::ready(r::SUCCEEDED, signs(key)),
+            (Some(key), Some(trouble)) => {
+                Conditions::ready_but_stalled((r::SUCCEEDED, signs(key)), trouble)
+            }
+            (None, Some((reason, message))) => Conditions::stalled(reason, message),
+            (None, None) => Conditions::reconciling(
+                r::PROGRESSING,
+                if keys.is_empty() {
+                    "The ring's first key pair is being made."
+                } else {
+                    "A key pair is being published before it signs."
+                },
+            ),
+        }
+    }
+
+    fn status(&self, keys: &[KeyFacts], conditions: &Conditions) -> Option<Write> {
+        let before = self.ring.status.as_ref();
+        let observed =
+            Observed { generation: self.ring.metadata.generation.unwrap_or(0), now: self.now };
+        let mut keys: Vec<&KeyFacts> = keys.iter().collect();
+        keys.sort_by_key(|k| k.sequence);
+        let active = keys.iter().find(|k| k.phase() == Phase::Active);
+        let after = SigningKeyStatus {
+            observed_generation: observed.generation,
+            conditions: conditions.write(before.map_or(&[], |s| &s.conditions), observed),
+            active_key_id: active.map(|k| k.jwk.kid.clone()),
+            keys: keys.iter().map(|k| key_status(k, policy(self.settings))).collect(),
+            jwks_config_map: (!keys.is_empty()).then(|| names::ring_jwks(&self.seen.name)),
+        };
+        status::write(self.ring, before, &after)
+    }
+}
+
+fn signs(key: &KeyFacts) -> String {
+    format!("Key {} signs.", key.jwk.kid)
+}
+
+fn set(keys: &mut [KeyFacts], key_id: &str, change: impl Fn(&mut KeyFacts)) {
+    keys.iter_mut().filter(|k| k.jwk.kid == key_id).for_each(change);
+}
+
+fn key_status(key: &KeyFacts, policy: rotation::Policy) -> KeyStatus {
+    KeyStatus {
+        key_id: key.jwk.kid.clone(),
+        sequence: key.sequence,
+        state: match key.phase() {
+            Phase::Next => KeyState::Next,
+            Phase::Active => KeyState::Active,
+            Phase::Retired => KeyState::Retired,
+        },
+        created_at: key.created.map(whole),
+        published_at: key.published.map(whole),
+        activated_at: key.activated.map(whole),
+        retired_at: key.retired.map(whole),
+        verifies_until: key.verifies_until(policy).map(whole),
+        material_lost: !key.has_material,
+        public_jwk: write_jwk(&key.jwk),
+    }
+}
+
+/// Kubernetes' times have whole seconds; written as they are read back, status does not change
+/// from visit to visit.
+fn whole(time: Timestamp) -> Time {
+    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
+}
+
+fn time(time: Option<&Time>) -> Option<Timestamp> {
+    time.map(|t| t.0)
+}
+
+fn write_jwk(jwk: &PublicJwk) -> BTreeMap<String, String> {
+    serde_json::to_value(jwk).and_then(serde_json::from_value).unwrap_or_default()
+}
+
+fn read_jwk(key: &KeyStatus) -> Option<PublicJwk> {
+    let value = serde_json::to_value(&key.public_jwk).ok()?;
+    serde_json::from_value::<PublicJwk>(value).ok().filter(|jwk| jwk.kid == key.key_id)
+}

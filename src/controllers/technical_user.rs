@@ -1,0 +1,382 @@
+//! The `TechnicalUser` controller: makes a client secret, keeps its hash, delivers it.
+//!
+//! The hash is written before the secret is delivered, so that what a client reads works. A crash
+//! in between leaves a hash whose secret nobody holds: the next visit finds no delivery that
+//! proves a hash, and makes a new one in its place.
+
+mod see;
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use zeroize::Zeroizing;
+
+use crate::tenancy::{Claim, Tenancy};
+use super::{Decision, Fill, Note, Object, Write, status};
+use crate::api::v1alpha1::{
+    Conditions, CredentialStatus, Observed, TechnicalUser, TechnicalUserStatus,
+};
+use crate::domain::client::StoredCredential;
+use crate::domain::reasons as r;
+use crate::domain::settings::Settings;
+use crate::domain::subscription::{self, SubscriptionFacts, cut_down};
+use crate::objects::{Ownership, credentials};
+
+pub use see::{Proofs, see, signing_rings};
+
+/// The condition that tells of roles, scopes or audiences beyond the Subscription.
+pub const RESTRICTED: &str = "Restricted";
+
+/// How long to wait before looking again at something foreign, which is not watched.
+const FOREIGN_RECHECK: SignedDuration = SignedDuration::from_secs(30);
+/// The same for a Secret whose owner is just being collected.
+const COLLECTED_RECHECK: SignedDuration = SignedDuration::from_secs(1);
+
+/// What there is to see of a technical user.
+pub struct Seen {
+    /// The resource; none when it is gone.
+    pub user: Option<Arc<TechnicalUser>>,
+    /// The judgement of all Subscriptions and client ids.
+    pub tenancy: Arc<Tenancy>,
+    /// The rings that can sign for technical users.
+    pub rings: Vec<String>,
+    /// The Secret of the name that its hashes have.
+    pub hashes: Option<Arc<Secret>>,
+    /// The Secrets that deliver its credential, or stand where one should be.
+    pub deliveries: Vec<DeliverySeen>,
+}
+
+/// A Secret in the technical user's namespace.
+pub struct DeliverySeen {
+    /// The Secret.
+    pub secret: Arc<Secret>,
+    /// Who owns it.
+    pub ownership: Ownership,
+    /// The generated secret in it, and the id of the stored credential that it proves, if any.
+    pub plain: Option<(Zeroizing<String>, Option<String>)>,
+}
+
+impl DeliverySeen {
+    fn ours(&self) -> bool {
+        self.ownership == Ownership::Ours && self.secret.metadata.deletion_timestamp.is_none()
+    }
+
+    /// The stored credential that it proves, with the plain secret.
+    fn proves(&self) -> Option<(&Zeroizing<String>, &str)> {
+        let (plain, id) = self.plain.as_ref().filter(|_| self.ours())?;
+        Some((plain, id.as_deref()?))
+    }
+}
+
+/// What to do with a technical user.
+pub fn decide(seen: &Seen, settings: &Settings, now: Timestamp) -> Decision {
+    match &seen.user {
+        None => Decision { writes: sweep(seen), wake_at: None },
+        Some(user) if user.metadata.deletion_timestamp.is_some() => Decision::default(),
+        Some(user) => Visit { seen, user, settings, now }.decide(),
+    }
+}
+
+/// Hashes whose technical user is gone go too.
+fn sweep(seen: &Seen) -> Vec<Write> {
+    let hashes = seen.hashes.as_deref().filter(|s| credentials::hashes_of(s).is_some());
+    hashes.map(|s| Write::Delete(Object::Secret(Box::new(s.clone())))).into_iter().collect()
+}
+
+struct Visit<'a> {
+    seen: &'a Seen,
+    user: &'a TechnicalUser,
+    settings: &'a Settings,
+    now: Timestamp,
+}
+
+/// What the namespace's Subscriptions come to.
+enum Tenant<'a> {
+    /// Another release serves the namespace.
+    AnothersNamespace,
+    /// Nothing binds the namespace.
+    None,
+    /// It is bound, and this Subscription holds now.
+    Current(&'a SubscriptionFacts),
+    /// It is bound, and no sound Subscription holds now.
+    NotCurrent,
+}
+
+impl Visit<'_> {
+    fn decide(&self) -> Decision {
+        let namespace = self.user.namespace().unwrap_or_default();
+        let subscriptions = self.seen.tenancy.of(&namespace);
+        let tenant = match self.seen.tenancy.environments.get(&namespace) {
+            Some(environment) if *environment != self.settings.environment => Tenant::AnothersNamespace,
+            // Every release sees that there is none, and says the same.
+            None => Tenant::None,
+            Some(_) => match subscription::current(subscriptions, self.now) {
+                Some(current) => Tenant::Current(current),
+                None => Tenant::NotCurrent,
+            },
+        };
+        let mut decision = Decision {
+            writes: Vec::new(),
+            wake_at: subscription::next_change(subscriptions, self.now),
+        };
+        let conditions = match tenant {
+            Tenant::AnothersNamespace => return Decision::default(),
+            Tenant::None => Conditions::reconciling(
+                r::NO_SUBSCRIPTION,
+                format!("Namespace {namespace} has no Subscription, so that there is no legal entity to speak for: a platform administrator makes one."),
+            ),
+            Tenant::Current(_) | Tenant::NotCurrent => match self.violation() {
+                Some((reason, message)) => Conditions::stalled(reason, message),
+                None => match self.credential(&mut decision) {
+                    Ok(()) => self.conditions(&tenant),
+                    Err(conditions) => conditions,
+                },
+            },
+        };
+        let current = match tenant {
+            Tenant::Current(current) => Some(current),
+            _ => None,
+        };
+        decision.writes.extend(self.status(&conditions, current));
+        decision
+    }
+
+    /// What stands against the spec, on a look at the release and at the others.
+    fn violation(&self) -> Option<(&'static str, String)> {
+        let (namespace, id) = (self.user.namespace().unwrap_or_default(), self.user.client_id());
+        if let Some(ttl) = self.user.spec.token_ttl.filter(|t| *t > self.settings.tokens.max_ttl) {
+            return Some((
+                r::POLICY_VIOLATION,
+                format!("spec.tokenTtl is {ttl}, and this release lets tokens live at most {}: set it to that or less.", self.settings.tokens.max_ttl),
+            ));
+        }
+        if !self.seen.tenancy.may_have(&namespace, &id) {
+            return Some((
+                r::CLIENT_ID_NOT_ALLOWED,
+                format!("spec.clientId is {id:?}, which does not begin with \"{namespace}.\": choose one that does, take the field away, or have a platform administrator list it in allowed.clientIds of the Subscription."),
+            ));
+        }
+        if let Some(Claim { namespace: theirs, name, .. }) = self.seen.tenancy.rival(self.user) {
+            let who = if *theirs == namespace { format!("TechnicalUser {name}") } else { "another TechnicalUser".into() };
+            return Some((
+                r::CLIENT_ID_CONFLICT,
+                format!("spec.clientId {id:?} is already that of {who}, which is older: choose another."),
+            ));
+        }
+        None
+    }
+
+    /// Brings hash and delivery to where one proves the other.
+    fn credential(&self, decision: &mut Decision) -> Result<(), Conditions> {
+        let target = self.user.secret_name();
+        let standing = self.seen.deliveries.iter().find(|d| d.secret.name_any() == target);
+        if let Some(standing) = standing.filter(|s| !s.ours()) {
+            return Err(self.in_the_way(standing, decision));
+        }
+        let hashes = match self.seen.hashes.as_deref() {
+            Some(hashes) if !self.is_ours(hashes) => {
+                if credentials::hashes_of(hashes).is_some() {
+                    // Of a technical user of that name that was deleted: it is swept first.
+                    decision.writes.push(Write::Delete(Object::Secret(Box::new(hashes.clone()))));
+                    return Err(Conditions::reconciling(r::PROGRESSING, "The hashes of an earlier technical user of this name are being deleted."));
+                }
+                self.recheck(FOREIGN_RECHECK, decision);
+                return Err(Conditions::stalled(
+                    r::SECRET_NAME_CONFLICT,
+                    "A Secret in the operator's namespace is in the way of this technical user's hashes, and was left as it is: a platform administrator has to delete it.",
+                ));
+            }
+            hashes => hashes,
+        };
+        // The target first: where two deliveries prove the hash, the one in use stays.
+        let proof = standing.into_iter().chain(&self.seen.deliveries).find_map(DeliverySeen::proves);
+        match proof {
+            Some((plain, id)) => self.deliver(standing, plain, id, decision),
+            None => self.renew(hashes, standing, decision),
+        }
+        Ok(())
+    }
+
+    fn is_ours(&self, hashes: &Secret) -> bool {
+        credentials::hashes_of(hashes).is_some_and(|(_, _, uid)| Some(uid) == self.user.uid().as_deref())
+    }
+
+    fn recheck(&self, after: SignedDuration, decision: &mut Decision) {
+        let at = self.now.saturating_add(after).unwrap_or(Timestamp::MAX);
+        decision.wake_at = decision.wake_at.into_iter().chain([at]).min();
+    }
+
+    fn in_the_way(&self, standing: &DeliverySeen, decision: &mut Decision) -> Conditions {
+        let name = standing.secret.name_any();
+        let earlier = standing.secret.owner_references().iter().any(|o| {
+            o.kind == "TechnicalUser" && o.name == self.user.name_any() && Some(&o.uid) != self.user.metadata.uid.as_ref()
+        });
+        if earlier || standing.secret.metadata.deletion_timestamp.is_some() {
+            self.recheck(COLLECTED_RECHECK, decision);
+            return Conditions::reconciling(r::PROGRESSING, format!("Secret {name} of an earlier technical user of this name is being deleted."));
+        }
+        self.recheck(FOREIGN_RECHECK, decision);
+        Conditions::stalled(
+            r::SECRET_NAME_CONFLICT,
+            format!("Secret {name} exists, was not made for this technical user, and was left as it is: set credential.secret.secretName to another name, or delete that Secret."),
+        )
+    }
+
+    /// A delivered secret works: it stands in the Secret of the right name with the right keys,
+    /// and nowhere else.
+    fn deliver(&self, standing: Option<&DeliverySeen>, plain: &Zeroizing<String>, id: &str, decision: &mut Decision) {
+        let before = standing.map(|s| &*s.secret);
+        let key = &self.user.spec.credential.secret.keys.client_secret;
+        let after = self.delivery(id, before);
+        let mut whole = after.clone();
+        credentials::fill_delivery(&mut whole, key, plain);
+        let fill = || Fill::Secret(key.clone(), plain.clone());
+        let name = after.name_any();
+        match before {
+            Some(before) if credentials::same_delivery(before, &whole) => {}
+            Some(_) => {
+                decision.writes.push(Write::Replace(Object::Secret(Box::new(after)), fill()));
+                decision.writes.push(Note::normal(r::SECRET_REPAIRED, format!("Secret {name} was brought up to date; the client secret in it is the same.")));
+            }
+            None => {
+                decision.writes.push(Write::Create(Object::Secret(Box::new(after)), fill()));
+                decision.writes.push(Note::normal(r::SECRET_REPAIRED, format!("The client secret stands in Secret {name} now; it is the same.")));
+            }
+        }
+        if before.is_some() {
+            for other in self.seen.deliveries.iter().filter(|d| d.ours() && d.secret.name_any() != name) {
+                decision.writes.push(Write::Delete(Object::Secret(Box::new((*other.secret).clone()))));
+            }
+        }
+    }
+
+    /// No delivered secret works: a new one is made, unless only the hash was lost.
+    fn renew(&self, hashes: Option<&Secret>, standing: Option<&DeliverySeen>, decision: &mut Decision) {
+        let stored = hashes.and_then(credentials::read_hashes).unwrap_or_default();
+        let id = self.next_id(&stored);
+        let family = self.user.spec.family;
+        let delivered = standing.and_then(|s| s.plain.as_ref());
+        let only_the_hash_is_lost = hashes.is_none() && delivered.is_some();
+        let mut after = hashes.cloned().unwrap_or_else(|| credentials::hashes_template(self.user, self.settings));
+        let template = credentials::hashes_template(self.user, self.settings);
+        after.metadata.labels = template.metadata.labels;
+        let put = |fill| match hashes {
+            Some(_) => Write::Replace(Object::Secret(Box::new(after)), fill),
+            None => Write::Create(Object::Secret(Box::new(after)), fill),
+        };
+        let now = self.now;
+        if let Some((plain, _)) = delivered.filter(|_| only_the_hash_is_lost) {
+            let id = standing.and_then(|s| credentials::credential_id(&s.secret)).map_or(id, str::to_owned);
+            decision.writes.push(put(Fill::HashOf { plain: plain.clone(), id, now }));
+            decision.writes.push(Note::warning(r::SECRET_REPAIRED, "The hash of the client secret was lost, and was made again from the delivered Secret: clients go on as before."));
+            return;
+        }
+        let key = self.user.spec.credential.secret.keys.client_secret.clone();
+        let delivery = self.delivery(&id, standing.map(|s| &*s.secret));
+        let name = delivery.name_any();
+        let known = self.user.status.as_ref().is_some_and(|s| !s.credentials.is_empty());
+        decision.writes.push(put(Fill::NewHash { family, id, now }));
+        decision.writes.push(match standing {
+            Some(_) => Write::Replace(Object::Secret(Box::new(delivery)), Fill::NewSecret(key)),
+            None => Write::Create(Object::Secret(Box::new(delivery)), Fill::NewSecret(key)),
+        });
+        decision.writes.push(if known {
+            let what = if standing.is_some() { "altered" } else { "deleted" };
+            Note::warning(r::CREDENTIAL_REPLACED, format!("Secret {name} was {what}, and the client secret in it is kept nowhere else: a new one stands there now, and the old one no longer works. The client id is the same."))
+        } else {
+            Note::normal(r::CREDENTIAL_CREATED, format!("Made a client secret; it stands in Secret {name}."))
+        });
+    }
+
+    /// Credentials are numbered; a number is not used again while anything remembers it.
+    fn next_id(&self, stored: &[StoredCredential]) -> String {
+        let remembered = self.user.status.iter().flat_map(|s| &s.credentials).map(|c| c.id.as_str());
+        let delivered = self.seen.deliveries.iter().filter_map(|d| credentials::credential_id(&d.secret));
+        let ids = stored.iter().map(|c| c.id.as_str()).chain(remembered).chain(delivered);
+        let highest = ids.filter_map(|id| id.parse::<u64>().ok()).max().unwrap_or(0);
+        highest.saturating_add(1).to_string()
+    }
+
+    fn delivery(&self, id: &str, before: Option<&Secret>) -> Secret {
+        credentials::delivery(self.user, self.settings, id, before)
+    }
+
+    fn conditions(&self, tenant: &Tenant) -> Conditions {
+        let id = self.user.client_id();
+        let Tenant::Current(current) = tenant else {
+            return Conditions::reconciling(
+                r::SUBSCRIPTION_NOT_CURRENT,
+                "No Subscription of this namespace is current, so that no token is issued: kubectl get subscriptions tells why.",
+            );
+        };
+        if let Some(conditions) = self.no_signer() {
+            return conditions;
+        }
+        let conditions = if self.user.spec.suspended {
+            Conditions::ready(r::SUSPENDED, format!("{id} is suspended: no token is issued until spec.suspended is taken back."))
+        } else {
+            Conditions::ready(r::SUCCEEDED, format!("{id} gets tokens with the secret in Secret {}.", self.user.secret_name()))
+        };
+        let beyond = self.beyond(current);
+        if beyond.is_empty() {
+            return conditions;
+        }
+        let message = format!("Subscription {} does not allow {}, so that tokens go without.", current.name, beyond.join("; "));
+        conditions.and(RESTRICTED, true, r::BEYOND_SUBSCRIPTION, message)
+    }
+
+    fn no_signer(&self) -> Option<Conditions> {
+        let message = match &self.user.spec.signing_key {
+            Some(ring) if !self.seen.rings.contains(ring) => format!("spec.signingKey is {ring:?}, and no SigningKey of that name with audience client has a key that signs."),
+            None if self.seen.rings.is_empty() => "No SigningKey with audience client has a key that signs: make one in the operator's namespace.".to_owned(),
+            _ => return None,
+        };
+        Some(Conditions::reconciling(r::NO_SIGNING_KEY, message))
+    }
+
+    /// What the user asks for and the Subscription does not allow.
+    fn beyond(&self, current: &SubscriptionFacts) -> Vec<String> {
+        let (spec, allowed) = (&self.user.spec, &current.allowed);
+        [
+            ("roles", &spec.roles, &allowed.roles),
+            ("scopes", &spec.scopes, &allowed.scopes),
+            ("audiences", &spec.audiences, &allowed.audiences),
+        ]
+        .into_iter()
+        .filter_map(|(what, wanted, allowed)| {
+            let granted = cut_down(wanted, allowed);
+            let denied: Vec<_> =
+                wanted.iter().map(String::as_str).filter(|w| !granted.contains(w)).collect();
+            (!denied.is_empty()).then(|| format!("the {what} {}", denied.join(", ")))
+        })
+        .collect()
+    }
+
+    fn status(&self, conditions: &Conditions, current: Option<&SubscriptionFacts>) -> Option<Write> {
+        let before = self.user.status.as_ref();
+        let observed =
+            Observed { generation: self.user.metadata.generation.unwrap_or(0), now: self.now };
+        // As they were seen: what this visit writes is seen by the next.
+        let stored = self.seen.hashes.as_deref().filter(|h| self.is_ours(h)).and_then(credentials::read_hashes);
+        let working = self.seen.deliveries.iter().any(|d| d.proves().is_some());
+        let after = TechnicalUserStatus {
+            observed_generation: observed.generation,
+            conditions: conditions.write(before.map_or(&[], |s| &s.conditions), observed),
+            client_id: Some(self.user.client_id()),
+            secret_name: working.then(|| self.user.secret_name()),
+            credentials: stored
+                .unwrap_or_default()
+                .iter()
+                .map(|c| CredentialStatus {
+                    id: c.id.clone(),
+                    created_at: Time(Timestamp::from_second(c.created_at.as_second()).unwrap_or(c.created_at)),
+                })
+                .collect(),
+            subscription: current.map(|c| c.name.clone()),
+        };
+        status::write(self.user, before, &after)
+    }
+}

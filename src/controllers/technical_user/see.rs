@@ -1,0 +1,145 @@
+//! Gathers what there is to see of a technical user.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use zeroize::Zeroizing;
+
+use super::{DeliverySeen, Seen};
+use crate::api::v1alpha1::{KeyAudience, TechnicalUser};
+use crate::controllers::Error;
+use crate::controllers::operator::Context;
+use crate::crypto;
+use crate::domain::client::StoredCredential;
+use crate::domain::names;
+use crate::objects::{Ownership, credentials, ownership};
+use crate::stores::Stores;
+
+/// Looks at a technical user. What the stores do not show whole is asked for: a watch may lag,
+/// and a secret made needlessly is an outage.
+pub async fn see(
+    cx: &Context,
+    user: Option<Arc<TechnicalUser>>,
+    namespace: &str,
+    name: &str,
+) -> Result<Seen, Error> {
+    let operator_namespace = cx.settings.operator_namespace.as_str();
+    let hashes_name = names::credentials_secret(namespace, name);
+    let mut seen = Seen {
+        user: user.clone(),
+        tenancy: cx.tenancy(),
+        rings: signing_rings(&cx.stores),
+        hashes: Stores::get(&cx.stores.secrets, operator_namespace, &hashes_name),
+        deliveries: Vec::new(),
+    };
+    let Some(user) = user else { return Ok(seen) };
+    let uid = user.uid().unwrap_or_default();
+    let target = user.secret_name();
+    let mut secrets: Vec<Arc<Secret>> = cx.stores.deliveries.state_filter(|s| {
+        s.namespace().as_deref() == Some(namespace)
+            && (s.name_any() == target || ownership(&s.metadata, &uid) == Ownership::Ours)
+    });
+    secrets.sort_by_key(|s| s.name_any());
+    seen.deliveries = prove(cx, &uid, seen.hashes.as_deref(), secrets.clone()).await?;
+    let settled = seen.deliveries.iter().any(|d| d.secret.name_any() == target && d.proves().is_some());
+    if !settled {
+        seen.hashes = cx.get::<Secret>(operator_namespace, &hashes_name).await?.map(Arc::new);
+        let live = cx.get::<Secret>(namespace, &target).await?.map(Arc::new);
+        secrets.retain(|s| s.name_any() != target);
+        secrets.extend(live);
+        seen.deliveries = prove(cx, &uid, seen.hashes.as_deref(), secrets).await?;
+    }
+    Ok(seen)
+}
+
+/// The rings with audience `client` that have a key that signs.
+pub fn signing_rings(stores: &Stores) -> Vec<String> {
+    let mut rings: Vec<String> = stores
+        .signing_keys
+        .state()
+        .iter()
+        .filter_map(|ring| ring.0.as_ref().ok())
+        .filter(|ring| ring.spec.audience == KeyAudience::Client)
+        .filter(|ring| ring.status.as_ref().is_some_and(|s| s.active_key_id.is_some()))
+        .map(ResourceExt::name_any)
+        .collect();
+    rings.sort();
+    rings
+}
+
+/// Which delivered Secrets were found to prove which hashes, so that bcrypt runs once for each
+/// version of a Secret and not once a visit.
+#[derive(Debug, Default)]
+pub struct Proofs(Mutex<HashMap<ProofOf, Option<Proof>>>);
+
+/// UID and resourceVersion of a delivered Secret, and a digest of the hashes.
+type ProofOf = (String, String, String);
+
+/// The place of the secret among the Secret's values, and the credential's id.
+type Proof = (usize, String);
+
+/// More than this many are forgotten, and found again when they are wanted.
+const MOST_PROOFS: usize = 100_000;
+
+async fn prove(
+    cx: &Context,
+    uid: &str,
+    hashes: Option<&Secret>,
+    secrets: Vec<Arc<Secret>>,
+) -> Result<Vec<DeliverySeen>, Error> {
+    let stored = hashes
+        .filter(|h| credentials::hashes_of(h).is_some_and(|(_, _, of)| of == uid))
+        .and_then(credentials::read_hashes)
+        .unwrap_or_default();
+    let mut seen = Vec::with_capacity(secrets.len());
+    for secret in secrets {
+        let ownership = ownership(&secret.metadata, uid);
+        // Only what is ours is read; a stranger's Secret is none of our business.
+        let mut candidates = match ownership {
+            Ownership::Ours => credentials::plain_secrets(&secret),
+            Ownership::Nobodys | Ownership::Anothers => Vec::new(),
+        };
+        let proof = proof(cx, &secret, &candidates, &stored).await?;
+        let plain = match proof {
+            Some((index, id)) => Some((candidates.swap_remove(index), Some(id))),
+            None => candidates.pop().map(|plain| (plain, None)),
+        };
+        seen.push(DeliverySeen { secret, ownership, plain });
+    }
+    Ok(seen)
+}
+
+/// Which of the secrets in a delivered Secret is stored, and as which credential.
+async fn proof(
+    cx: &Context,
+    secret: &Secret,
+    candidates: &[Zeroizing<String>],
+    stored: &[StoredCredential],
+) -> Result<Option<Proof>, Error> {
+    let of = (
+        secret.uid().unwrap_or_default(),
+        secret.resource_version().unwrap_or_default(),
+        stored.iter().map(|c| c.hash.as_str()).collect::<Vec<_>>().join(" "),
+    );
+    let lock = || cx.proofs.0.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = lock().get(&of) {
+        return Ok(known.clone());
+    }
+    let (candidates, stored) = (candidates.to_vec(), stored.to_vec());
+    let found = tokio::task::spawn_blocking(move || {
+        candidates.iter().enumerate().find_map(|(index, plain)| {
+            let hit = stored.iter().find(|c| crypto::hash::verify(plain, &c.hash))?;
+            Some((index, hit.id.clone()))
+        })
+    })
+    .await
+    .map_err(|e| Error::Material(e.to_string()))?;
+    let mut proofs = lock();
+    if proofs.len() >= MOST_PROOFS {
+        proofs.clear();
+    }
+    proofs.insert(of, found.clone());
+    Ok(found)
+}
