@@ -1,4 +1,24 @@
 //! The HTTP side: the token endpoint, the metadata documents, the JWKS, and the admin port. It
 //! knows a [`snapshot::Snapshot`] and nothing of Kubernetes; a request makes no API call.
+//!
+//! Reading order: [`snapshot`] (what is served), [`app`] (which path goes where), [`token`] with
+//! [`form`], [`client_auth`], [`secrets`] and [`grants`] (one file a grant), [`documents`] (JWKS
+//! and metadata), [`admin`], [`readiness`], [`metrics`], [`tls`], [`listener`] and [`run`].
+//!
+//! Routing is a `match` over six paths on plain hyper: nothing that a framework does is needed.
 
+pub mod admin;
+pub mod app;
+pub mod client_auth;
+pub mod documents;
+pub mod form;
+pub mod grants;
+pub mod listener;
+pub mod metrics;
+pub mod readiness;
+pub mod reply;
+pub mod run;
+pub mod secrets;
 pub mod snapshot;
+pub mod tls;
+pub mod token;

@@ -1,8 +1,15 @@
 //! What the server knows at one moment: immutable, built whole by the feed, swapped whole.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::secrets::Remembered;
+use crate::clock::SharedClock;
 use crate::crypto::key_pair::KeyPair;
 use crate::domain::client::Client;
 use crate::domain::jwk::JwkSet;
@@ -32,9 +39,131 @@ pub struct Ring {
 #[derive(Debug, Clone)]
 pub struct PublishedJwks {
     /// The bytes of the ConfigMap.
-    pub document: bytes::Bytes,
+    pub document: Bytes,
     /// A strong entity tag of these bytes, quotes included (RFC 9110 §8.8.3).
     pub etag: String,
     /// The keys in it.
     pub keys: JwkSet,
+}
+
+/// The snapshot that is served now. The feed publishes, requests load: without a lock.
+pub struct SnapshotStore {
+    current: ArcSwap<View>,
+    /// Held while a successor is made, so that two publishers never lose a generation.
+    publishing: Mutex<()>,
+    clock: SharedClock,
+}
+
+/// A snapshot with what follows from it.
+#[derive(Debug)]
+pub struct View {
+    /// The snapshot itself.
+    pub snapshot: Snapshot,
+    /// How many were published before it.
+    pub generation: u64,
+    /// When it was published; none before the first.
+    pub published_at: Option<Timestamp>,
+    /// The rings whose active key stands in the JWKS: only they sign.
+    rings: Vec<Arc<Ring>>,
+    /// Secrets that were verified against this snapshot's hashes.
+    pub(super) remembered: Remembered,
+    /// The metadata document, written at its first use.
+    pub(super) metadata: OnceLock<Bytes>,
+}
+
+impl SnapshotStore {
+    /// A store with an empty snapshot, which answers 503 to all.
+    pub fn new(clock: SharedClock) -> Arc<Self> {
+        let empty = View::new(Snapshot::default(), 0, None, Remembered::default());
+        Arc::new(Self {
+            current: ArcSwap::from_pointee(empty),
+            publishing: Mutex::new(()),
+            clock,
+        })
+    }
+
+    /// Serves this snapshot from now on. Remembered secrets live on where their client is active
+    /// and still has the very hash; the others are forgotten.
+    pub fn publish(&self, snapshot: Snapshot) {
+        let _one_at_a_time = self
+            .publishing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let old = self.current.load();
+        let remembered = old.remembered.carried_over(&snapshot.clients);
+        let view = View::new(
+            snapshot,
+            old.generation + 1,
+            Some(self.clock.now()),
+            remembered,
+        );
+        self.current.store(Arc::new(view));
+    }
+
+    /// What is served now.
+    pub fn load(&self) -> Arc<View> {
+        self.current.load_full()
+    }
+}
+
+impl View {
+    fn new(
+        snapshot: Snapshot,
+        generation: u64,
+        published_at: Option<Timestamp>,
+        remembered: Remembered,
+    ) -> Self {
+        let stands = |ring: &&Arc<Ring>| {
+            let key_id = ring.active.key_id();
+            let stands = snapshot
+                .jwks
+                .as_ref()
+                .is_some_and(|j| j.keys.contains(key_id));
+            if !stands {
+                tracing::warn!(
+                    ring = ring.name,
+                    key_id,
+                    "The ring's active key does not stand in the issuer's JWKS, so it does not sign."
+                );
+            }
+            stands
+        };
+        let rings = snapshot
+            .client_rings
+            .iter()
+            .filter(stands)
+            .cloned()
+            .collect();
+        let metadata = OnceLock::new();
+        Self {
+            snapshot,
+            generation,
+            published_at,
+            rings,
+            remembered,
+            metadata,
+        }
+    }
+
+    /// The rings that sign, the preferred one first.
+    pub fn rings(&self) -> &[Arc<Ring>] {
+        &self.rings
+    }
+
+    /// The technical user with that client id, if it may have tokens: a suspended one is as if
+    /// it were not there.
+    pub fn active_client(&self, client_id: &str) -> Option<&Arc<Client>> {
+        self.snapshot
+            .clients
+            .get(client_id)
+            .filter(|c| !c.suspended)
+    }
+}
+
+impl fmt::Debug for SnapshotStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotStore")
+            .field("generation", &self.current.load().generation)
+            .finish_non_exhaustive()
+    }
 }

@@ -1,0 +1,102 @@
+//! The admin port: `/livez`, `/readyz`, `/metrics`. For kubelets and Prometheus; not public.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use http::header::CACHE_CONTROL;
+use http::{Request, StatusCode};
+use prometheus_client::encoding::text;
+use prometheus_client::registry::Registry;
+
+use super::readiness::Readiness;
+use super::reply::{READ, Reply, method_not_allowed, not_found, problem, reads, reply, set};
+
+/// What the admin port serves.
+pub struct Admin {
+    readiness: Readiness,
+    registry: Arc<Registry>,
+    before_scrape: Vec<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl Admin {
+    /// An admin port that tells these.
+    pub fn new(readiness: Readiness, registry: Arc<Registry>) -> Self {
+        Self {
+            readiness,
+            registry,
+            before_scrape: Vec::new(),
+        }
+    }
+
+    /// Has something done before each scrape, such as bringing gauges up to date.
+    #[must_use]
+    pub fn before_scrape(mut self, what: impl Fn() + Send + Sync + 'static) -> Self {
+        self.before_scrape.push(Box::new(what));
+        self
+    }
+
+    /// Answers a request.
+    pub fn respond<B>(&self, request: &Request<B>) -> Reply {
+        let answer = match request.uri().path() {
+            "/livez" => Self::live,
+            "/readyz" => Self::ready,
+            "/metrics" => Self::metrics,
+            _ => return not_found(),
+        };
+        if reads(request.method()) {
+            answer(self, request.uri().query().unwrap_or_default())
+        } else {
+            method_not_allowed(READ)
+        }
+    }
+
+    fn live(&self, _: &str) -> Reply {
+        plain(StatusCode::OK, "ok\n".into())
+    }
+
+    /// 200 or 503; `?verbose` lists the reasons.
+    fn ready(&self, query: &str) -> Reply {
+        let reasons = self.readiness.reasons();
+        let ready = reasons.is_empty();
+        let mut body = String::new();
+        if query
+            .split('&')
+            .any(|p| p == "verbose" || p.starts_with("verbose="))
+        {
+            for (part, sentence) in reasons {
+                let _ = writeln!(body, "{part}: {sentence}");
+            }
+        }
+        body.push_str(if ready { "ready\n" } else { "not ready\n" });
+        plain(
+            if ready {
+                StatusCode::OK
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            },
+            body,
+        )
+    }
+
+    fn metrics(&self, _: &str) -> Reply {
+        self.before_scrape.iter().for_each(|refresh| refresh());
+        let mut body = String::new();
+        if text::encode(&mut body, &self.registry).is_err() {
+            return problem(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The metrics could not be written.",
+            );
+        }
+        reply(
+            StatusCode::OK,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            body,
+        )
+    }
+}
+
+fn plain(status: StatusCode, body: String) -> Reply {
+    let mut reply = reply(status, "text/plain; charset=utf-8", body);
+    set(&mut reply, CACHE_CONTROL, "no-store");
+    reply
+}

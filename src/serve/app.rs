@@ -1,0 +1,185 @@
+//! The public side: which path goes where.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use http::{HeaderValue, Method, Request, StatusCode};
+use http_body::Body;
+
+use super::metrics::Metrics;
+use super::readiness::Readiness;
+use super::reply::{READ, Reply, method_not_allowed, not_found, problem, reads};
+use super::secrets::{HashLimits, Secrets};
+use super::snapshot::SnapshotStore;
+use super::{documents, token};
+use crate::clock::SharedClock;
+use crate::domain::settings::Settings;
+
+/// What an [`App`] is made of.
+pub struct Parts {
+    /// The release's settings; the issuer is sound ([`Settings::problems`]).
+    pub settings: Arc<Settings>,
+    /// What is served.
+    pub snapshots: Arc<SnapshotStore>,
+    /// The time.
+    pub clock: SharedClock,
+    /// What the admin port says.
+    pub readiness: Readiness,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// How much bcrypt may go on at once.
+    pub hash_limits: HashLimits,
+}
+
+/// The server of tokens and documents.
+pub struct App {
+    pub(super) settings: Arc<Settings>,
+    pub(super) snapshots: Arc<SnapshotStore>,
+    pub(super) clock: SharedClock,
+    pub(super) readiness: Readiness,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) secrets: Secrets,
+    /// `WWW-Authenticate` of a 401.
+    pub(super) challenge: HeaderValue,
+    /// `Cache-Control` of the documents.
+    pub(super) cache_control: HeaderValue,
+    routes: [(String, Route); 6],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Token,
+    Metadata,
+    Jwks,
+}
+
+impl App {
+    /// A server of these parts. Blocks for one bcrypt of a few milliseconds.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts {
+            settings,
+            snapshots,
+            clock,
+            readiness,
+            metrics,
+            hash_limits,
+        } = parts;
+        let path = issuer_path(&settings.issuer);
+        let routes = [
+            (format!("{path}/oauth/token"), Route::Token),
+            (format!("{path}/.well-known/jwks.json"), Route::Jwks),
+            // Appended (OpenID Connect Discovery §4) and inserted (RFC 8414 §3.1): the same for
+            // an issuer without a path.
+            (
+                format!("{path}/.well-known/openid-configuration"),
+                Route::Metadata,
+            ),
+            (
+                format!("{path}/.well-known/oauth-authorization-server"),
+                Route::Metadata,
+            ),
+            (
+                format!("/.well-known/openid-configuration{path}"),
+                Route::Metadata,
+            ),
+            (
+                format!("/.well-known/oauth-authorization-server{path}"),
+                Route::Metadata,
+            ),
+        ];
+        let header = |value: String, otherwise| {
+            HeaderValue::from_str(&value).unwrap_or(HeaderValue::from_static(otherwise))
+        };
+        let challenge = format!("Basic realm=\"{}\", charset=\"UTF-8\"", settings.issuer);
+        let cache_control = format!("public, max-age={}", settings.jwks.max_age.as_secs());
+        Arc::new(Self {
+            challenge: header(challenge, "Basic realm=\"token\""),
+            cache_control: header(cache_control, "no-cache"),
+            secrets: Secrets::new(hash_limits, Arc::clone(&metrics)),
+            settings,
+            snapshots,
+            clock,
+            readiness,
+            metrics,
+            routes,
+        })
+    }
+
+    /// Answers a request. A panic on the way is a 500, and the process lives.
+    pub async fn respond<B>(&self, request: Request<B>) -> Reply
+    where
+        B: Body<Data = Bytes>,
+    {
+        AssertUnwindSafe(self.route(request))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| {
+                self.metrics.panics.inc();
+                tracing::error!("A request handler panicked. This is a bug; please report it.");
+                problem(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "The server failed to answer this request.",
+                )
+            })
+    }
+
+    async fn route<B>(&self, request: Request<B>) -> Reply
+    where
+        B: Body<Data = Bytes>,
+    {
+        let path = request.uri().path();
+        let Some((_, route)) = self.routes.iter().find(|(p, _)| p == path) else {
+            return not_found();
+        };
+        match route {
+            Route::Token if *request.method() == Method::POST => {
+                token::respond(self, request).await
+            }
+            Route::Token => method_not_allowed("POST"),
+            Route::Metadata | Route::Jwks if !reads(request.method()) => method_not_allowed(READ),
+            Route::Metadata => documents::metadata(self, &request),
+            Route::Jwks => documents::jwks(self, &request),
+        }
+    }
+
+    /// Brings the gauges up to date; call it before each scrape.
+    pub fn refresh_gauges(&self) {
+        let view = self.snapshots.load();
+        let metrics = &self.metrics;
+        let age = view.published_at.map_or(-1, |at| {
+            self.clock
+                .now()
+                .as_second()
+                .saturating_sub(at.as_second())
+                .max(0)
+        });
+        metrics.snapshot_age.set(age);
+        metrics
+            .snapshot_generation
+            .set(view.generation.try_into().unwrap_or(i64::MAX));
+        metrics
+            .clients
+            .set(view.snapshot.clients.len().try_into().unwrap_or(i64::MAX));
+        metrics
+            .remembered
+            .set(view.remembered.len().try_into().unwrap_or(i64::MAX));
+        metrics.ready.set(self.readiness.is_ready().into());
+        metrics.active_keys.clear();
+        for ring in view.rings() {
+            let labels = vec![
+                ("ring", ring.name.clone()),
+                ("alg", ring.active.algorithm().to_string()),
+                ("kid", ring.active.key_id().to_owned()),
+            ];
+            metrics.active_keys.get_or_create(&labels).set(1);
+        }
+    }
+}
+
+/// The path of an issuer URL, without a trailing slash; empty if it has none.
+fn issuer_path(issuer: &str) -> &str {
+    let after_scheme = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
+    after_scheme.find('/').map_or("", |at| &after_scheme[at..])
+}

@@ -1,0 +1,50 @@
+//! `client_credentials` (RFC 6749 §4.4): a technical user speaks for itself.
+
+use super::super::app::App;
+use super::super::form::Form;
+use super::super::reply::Refusal;
+use super::super::snapshot::View;
+use super::super::token::{Issued, IssuedBody};
+use crate::crypto::jws::sign_token;
+use crate::crypto::random::random_id;
+use crate::domain::client::Client;
+use crate::domain::grant::{Request, RingChoice, client_credentials};
+use crate::domain::oauth_error::ErrorCode;
+
+/// Its `grant_type`.
+pub const GRANT_TYPE: &str = "client_credentials";
+
+/// The token that an authenticated client gets for what it asks.
+pub(in super::super) fn issue(
+    app: &App,
+    view: &View,
+    client: &Client,
+    form: &Form<'_>,
+) -> Result<Issued, Refusal> {
+    let request = Request {
+        scope: form.get("scope"),
+        resources: form.all("resource").collect(),
+        audiences: form.all("audience").collect(),
+    };
+    let token_id = random_id();
+    let granted = client_credentials(client, &request, &app.settings, app.clock.now(), &token_id)?;
+    let ring = match granted.ring {
+        RingChoice::Named(name) => view.rings().iter().find(|r| r.name == name),
+        RingChoice::Preferred => view.rings().first(),
+    };
+    let ring = ring.ok_or_else(|| Refusal::unavailable("no key can sign for this client now."))?;
+    let access_token = sign_token(&ring.active, &granted.claims).map_err(|e| {
+        tracing::error!(ring = ring.name, error = %e, "A token could not be signed.");
+        Refusal::new(ErrorCode::ServerError, "the token could not be signed.")
+    })?;
+    let body = IssuedBody {
+        access_token,
+        token_type: "Bearer",
+        expires_in: granted.ttl.as_secs(),
+        scope: granted.claims.scope,
+    };
+    Ok(Issued {
+        body,
+        algorithm: ring.active.algorithm(),
+    })
+}

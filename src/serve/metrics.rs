@@ -1,0 +1,226 @@
+//! What the server counts. No label holds a client id or anything else without bound, and every
+//! counter is looked up once, at start.
+
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::domain::algorithm::Algorithm;
+use crate::domain::oauth_error::ErrorCode;
+
+type Labels = Vec<(&'static str, String)>;
+
+/// What became of a client secret that was presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretCheck {
+    /// Right, and known to be so without a hash.
+    Remembered,
+    /// Right, by its hash.
+    Verified,
+    /// Wrong, by a hash.
+    Wrong,
+    /// Not of the shape of any of our secrets: no hash was computed.
+    Misshapen,
+    /// Not looked at: too many checks wait.
+    Shed,
+}
+
+impl SecretCheck {
+    const ALL: [(Self, &'static str); 5] = [
+        (Self::Remembered, "remembered"),
+        (Self::Verified, "verified"),
+        (Self::Wrong, "wrong"),
+        (Self::Misshapen, "misshapen"),
+        (Self::Shed, "shed"),
+    ];
+}
+
+/// The server's counters, gauges and histograms.
+#[derive(Debug)]
+pub struct Metrics {
+    issued: [Counter; Algorithm::ALL.len()],
+    refused: [Counter; ErrorCode::ALL.len()],
+    checks: [Counter; SecretCheck::ALL.len()],
+    duration: Histogram,
+    /// Handlers that panicked.
+    pub panics: Counter,
+    /// bcrypt checks under way.
+    pub hashing: Gauge,
+    /// bcrypt checks that wait for their turn.
+    pub hash_queue: Gauge,
+    pub(super) snapshot_age: Gauge,
+    pub(super) snapshot_generation: Gauge,
+    pub(super) clients: Gauge,
+    pub(super) remembered: Gauge,
+    pub(super) active_keys: Family<Labels, Gauge>,
+    pub(super) ready: Gauge,
+}
+
+impl Metrics {
+    /// Makes and registers all of them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let issued = Family::<Labels, Counter>::default();
+        registry.register(
+            "chancery_tokens_issued",
+            "Access tokens issued",
+            issued.clone(),
+        );
+        let refused = Family::<Labels, Counter>::default();
+        registry.register(
+            "chancery_token_requests_refused",
+            "Token requests refused, by OAuth error code",
+            refused.clone(),
+        );
+        let checks = Family::<Labels, Counter>::default();
+        registry.register(
+            "chancery_secret_checks",
+            "Client secrets checked, by what became of it",
+            checks.clone(),
+        );
+        // From 50 microseconds to 1.6 seconds.
+        let bounds = (0..16).map(|i| 0.000_05 * f64::from(1 << i));
+        let duration = Histogram::new(bounds);
+        registry.register_with_unit(
+            "chancery_token_request_duration",
+            "Time from the head of a token request to its answer",
+            Unit::Seconds,
+            duration.clone(),
+        );
+        let build = Family::<Labels, Gauge>::default();
+        registry.register(
+            "chancery_build_info",
+            "The version of this program",
+            build.clone(),
+        );
+        build
+            .get_or_create(&vec![("version", env!("CARGO_PKG_VERSION").to_owned())])
+            .set(1);
+        let gauge = |registry: &mut Registry, name: &str, help: &str| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        let panics = Counter::default();
+        registry.register(
+            "chancery_handler_panics",
+            "Requests that panicked",
+            panics.clone(),
+        );
+        let active_keys = Family::<Labels, Gauge>::default();
+        registry.register(
+            "chancery_active_keys",
+            "The keys that sign",
+            active_keys.clone(),
+        );
+        let snapshot_age = Gauge::default();
+        registry.register_with_unit(
+            "chancery_snapshot_age",
+            "Time since the served data last changed, -1 before the first",
+            Unit::Seconds,
+            snapshot_age.clone(),
+        );
+        Self {
+            issued: Algorithm::ALL.map(|a| {
+                let grant = ("grant", "client_credentials".to_owned());
+                issued.get_or_create_owned(&vec![grant, ("alg", a.name().to_owned())])
+            }),
+            refused: ErrorCode::ALL
+                .map(|c| refused.get_or_create_owned(&vec![("error", c.as_str().to_owned())])),
+            checks: SecretCheck::ALL
+                .map(|(_, r)| checks.get_or_create_owned(&vec![("result", r.to_owned())])),
+            duration,
+            panics,
+            hashing: gauge(
+                registry,
+                "chancery_hash_checks_running",
+                "bcrypt checks under way",
+            ),
+            hash_queue: gauge(
+                registry,
+                "chancery_hash_checks_waiting",
+                "bcrypt checks waiting",
+            ),
+            snapshot_age,
+            snapshot_generation: gauge(
+                registry,
+                "chancery_snapshot_generation",
+                "How often the served data has changed",
+            ),
+            remembered: gauge(
+                registry,
+                "chancery_secrets_remembered",
+                "Client secrets remembered as verified",
+            ),
+            clients: gauge(registry, "chancery_clients", "Technical users known"),
+            active_keys,
+            ready: gauge(registry, "chancery_ready", "1 while this replica is ready"),
+        }
+    }
+
+    /// A token was issued by `client_credentials`.
+    pub fn issued(&self, algorithm: Algorithm) {
+        // The discriminants are the places in `ALL`; a test holds that.
+        self.issued[algorithm as usize].inc();
+    }
+
+    /// A token request was refused.
+    pub fn refused(&self, code: ErrorCode) {
+        self.refused[code as usize].inc();
+    }
+
+    /// A secret was checked.
+    pub fn checked(&self, check: SecretCheck) {
+        self.checks[check as usize].inc();
+    }
+
+    /// How often a check ended so.
+    pub fn checks(&self, check: SecretCheck) -> u64 {
+        self.checks[check as usize].get()
+    }
+
+    /// A token request was answered after so long.
+    pub fn answered(&self, after: Duration) {
+        self.duration.observe(after.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_counter_stands_at_its_place() {
+        assert!(
+            Algorithm::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, a)| i == *a as usize)
+        );
+        assert!(
+            ErrorCode::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, c)| i == *c as usize)
+        );
+        assert!(
+            SecretCheck::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, (c, _))| i == *c as usize)
+        );
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.issued(Algorithm::EdDSA);
+        metrics.refused(ErrorCode::InvalidScope);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("text");
+        assert!(text.contains(
+            "chancery_tokens_issued_total{grant=\"client_credentials\",alg=\"EdDSA\"} 1"
+        ));
+        assert!(text.contains("chancery_token_requests_refused_total{error=\"invalid_scope\"} 1"));
+    }
+}

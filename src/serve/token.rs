@@ -1,0 +1,180 @@
+//! `POST /oauth/token` (RFC 6749 §3.2): what all grants have in common.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Request, StatusCode};
+use http_body::Body;
+use serde::Serialize;
+use tokio::time::{Instant, timeout};
+
+use super::app::App;
+use super::client_auth;
+use super::form::{self, Form};
+use super::grants;
+use super::reply::{Refusal, Reply, oauth_json};
+use super::secrets::Denied;
+use crate::domain::algorithm::Algorithm;
+use crate::domain::oauth_error::ErrorCode;
+
+/// The longest body in bytes.
+pub const MAX_BODY: usize = 64 * 1024;
+/// How long a client may take to send its body.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The parameters that may stand in a request more than once (RFC 8707 §2, RFC 8693 §2.1).
+const REPEATABLE: [&str; 2] = ["resource", "audience"];
+
+/// A token that was made.
+pub(super) struct Issued {
+    pub(super) body: IssuedBody,
+    pub(super) algorithm: Algorithm,
+}
+
+/// A successful answer (RFC 6749 §5.1).
+#[derive(Serialize)]
+pub(super) struct IssuedBody {
+    pub(super) access_token: String,
+    pub(super) token_type: &'static str,
+    /// Seconds.
+    pub(super) expires_in: i64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) scope: String,
+}
+
+pub(super) async fn respond<B>(app: &App, request: Request<B>) -> Reply
+where
+    B: Body<Data = Bytes>,
+{
+    let began = Instant::now();
+    let outcome = handle(app, request).await;
+    let took = began.elapsed();
+    app.metrics.answered(took);
+    match outcome {
+        Ok(Issued { body, algorithm }) => {
+            app.metrics.issued(algorithm);
+            tracing::debug!(?took, alg = algorithm.name(), "Issued a token.");
+            oauth_json(StatusCode::OK, &body)
+        }
+        Err(refusal) => {
+            app.metrics.refused(refusal.error.code());
+            tracing::debug!(?took, error = %refusal.error, "Refused a token request.");
+            refusal.into_reply(&app.challenge)
+        }
+    }
+}
+
+async fn handle<B>(app: &App, request: Request<B>) -> Result<Issued, Refusal>
+where
+    B: Body<Data = Bytes>,
+{
+    let (head, body) = request.into_parts();
+    if head.uri.query().is_some_and(holds_credentials) {
+        return Err(Refusal::invalid_request(
+            "credentials must never stand in the URL (RFC 6749 section 2.3.1): it is logged on \
+             its way. Take this secret for known, and rotate it.",
+        ));
+    }
+    if !is_form(&head.headers) {
+        return Err(Refusal::invalid_request(
+            "Content-Type must be application/x-www-form-urlencoded.",
+        ));
+    }
+    let body = read(body).await?;
+    let form =
+        Form::parse(&body, &REPEATABLE).map_err(|e| Refusal::invalid_request(e.to_string()))?;
+    let grant = form
+        .get("grant_type")
+        .ok_or_else(|| Refusal::invalid_request("the parameter grant_type is missing."))?;
+    if grant != grants::client_credentials::GRANT_TYPE {
+        return Err(Refusal::new(
+            ErrorCode::UnsupportedGrantType,
+            "grant_type must be client_credentials.",
+        ));
+    }
+    let presented = client_auth::presented(&head.headers, &form)?;
+    let view = app.snapshots.load();
+    let client = app
+        .secrets
+        .authenticate(&view, &presented.client_id, &presented.secret)
+        .await
+        .map_err(|denied| match denied {
+            Denied::Invalid => Refusal::invalid_client(),
+            Denied::Busy => Refusal::unavailable("too many client secrets are being checked."),
+        })?;
+    grants::client_credentials::issue(app, &view, client, &form)
+}
+
+fn holds_credentials(query: &str) -> bool {
+    query.split('&').any(|pair| {
+        let name = pair.split('=').next().unwrap_or_default();
+        form::decode(name.as_bytes())
+            .is_some_and(|n| n == "client_secret" || n == "client_assertion")
+    })
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return false;
+    };
+    let media_type = value
+        .as_bytes()
+        .split(|b| *b == b';')
+        .next()
+        .unwrap_or_default();
+    media_type
+        .trim_ascii()
+        .eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+}
+
+/// The body, of which no more than [`MAX_BODY`] is ever held.
+async fn read<B>(body: B) -> Result<Bytes, Refusal>
+where
+    B: Body<Data = Bytes>,
+{
+    let too_long = || {
+        Refusal::invalid_request(format!("the body is longer than {MAX_BODY} bytes."))
+            .with_status(StatusCode::PAYLOAD_TOO_LARGE)
+    };
+    if body.size_hint().lower() > MAX_BODY as u64 {
+        return Err(too_long());
+    }
+    let mut body = pin!(body);
+    let reading = async {
+        // Most bodies come in one piece, which is then not copied.
+        let mut first = Bytes::new();
+        let mut more = BytesMut::new();
+        while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+            let frame =
+                frame.map_err(|_| Refusal::invalid_request("the body ended before its end."))?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            if first.len().max(more.len()) + data.len() > MAX_BODY {
+                return Err(too_long());
+            }
+            if first.is_empty() && more.is_empty() {
+                first = data;
+            } else {
+                if more.is_empty() {
+                    more.extend_from_slice(&first);
+                }
+                more.extend_from_slice(&data);
+            }
+        }
+        Ok(if more.is_empty() {
+            first
+        } else {
+            more.freeze()
+        })
+    };
+    timeout(BODY_TIMEOUT, reading).await.unwrap_or_else(|_| {
+        Err(
+            Refusal::invalid_request("the body took too long to arrive.")
+                .with_status(StatusCode::REQUEST_TIMEOUT),
+        )
+    })
+}
