@@ -24,7 +24,11 @@ fn the_output_of_a_process_is_there_while_it_runs() {
     assert_eq!(process.wait_for_line(|line| line == "out", SOON), "out");
     assert!(process.is_running());
     process.signal(Signal::Term);
-    assert_eq!(process.wait_exit(SOON).code(), None, "it was ended by the signal");
+    assert_eq!(
+        process.wait_exit(SOON).code(),
+        None,
+        "it was ended by the signal"
+    );
 }
 
 #[test]
@@ -38,7 +42,10 @@ fn a_process_sees_no_kubeconfig_of_the_person_who_runs_the_tests() {
     let process = sh("echo \"${KUBECONFIG-none} $HOME\"");
     let line = process.wait_for_line(|_| true, SOON);
     assert!(line.starts_with("none /"), "{line}");
-    assert_ne!(line.split(' ').nth(1), std::env::var("HOME").ok().as_deref());
+    assert_ne!(
+        line.split(' ').nth(1),
+        std::env::var("HOME").ok().as_deref()
+    );
 }
 
 #[test]
@@ -46,9 +53,11 @@ fn stopping_freezes_and_continuing_thaws() {
     let process = sh("trap 'echo thawed; exit 0' CONT; echo ready; while :; do sleep 0.05; done");
     process.wait_for_line(|line| line == "ready", SOON);
     process.signal(Signal::Stop);
-    eventually("the process is stopped", SOON, || match state(process.pid()) {
-        Some('T') => Ok(()),
-        other => Err(format!("its state is {other:?}")),
+    eventually("the process is stopped", SOON, || {
+        match state(process.pid()) {
+            Some('T') => Ok(()),
+            other => Err(format!("its state is {other:?}")),
+        }
     });
     process.signal(Signal::Cont);
     process.wait_for_line(|line| line == "thawed", SOON);
@@ -122,7 +131,11 @@ async fn waiting_ends_with_the_value() {
     let mut tries = 0;
     let value = eventually_async("the third try", SOON, || {
         tries += 1;
-        std::future::ready(if tries == 3 { Ok(tries) } else { Err("not yet") })
+        std::future::ready(if tries == 3 {
+            Ok(tries)
+        } else {
+            Err("not yet")
+        })
     })
     .await;
     assert_eq!(value, 3);
@@ -235,7 +248,11 @@ fn keys() -> Vec<(&'static str, Vec<u8>)> {
 
 fn pem(der: &[u8]) -> String {
     let body = STANDARD.encode(der);
-    let lines: Vec<&str> = body.as_bytes().chunks(64).map(|l| str::from_utf8(l).unwrap()).collect();
+    let lines: Vec<&str> = body
+        .as_bytes()
+        .chunks(64)
+        .map(|l| str::from_utf8(l).unwrap())
+        .collect();
     format!(
         "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
         lines.join("\n")

@@ -86,18 +86,15 @@ pub fn verifier() -> PathBuf {
     VERIFIER.clone()
 }
 
-/// The version that `tests/control-plane/go.mod` requires: the one place where it stands.
+/// The version that `tests/control-plane/go.mod` requires. (That of its parts follows from it.)
 fn kubernetes_version() -> String {
     let file = go_build::tests().join("control-plane/go.mod");
     let text = std::fs::read_to_string(&file)
         .unwrap_or_else(|error| panic!("can not read {}: {error}", file.display()));
     text.lines()
-        .filter_map(|line| {
-            let line = line.trim().trim_start_matches("require ");
-            line.strip_prefix("k8s.io/kubernetes ")
-        })
+        .find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes "))
+        .and_then(|rest| rest.split_whitespace().next())
         .map(str::to_owned)
-        .next()
         .unwrap_or_else(|| panic!("{} requires no k8s.io/kubernetes", file.display()))
 }
 

@@ -114,13 +114,15 @@ impl Canary {
     }
 
     fn found_in<'a>(&'a self, text: &'a [u8]) -> impl Iterator<Item = &'a Needle> {
-        text.windows(SHORTEST).enumerate().flat_map(move |(at, start)| {
-            let start: &[u8; SHORTEST] = start.try_into().expect("windows have this size");
-            let candidates = self.by_start.get(start).into_iter().flatten();
-            candidates
-                .map(|&index| &self.needles[index])
-                .filter(move |needle| text[at..].starts_with(&needle.bytes))
-        })
+        text.windows(SHORTEST)
+            .enumerate()
+            .flat_map(move |(at, start)| {
+                let start: &[u8; SHORTEST] = start.try_into().expect("windows have this size");
+                let candidates = self.by_start.get(start).into_iter().flatten();
+                candidates
+                    .map(|&index| &self.needles[index])
+                    .filter(move |needle| text[at..].starts_with(&needle.bytes))
+            })
     }
 }
 
@@ -167,7 +169,9 @@ fn parts(secret: &[u8]) -> Vec<(String, Vec<u8>)> {
     } else if let Ok(serde_json::Value::Object(jwk)) = serde_json::from_str(text) {
         for member in ["d", "p", "q", "dp", "dq", "qi", "k"] {
             if let Some(value) = jwk.get(member).and_then(|value| value.as_str()) {
-                let bytes = URL_SAFE_NO_PAD.decode(value).expect("a JWK holds base64url");
+                let bytes = URL_SAFE_NO_PAD
+                    .decode(value)
+                    .expect("a JWK holds base64url");
                 parts.push((format!("its {member}"), bytes));
             }
         }
@@ -181,7 +185,9 @@ fn parts(secret: &[u8]) -> Vec<(String, Vec<u8>)> {
 fn private_pem(text: &str) -> Option<Vec<&str>> {
     let begin = text.find("-----BEGIN ")?;
     let mut lines = text[begin..].lines().map(str::trim);
-    lines.next().filter(|line| line.ends_with("PRIVATE KEY-----"))?;
+    lines
+        .next()
+        .filter(|line| line.ends_with("PRIVATE KEY-----"))?;
     Some(lines.take_while(|line| !line.starts_with('-')).collect())
 }
 

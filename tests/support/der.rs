@@ -30,10 +30,21 @@ fn parts_in(der: &[u8], within: Range<usize>) -> Option<Vec<(&'static str, Range
         [INTEGER, OCTET_STRING, ..] => Some(vec![("d", fields[1].content.clone())]),
         // PKCS#1: version, n, e; then what is secret.
         [
-            INTEGER, INTEGER, INTEGER, INTEGER, INTEGER, INTEGER, INTEGER, INTEGER, INTEGER, ..,
+            INTEGER,
+            INTEGER,
+            INTEGER,
+            INTEGER,
+            INTEGER,
+            INTEGER,
+            INTEGER,
+            INTEGER,
+            INTEGER,
+            ..,
         ] => {
             let names = ["d", "p", "q", "dp", "dq", "qi"];
-            let numbers = fields[3..].iter().map(|field| unpadded(der, &field.content));
+            let numbers = fields[3..]
+                .iter()
+                .map(|field| unpadded(der, &field.content));
             Some(names.into_iter().zip(numbers).collect())
         }
         _ => None,
@@ -67,7 +78,9 @@ fn element(der: &[u8], within: Range<usize>) -> Option<Element> {
         (2, usize::from(first))
     } else {
         let count = usize::from(first & 0x7f);
-        let digits = bytes.get(2..2 + count).filter(|_| (1..=4).contains(&count))?;
+        let digits = bytes
+            .get(2..2 + count)
+            .filter(|_| (1..=4).contains(&count))?;
         let length = digits
             .iter()
             .fold(0, |sum, &digit| sum << 8 | usize::from(digit));

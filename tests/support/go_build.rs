@@ -63,8 +63,10 @@ impl GoModule {
             // With the slash it is a folder, also for a single program.
             .arg(half_made.path().join(""))
             .arg(self.target);
-        process::complete(go, b"", LIMIT)
-            .expect_success(&format!("building the Go programs of tests/{}", self.folder));
+        process::complete(go, b"", LIMIT).expect_success(&format!(
+            "building the Go programs of tests/{}",
+            self.folder
+        ));
         for (theirs, ours) in self.renames {
             let program = |name: &str| half_made.path().join(name);
             std::fs::rename(program(theirs), program(ours))
@@ -128,8 +130,7 @@ fn cache() -> PathBuf {
     match std::env::var_os(CACHE) {
         Some(folder) => PathBuf::from(folder),
         // Cargo's folder for tests' files is `tmp` in the target folder, wherever that is.
-        None => Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .with_file_name("control-plane"),
+        None => Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("control-plane"),
     }
 }
 

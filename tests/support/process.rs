@@ -110,7 +110,9 @@ impl Proc {
     pub fn start(name: &str, mut command: Command, logs: &Path) -> Proc {
         let stdout = logs.join(format!("{name}.stdout"));
         let stderr = logs.join(format!("{name}.stderr"));
-        command.stdout(appending(&stdout)).stderr(appending(&stderr));
+        command
+            .stdout(appending(&stdout))
+            .stderr(appending(&stderr));
         janitor::leash(&mut command);
         let child = command
             .spawn()

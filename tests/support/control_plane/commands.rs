@@ -106,7 +106,10 @@ impl ControlPlane {
         let mut command = Command::new(program);
         command
             .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_else(OsString::new))
+            .env(
+                "PATH",
+                std::env::var_os("PATH").unwrap_or_else(OsString::new),
+            )
             .env("HOME", &self.files.home);
         command
     }

@@ -47,8 +47,14 @@ pub fn api_server(binaries: &Binaries, scratch: &Scratch, ports: &Ports, files: 
         .arg("--authorization-mode=RBAC")
         .arg(path("--token-auth-file", &files.tokens))
         .arg(format!("--service-account-issuer={SERVICE_ACCOUNT_ISSUER}"))
-        .arg(path("--service-account-key-file", &files.service_account_key))
-        .arg(path("--service-account-signing-key-file", &files.service_account_key))
+        .arg(path(
+            "--service-account-key-file",
+            &files.service_account_key,
+        ))
+        .arg(path(
+            "--service-account-signing-key-file",
+            &files.service_account_key,
+        ))
         .arg(path("--audit-policy-file", &files.audit_policy))
         .arg(path("--audit-log-path", &files.audit_log))
         // In MB; at the default of 100 the log is rotated, and a test would read half of it.
@@ -61,9 +67,16 @@ pub fn controller_manager(binaries: &Binaries, scratch: &Scratch, files: &Files)
     let mut manager = command(&binaries.kube_controller_manager, scratch);
     manager
         .arg(path("--kubeconfig", &files.controller_manager_kubeconfig))
-        .arg(path("--service-account-private-key-file", &files.service_account_key))
+        .arg(path(
+            "--service-account-private-key-file",
+            &files.service_account_key,
+        ))
         .arg(path("--root-ca-file", &files.ca))
-        .args(["--leader-elect=false", "--secure-port=0", "--profiling=false"])
+        .args([
+            "--leader-elect=false",
+            "--secure-port=0",
+            "--profiling=false",
+        ])
         // The defaults, 20 and 30 a second, spare a cluster that is shared. This one is not.
         .args(["--kube-api-qps=200", "--kube-api-burst=400"]);
     Proc::start(Component::ControllerManager.name(), manager, scratch.path())
