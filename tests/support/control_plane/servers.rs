@@ -59,6 +59,8 @@ pub fn api_server(binaries: &Binaries, scratch: &Scratch, ports: &Ports, files: 
         .arg(path("--audit-log-path", &files.audit_log))
         // In MB; at the default of 100 the log is rotated, and a test would read half of it.
         .arg("--audit-log-maxsize=100000")
+        // When it stops it ends the watches, which it would otherwise wait for in vain, a minute.
+        .arg("--shutdown-watch-termination-grace-period=2s")
         .arg("--profiling=false");
     Proc::start(Component::ApiServer.name(), server, scratch.path())
 }
