@@ -65,13 +65,10 @@ pub fn decode(
     if validation == FieldValidation::Strict && !sentences.is_empty() {
         let why = format!("strict decoding error: {}", sentences.join(", "));
         return Err(match patched {
-            Some(name) if kind.builtin().is_some() => Refusal::invalid(
-                &kind.group,
-                &kind.kind,
-                name,
-                vec![FieldError::invalid_unquoted("patch", why)],
-            ),
-            Some(_) => Refusal::bad_request(why),
+            // The real server quotes the whole object here, which may be a Secret.
+            Some(_) => {
+                Refusal::invalid("", "", "", vec![FieldError::invalid_unquoted("patch", why)])
+            }
             None => Refusal::bad_request(format!(
                 "{} in version \"{}\" cannot be handled as a {}: {why}",
                 kind.kind, kind.version, kind.kind
@@ -120,6 +117,23 @@ fn type_meta(kind: &Kind, object: &mut Value, patched: Option<&str>) -> Result<(
         )));
     }
     Ok(())
+}
+
+/// What the real server says of new finalizers that name no domain.
+pub fn finalizer_warnings(kind: &Kind, object: &Value, before: &[&str]) -> Vec<String> {
+    let standard = ["orphan", "foregroundDeletion", "kubernetes"];
+    let mut fresh = meta::finalizers(object);
+    fresh.sort_unstable();
+    fresh
+        .into_iter()
+        .filter(|f| kind.builtin().is_none() && !f.contains('/') && !before.contains(f) && !standard.contains(f))
+        .map(|f| {
+            let path = if f.contains('.') { " including a path (/)" } else { "" };
+            format!(
+                "metadata.finalizers: \"{f}\": prefer a domain-qualified finalizer name{path} to avoid accidental conflicts with other finalizer writers"
+            )
+        })
+        .collect()
 }
 
 /// Defaults, and the form in which objects are kept.

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::kinds::Builtin;
 use super::meta;
-use super::names::config_key;
+use super::names::{config_key, label_key};
 use super::status::{Broken, FieldError, Refusal};
 
 const DATA_MAX_BYTES: usize = 1024 * 1024;
@@ -84,9 +84,19 @@ pub fn normalise(which: Builtin, object: &mut Value) {
                 map.insert("status".into(), json!({"phase": "Active"}));
             }
         }
-        Builtin::Event | Builtin::Lease => {
-            map.retain(|name, value| name == "spec" || !meta::is_empty(value))
+        Builtin::Event => {
+            map.retain(|_, value| !meta::is_empty(value));
+            // Go writes these whether they are set or not.
+            for (field, empty) in [
+                ("deprecatedFirstTimestamp", Value::Null),
+                ("deprecatedLastTimestamp", Value::Null),
+                ("deprecatedSource", json!({})),
+                ("regarding", json!({})),
+            ] {
+                map.entry(field).or_insert(empty);
+            }
         }
+        Builtin::Lease => map.retain(|name, value| name == "spec" || !meta::is_empty(value)),
         Builtin::CustomResourceDefinition => {}
     }
 }
@@ -183,14 +193,34 @@ fn secret(object: &Value, errors: &mut Vec<FieldError>) {
 }
 
 fn event(object: &Value, errors: &mut Vec<FieldError>) {
+    let namespace = meta::text(object, "namespace");
+    let regards = object["regarding"]["namespace"]
+        .as_str()
+        .unwrap_or_default();
+    if regards.is_empty() && !matches!(namespace, "default" | "kube-system") {
+        let why = "does not match event.namespace";
+        errors.push(FieldError::invalid("involvedObject.namespace", "", why));
+    }
     for field in [
         "reportingController",
         "reportingInstance",
         "action",
         "reason",
     ] {
-        if meta::is_empty(&object[field]) {
+        let value = object[field].as_str().unwrap_or_default();
+        if value.is_empty() {
             errors.push(FieldError::required(field, ""));
+        }
+        if field == "reportingController" {
+            for message in label_key(value) {
+                errors.push(FieldError::invalid(field, value, message));
+            }
+        } else if value.len() > 128 {
+            errors.push(FieldError::invalid(
+                field,
+                "",
+                "can have at most 128 characters",
+            ));
         }
     }
     let sort = object["type"].as_str().unwrap_or_default();
@@ -198,14 +228,22 @@ fn event(object: &Value, errors: &mut Vec<FieldError>) {
         errors.push(FieldError::invalid(
             "type",
             "",
-            "has invalid value: ".to_owned() + sort,
+            format!("has invalid value: {sort}"),
         ));
     }
     if object["note"].as_str().map_or(0, str::len) > 1024 {
         errors.push(FieldError::invalid(
-            "note",
+            "message",
             "",
             "can have at most 1024 characters",
+        ));
+    }
+    let series = &object["series"];
+    if series["count"].as_i64().is_some_and(|count| count < 2) {
+        errors.push(FieldError::invalid(
+            "series.count",
+            "",
+            "should be at least 2",
         ));
     }
 }

@@ -69,6 +69,16 @@ impl Kind {
         }
     }
 
+    /// The group that messages about invalid objects name: Events are still those of the core
+    /// group there.
+    pub fn error_group(&self) -> &str {
+        if self.builtin() == Some(Builtin::Event) {
+            ""
+        } else {
+            &self.group
+        }
+    }
+
     /// `apiVersion` in documents.
     pub fn api_version(&self) -> String {
         if self.group.is_empty() {

@@ -33,7 +33,9 @@ pub fn dns_label(name: &str) -> Vec<String> {
     if name.len() > 63 {
         wrong.push("must be no more than 63 bytes".into());
     }
-    if !is_label(name) {
+    if name.contains('.') && name.split('.').all(is_label) {
+        wrong.push("must not contain dots".into());
+    } else if !is_label(name) {
         wrong.push(regex_error(
             "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character",
             LABEL,

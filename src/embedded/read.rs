@@ -21,7 +21,7 @@ pub fn get(
     name: &str,
     options: &Options,
 ) -> Result<Value, Refusal> {
-    if let Some(version) = parse_version(options.resource_version.as_deref())? {
+    if let Some(version) = asked_version(options)? {
         not_ahead(state, version)?;
     }
     state
@@ -31,22 +31,24 @@ pub fn get(
 }
 
 /// A `resourceVersion` as a number; "0" means any version, as `None` does.
-pub fn parse_version(text: Option<&str>) -> Result<Option<u64>, Refusal> {
+pub fn parse_version(text: Option<&str>) -> Result<Option<u64>, FieldError> {
     match text {
         None | Some("0") => Ok(None),
         Some(text) => text.parse().map(Some).map_err(|_| {
-            Refusal::invalid(
-                "",
-                "",
-                "",
-                vec![FieldError::invalid(
-                    "resourceVersion",
-                    text,
-                    format!("strconv.ParseUint: parsing {text:?}: invalid syntax"),
-                )],
-            )
+            let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+            FieldError::invalid("resourceVersion", text, why)
         }),
     }
+}
+
+fn asked_version(options: &Options) -> Result<Option<u64>, Refusal> {
+    parse_version(options.resource_version.as_deref()).map_err(|error| {
+        Refusal::bad_request(format!(
+            "invalid resource version: {}: {}",
+            error.field,
+            error.body()
+        ))
+    })
 }
 
 fn not_ahead(state: &State, version: u64) -> Result<(), Refusal> {
@@ -72,7 +74,7 @@ pub fn list(
             "sendInitialEvents is forbidden for list",
         )]));
     }
-    let asked = parse_version(options.resource_version.as_deref())?;
+    let asked = asked_version(options)?;
     let matching = options.resource_version_match.as_deref();
     if matching.is_some() && options.resource_version.is_none() {
         return Err(list_options(vec![FieldError::forbidden(

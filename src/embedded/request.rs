@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 
 use super::kinds::{Kind, Kinds};
 use super::selector::Selector;
-use super::status::Refusal;
+use super::status::{FieldError, Refusal};
 
 /// What a URL points at.
 pub enum Target {
@@ -102,7 +102,8 @@ pub fn target(kinds: &Kinds, uri: &Uri) -> Result<Target, Refusal> {
         let status = match sub {
             None => false,
             Some("status") if kind.status_subresource => true,
-            Some(_) => return Err(Refusal::no_such_path()),
+            Some(_) if kind.builtin().is_none() => return Err(Refusal::not_found(&kind, name)),
+            Some(_) => return Err(Refusal::no_such_subresource()),
         };
         Ok(Target::Object {
             kind,
@@ -152,7 +153,7 @@ pub fn target(kinds: &Kinds, uri: &Uri) -> Result<Target, Refusal> {
 }
 
 /// The options of a request. Unknown ones are let be, as in the real server.
-pub fn options(uri: &Uri, kind: Option<&Kind>) -> Result<Options, Refusal> {
+pub fn options(uri: &Uri, verb: Verb, kind: &Kind) -> Result<Options, Refusal> {
     let mut options = Options::default();
     let mut labels = String::new();
     let mut fields = String::new();
@@ -173,35 +174,37 @@ pub fn options(uri: &Uri, kind: Option<&Kind>) -> Result<Options, Refusal> {
             "sendInitialEvents" => options.send_initial_events = Some(flag()),
             "allowWatchBookmarks" => options.bookmarks = flag(),
             "timeoutSeconds" => options.timeout_seconds = Some(number("timeoutSeconds")?),
-            "limit" => options.limit = usize::try_from(number("limit")?).unwrap_or(usize::MAX),
+            // A negative one is none, as in the real server.
+            "limit" => {
+                options.limit = value
+                    .parse::<i64>()
+                    .map_or(0, |n| usize::try_from(n).unwrap_or(0))
+            }
             "continue" => options.continue_token = text(),
             "labelSelector" => labels = value.into_owned(),
             "fieldSelector" => fields = value.into_owned(),
             "propagationPolicy" => options.propagation = text(),
-            "dryRun" => match &*value {
-                "All" => options.dry_run = true,
-                other => {
-                    return Err(Refusal::bad_request(format!(
-                        "dryRun: Unsupported value: {other:?}: supported values: \"All\""
-                    )));
-                }
-            },
+            "dryRun" if value == "All" => options.dry_run = true,
+            "dryRun" => {
+                let error = FieldError::not_supported("dryRun", &*value, &["All"]);
+                return Err(Refusal::invalid_option(verb.options(), error));
+            }
             "fieldValidation" => {
                 options.field_validation = match &*value {
                     "Ignore" => FieldValidation::Ignore,
                     "Warn" | "" => FieldValidation::Warn,
                     "Strict" => FieldValidation::Strict,
                     other => {
-                        return Err(Refusal::bad_request(format!(
-                            "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
-                        )));
+                        let allowed = ["", "Ignore", "Strict", "Warn"];
+                        let error = FieldError::not_supported("fieldValidation", other, &allowed);
+                        return Err(Refusal::invalid_option(verb.options(), error));
                     }
                 };
             }
             _ => {}
         }
     }
-    options.selector = Selector::parse(&labels, &fields, kind)?;
+    options.selector = Selector::parse(&labels, &fields, Some(kind))?;
     Ok(options)
 }
 
@@ -218,6 +221,19 @@ pub enum Verb {
     Patch,
     /// DELETE.
     Delete,
+}
+
+impl Verb {
+    /// The kind of its options.
+    fn options(self) -> &'static str {
+        match self {
+            Self::Read => "ListOptions",
+            Self::Create => "CreateOptions",
+            Self::Replace => "UpdateOptions",
+            Self::Patch => "PatchOptions",
+            Self::Delete => "DeleteOptions",
+        }
+    }
 }
 
 /// The verb of a method.

@@ -109,8 +109,11 @@ impl Schema {
 
     /// Fills in defaults. As in the real server, a null where none is allowed and a default
     /// exists counts as missing.
+    ///
+    /// Nulls that are neither allowed nor replaced by a default are dropped.
     pub fn default(&self, object: &mut Value) {
         apply_defaults(&self.root, object);
+        drop_nulls(&self.root, object);
     }
 }
 
@@ -310,6 +313,27 @@ fn apply_defaults(node: &Node, value: &mut Value) {
                     }
                     apply_defaults(child, inner);
                 }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn drop_nulls(node: &Node, value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|name, inner| {
+                !inner.is_null() || node.field(name).is_none_or(|child| child.nullable)
+            });
+            for (name, inner) in map.iter_mut() {
+                if let Some(child) = node.field(name) {
+                    drop_nulls(child, inner);
+                }
+            }
+        }
+        Value::Array(items) => {
+            if let Some(child) = &node.items {
+                items.iter_mut().for_each(|inner| drop_nulls(child, inner));
             }
         }
         _ => {}

@@ -48,12 +48,15 @@ impl Selector {
             let known = matches!(field, "metadata.name" | "metadata.namespace")
                 || kind.is_some_and(|k| k.selectable_fields.iter().any(|f| f == field));
             if !known {
-                return Err(Refusal::bad_request(
-                    match kind.filter(|k| k.builtin().is_none()) {
-                        Some(_) => format!("field label not supported: {field}"),
-                        None => format!("field label not supported: {field}"),
-                    },
-                ));
+                let plain =
+                    kind.is_some_and(|k| k.builtin().is_some() && k.selectable_fields.is_empty());
+                return Err(Refusal::bad_request(if plain {
+                    format!(
+                        "\"{field}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                    )
+                } else {
+                    format!("field label not supported: {field}")
+                }));
             }
             parsed.push((field.to_owned(), equal, value.to_owned()));
         }
@@ -149,7 +152,12 @@ fn requirement(term: &str) -> Result<Requirement, String> {
         return match head.split_whitespace().collect::<Vec<_>>()[..] {
             [key, "in"] => of(key, Test::In(values)),
             [key, "notin"] => of(key, Test::NotIn(values)),
-            _ => Err(format!("found '{head}', expected: in, notin")),
+            [_, other] => Err(format!(
+                "found '{other}', expected: in, notin, =, ==, !=, gt, lt"
+            )),
+            _ => Err(format!(
+                "found '{head}', expected: in, notin, =, ==, !=, gt, lt"
+            )),
         };
     }
     if let Some((key, value)) = term.split_once("!=") {

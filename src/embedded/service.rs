@@ -68,9 +68,14 @@ impl Inner {
         body: &[u8],
     ) -> Response<ResponseBody> {
         let answer = self.dispatch(parts, body).unwrap_or_else(|refusal| {
+            let body = if refusal.is_plain_text() {
+                Value::String(refusal.message)
+            } else {
+                refusal.to_value()
+            };
             Answer::Document(Written {
                 code: refusal.code,
-                body: refusal.to_value(),
+                body,
                 warnings: Vec::new(),
             })
         });
@@ -124,7 +129,7 @@ impl Inner {
                 document(whole(discovery::document(&self.kinds, &path)?))
             }
             Target::Collection { kind, namespace } => {
-                let options = request::options(&parts.uri, Some(&kind))?;
+                let options = request::options(&parts.uri, verb, &kind)?;
                 let namespace = namespace.as_deref();
                 let mut state = self.state();
                 match verb {
@@ -149,7 +154,7 @@ impl Inner {
                 name,
                 status,
             } => {
-                let options = request::options(&parts.uri, Some(&kind))?;
+                let options = request::options(&parts.uri, verb, &kind)?;
                 let whose = Whose {
                     kind: &kind,
                     namespace: &namespace,
@@ -192,6 +197,7 @@ impl Inner {
                 write::update(self, &mut state, whose, &Update::MergePatch(body), options)
             }
             Verb::Delete if !whose.status => write::delete(self, &mut state, whose, body, options),
+            Verb::Delete => Err(Refusal::verb_not_supported(whose.kind, "delete")),
             _ => Err(Refusal::method_not_allowed()),
         };
         gc::collect(self, &mut state);

@@ -63,6 +63,11 @@ impl Refusal {
 
     /// 404 for a path that no kind is served under.
     pub fn no_such_path() -> Self {
+        Self::new(404, "", "404 page not found")
+    }
+
+    /// 404 for a subresource that a built-in kind does not have.
+    pub fn no_such_subresource() -> Self {
         let mut refusal = Self::new(
             404,
             "NotFound",
@@ -70,6 +75,30 @@ impl Refusal {
         );
         refusal.details = Some(json!({}));
         refusal
+    }
+
+    /// Whether the real server says this in plain text: its router does, before any registry.
+    pub fn is_plain_text(&self) -> bool {
+        self.code == 404 && self.reason.is_empty()
+    }
+
+    /// 405 for a verb that an object or subresource does not have.
+    pub fn verb_not_supported(kind: &Kind, verb: &str) -> Self {
+        let mut refusal = Self::new(
+            405,
+            "MethodNotAllowed",
+            format!(
+                "{verb} is not supported on resources of kind \"{}\"",
+                kind.resource()
+            ),
+        );
+        refusal.details = Some(details(&[("group", &kind.group), ("kind", &kind.plural)]));
+        refusal
+    }
+
+    /// 422 for an option of a request.
+    pub fn invalid_option(options: &str, error: FieldError) -> Self {
+        Self::invalid("meta.k8s.io", options, "", vec![error])
     }
 
     /// 405: the kind is served, the verb is not.
@@ -230,9 +259,11 @@ impl Refusal {
             "metadata": metadata,
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
             "code": self.code,
         });
+        if !self.reason.is_empty() {
+            status["reason"] = json!(self.reason);
+        }
         if let Some(details) = &self.details {
             status["details"] = details.clone();
         }
@@ -376,6 +407,17 @@ impl FieldError {
             Some(json!(actual)),
             format!("must have at most {max} {unit}"),
         )
+    }
+
+    /// `Unsupported value: <value>: supported values: …`.
+    pub fn not_supported(
+        field: impl Into<String>,
+        value: impl Into<Value>,
+        allowed: &[&str],
+    ) -> Self {
+        let allowed: Vec<String> = allowed.iter().map(|a| go_quote(a)).collect();
+        let detail = format!("supported values: {}", allowed.join(", "));
+        Self::of(Broken::NotSupported, field, Some(value.into()), detail)
     }
 
     /// An error of any sort.

@@ -82,6 +82,11 @@ fn has_type(node: &Node, value: &Value) -> bool {
     }
 }
 
+/// A number of 64 bits without a fraction, which JSON may write with one (`2.0`).
+fn whole_number(value: f64) -> Option<i64> {
+    go_float(value).parse().ok()
+}
+
 fn go_float(number: f64) -> String {
     if number.fract() == 0.0 && number.abs() < 1e21 {
         format!("{number:.0}")
@@ -145,9 +150,10 @@ fn walk(node: &Node, new: &Value, old: Option<&Value>, path: &str, errors: &mut 
                     go_float(min)
                 )));
             }
+            let whole = number.as_i64().or_else(|| whole_number(value));
             let too_wide = match node.format.as_str() {
-                "int32" => number.as_i64().is_none_or(|n| i32::try_from(n).is_err()),
-                _ => number.is_u64() && number.as_i64().is_none(),
+                "int32" => whole.is_none_or(|n| i32::try_from(n).is_err()),
+                _ => whole.is_none(),
             };
             if node.types == ["integer"] && too_wide {
                 let format = match node.format.as_str() {

@@ -48,7 +48,9 @@ impl Watch {
         namespace: Option<&str>,
         options: Options,
     ) -> Result<Self, Refusal> {
-        let from = parse_version(options.resource_version.as_deref())?;
+        // The real server, too, takes this for a fault of its own.
+        let from = parse_version(options.resource_version.as_deref())
+            .map_err(|error| Refusal::new(500, "", format!("{}: {}", error.field, error.body())))?;
         check(&options)?;
         let mut watch = Self {
             inner: inner.clone(),
@@ -95,8 +97,7 @@ impl Watch {
     }
 
     fn bookmark(&mut self, initial_events_end: bool) {
-        let mut metadata =
-            json!({"resourceVersion": self.seen.to_string(), "creationTimestamp": null});
+        let mut metadata = json!({"resourceVersion": self.seen.to_string()});
         if initial_events_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }

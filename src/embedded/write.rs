@@ -44,7 +44,7 @@ pub fn create(
 ) -> Result<Written, Refusal> {
     let Decoded {
         mut object,
-        warnings,
+        mut warnings,
     } = admit::decode(kind, admit::parse(body)?, options.field_validation, None)?;
     own_namespace(kind, &mut object, namespace)?;
     if kind.namespaced {
@@ -53,10 +53,11 @@ pub fn create(
     if !meta::text(&object, "resourceVersion").is_empty() {
         return Err(Refusal::new(
             500,
-            "InternalError",
+            "",
             "resourceVersion should not be set on objects to be created",
         ));
     }
+    warnings.extend(admit::finalizer_warnings(kind, &object, &[]));
     let uid = state.ids.uid();
     let generated = if meta::text(&object, "name").is_empty()
         && !meta::text(&object, "generateName").is_empty()
@@ -95,7 +96,12 @@ pub fn create(
     let name = meta::text(&object, "name").to_owned();
     let errors = admit::check_create(kind, &object);
     if !errors.is_empty() {
-        return Err(Refusal::invalid(&kind.group, &kind.kind, &name, errors));
+        return Err(Refusal::invalid(
+            kind.error_group(),
+            &kind.kind,
+            &name,
+            errors,
+        ));
     }
     // A default on the status appears when the object is next read from the store: that is in
     // this very answer, but after the checks.
@@ -219,14 +225,16 @@ pub fn update(
     };
     let Decoded {
         mut object,
-        warnings,
+        mut warnings,
     } = given;
     let replaces = matches!(update, Update::Replace(_));
     let given_name = meta::text(&object, "name");
-    if replaces && given_name.is_empty() {
-        return Err(Refusal::bad_request("name must be provided"));
+    if given_name.is_empty() {
+        return Err(Refusal::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )));
     }
-    if replaces && given_name != name {
+    if given_name != name {
         return Err(Refusal::bad_request(format!(
             "the name of the object ({given_name}) does not match the name on the URL ({name})"
         )));
@@ -263,6 +271,13 @@ pub fn update(
     } else if version != meta::text(&old, "resourceVersion") {
         return Err(Refusal::modified(kind, name));
     }
+    if !status {
+        warnings.extend(admit::finalizer_warnings(
+            kind,
+            &object,
+            &meta::finalizers(&old),
+        ));
+    }
     keep_system_fields(&mut object, &old);
     if status {
         let new_status = object.get("status").cloned();
@@ -278,7 +293,12 @@ pub fn update(
     }
     let errors = admit::check_update(kind, &object, &old, status);
     if !errors.is_empty() {
-        return Err(Refusal::invalid(&kind.group, &kind.kind, name, errors));
+        return Err(Refusal::invalid(
+            kind.error_group(),
+            &kind.kind,
+            name,
+            errors,
+        ));
     }
     admit::default(kind, &mut object);
     if object == old || options.dry_run {
@@ -375,6 +395,23 @@ pub fn delete(
     } else {
         admit::parse(body)?
     };
+    let propagation = given["propagationPolicy"]
+        .as_str()
+        .or(options.propagation.as_deref());
+    let orphan = match propagation {
+        None | Some("Background") => false,
+        Some("Orphan") => true,
+        Some("Foreground") => {
+            return Err(Refusal::bad_request(
+                "propagationPolicy Foreground is not served here: Background and Orphan are",
+            ));
+        }
+        Some(other) => {
+            let allowed = ["Foreground", "Background", "Orphan", "nil"];
+            let error = FieldError::not_supported("propagationPolicy", other, &allowed);
+            return Err(Refusal::invalid_option("DeleteOptions", error));
+        }
+    };
     let at = key(namespace, name);
     let object = state
         .get(kind, &at)
@@ -408,18 +445,6 @@ pub fn delete(
             "this namespace may not be deleted",
         ));
     }
-    let propagation = given["propagationPolicy"]
-        .as_str()
-        .or(options.propagation.as_deref());
-    let orphan = match propagation {
-        None | Some("Background") => false,
-        Some("Orphan") => true,
-        Some(other) => {
-            return Err(Refusal::bad_request(format!(
-                "propagationPolicy {other:?} is not served here: Background and Orphan are"
-            )));
-        }
-    };
     if !(options.dry_run || given["dryRun"] == json!(["All"])) {
         if orphan {
             gc::orphan(inner, state, uid)?;
