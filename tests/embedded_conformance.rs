@@ -106,6 +106,19 @@ const DIFFERENCES: &[(&str, &str, Part, &str)] = &[
         JSON_WORDS,
     ),
     (
+        "oddities",
+        r#"PATCH widgets/a {"apiVersion":"#,
+        Part::All,
+        "the real one also warns of fields that are unknown to a version that does not exist",
+    ),
+    (
+        "oddities",
+        r#"POST configmaps {"apiVersion":"v1","kind":"Secret""#,
+        Part::Message,
+        "the words are those of Go's conversion",
+    ),
+    ("oddities", "POST configmaps []", Part::Message, JSON_WORDS),
+    (
         "garbage collection",
         "DELETE widgets/kept?propagationPolicy=Orphan",
         Part::All,

@@ -105,6 +105,24 @@ fn type_meta(kind: &Kind, object: &mut Value, patched: Option<&str>) -> Result<(
     }
     let version = object["apiVersion"].as_str().unwrap_or_default().to_owned();
     let given = object["kind"].as_str().unwrap_or_default().to_owned();
+    if let (Some(name), None) = (patched, kind.builtin()) {
+        let mut errors = Vec::new();
+        for (field, given, must) in [
+            ("kind", &given, &kind.kind),
+            ("apiVersion", &version, &expected),
+        ] {
+            if given != must {
+                errors.push(FieldError::invalid(
+                    field,
+                    given.as_str(),
+                    format!("must be {must}"),
+                ));
+            }
+        }
+        if !errors.is_empty() {
+            return Err(Refusal::invalid(&kind.group, &given, name, errors));
+        }
+    }
     if version != expected {
         return Err(Refusal::bad_request(format!(
             "the API version in the data ({version}) does not match the expected API version ({expected})"

@@ -145,6 +145,9 @@ impl Inner {
                         gc::collect(self, &mut state);
                         document(written?)
                     }
+                    Verb::Create if kind.builtin().is_none() && namespace.is_none() => {
+                        Err(Refusal::no_such_path())
+                    }
                     _ => Err(Refusal::method_not_allowed()),
                 }
             }

@@ -451,7 +451,17 @@ impl FieldError {
 fn go_value(value: &Value) -> String {
     match value {
         Value::String(s) => go_quote(s),
+        Value::Number(n) if n.is_f64() => go_float(n.as_f64().unwrap_or_default()),
         other => other.to_string(),
+    }
+}
+
+/// A number as Go's `%v` writes it, within the sizes that anybody uses.
+pub fn go_float(number: f64) -> String {
+    if number.fract() == 0.0 && number.abs() < 1e21 {
+        format!("{number:.0}")
+    } else {
+        number.to_string()
     }
 }
 

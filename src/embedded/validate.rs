@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::schema::{Node, Schema, join};
-use super::status::{Broken, FieldError};
+use super::status::{Broken, FieldError, go_float};
 
 /// Everything in `new` that the schema forbids. What has not changed since `old` is let be
 /// ("ratcheting"), so that a stricter schema does not make an old object unwritable.
@@ -85,14 +85,6 @@ fn has_type(node: &Node, value: &Value) -> bool {
 /// A number of 64 bits without a fraction, which JSON may write with one (`2.0`).
 fn whole_number(value: f64) -> Option<i64> {
     go_float(value).parse().ok()
-}
-
-fn go_float(number: f64) -> String {
-    if number.fract() == 0.0 && number.abs() < 1e21 {
-        format!("{number:.0}")
-    } else {
-        number.to_string()
-    }
 }
 
 fn walk(node: &Node, new: &Value, old: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {

@@ -268,6 +268,13 @@ pub fn update(
                 )],
             ));
         }
+    } else if version.parse::<u64>().is_err() {
+        // The real server, too, takes this for a fault of its own.
+        return Err(Refusal::new(
+            500,
+            "",
+            format!("strconv.ParseUint: parsing {version:?}: invalid syntax"),
+        ));
     } else if version != meta::text(&old, "resourceVersion") {
         return Err(Refusal::modified(kind, name));
     }
