@@ -152,12 +152,20 @@ pub struct Note {
 impl Note {
     /// Good news.
     pub fn normal(reason: &'static str, message: impl Into<String>) -> Write {
-        Write::Event(Self { warning: false, reason, message: message.into() })
+        Write::Event(Self {
+            warning: false,
+            reason,
+            message: message.into(),
+        })
     }
 
     /// Something to worry about.
     pub fn warning(reason: &'static str, message: impl Into<String>) -> Write {
-        Write::Event(Self { warning: true, reason, message: message.into() })
+        Write::Event(Self {
+            warning: true,
+            reason,
+            message: message.into(),
+        })
     }
 }
 

@@ -6,20 +6,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
-use tokio::sync::{mpsc, watch};
-use tracing::{info, warn};
+use tokio::sync::mpsc;
+use tracing::warn;
 
 use crate::api::v1alpha1::{KeyAudience, SigningKey, TechnicalUser};
-use crate::crypto::key_pair::KeyPair;
+use crate::crypto::{self, key_pair::KeyPair};
 use crate::domain::client::Client;
 use crate::domain::names::{self, ISSUER_JWKS};
 use crate::domain::settings::Settings;
 use crate::objects::{Ownership, credentials, jwks_map, key_secret, ownership};
-use crate::serve::snapshot::{PublishedJwks, Ring, Snapshot};
+use crate::serve::readiness::Readiness;
+use crate::serve::snapshot::{PublishedJwks, Ring, Snapshot, SnapshotStore};
 use crate::stores::{Change, Stores};
-use crate::tenancy::Tenancy;
+use crate::tenancy::TenancyCache;
 
 /// How long changes are gathered before the snapshot is built: long enough for a burst, short
 /// beside the two seconds that a suspension may take.
@@ -31,13 +33,25 @@ pub struct Feed {
     settings: Arc<Settings>,
     /// Parsed keys by the UID and resourceVersion of their Secrets.
     keys: HashMap<(String, String), Option<Arc<KeyPair>>>,
-    tenancy: Option<(u64, Arc<Tenancy>)>,
+    tenancy: TenancyCache,
+    readiness: Readiness,
 }
 
+/// The part of readiness that waits for the stores.
+pub const STORES: &str = "stores";
+/// The part of readiness that waits for a JWKS to serve.
+pub const JWKS: &str = "jwks";
+
 impl Feed {
-    /// A feed from these stores.
-    pub fn new(stores: Stores, settings: Arc<Settings>) -> Self {
-        Self { stores, settings, keys: HashMap::new(), tenancy: None }
+    /// A feed from these stores, which tells when there is something to serve.
+    pub fn new(stores: Stores, settings: Arc<Settings>, readiness: Readiness) -> Self {
+        Self {
+            stores,
+            settings,
+            keys: HashMap::new(),
+            tenancy: TenancyCache::default(),
+            readiness,
+        }
     }
 
     /// Publishes a snapshot once the stores are synced, and a new one after each change, until
@@ -45,13 +59,18 @@ impl Feed {
     pub async fn run(
         mut self,
         mut changes: mpsc::UnboundedReceiver<Change>,
-        out: watch::Sender<Arc<Snapshot>>,
+        out: Arc<SnapshotStore>,
     ) {
         self.stores.synced().await;
         loop {
             while changes.try_recv().is_ok() {}
-            let snapshot = self.build(&out.borrow().clone());
-            out.send_replace(Arc::new(snapshot));
+            let snapshot = self.build(out.load().snapshot.jwks.as_ref());
+            let has_jwks = snapshot.jwks.is_some();
+            out.publish(snapshot);
+            self.readiness.ready(STORES);
+            if has_jwks {
+                self.readiness.ready(JWKS);
+            }
             if changes.recv().await.is_none() {
                 return;
             }
@@ -60,35 +79,53 @@ impl Feed {
     }
 
     /// The snapshot of what the stores hold now.
-    pub fn build(&mut self, before: &Snapshot) -> Snapshot {
+    pub fn build(&mut self, before: Option<&PublishedJwks>) -> Snapshot {
         let jwks = self.jwks(before);
         let client_rings = match &jwks {
             Some(jwks) => self.rings(jwks),
             None => Vec::new(),
         };
-        Snapshot { client_rings, clients: self.clients(), jwks }
+        Snapshot {
+            client_rings,
+            clients: self.clients(),
+            jwks,
+        }
     }
 
     /// The issuer's JWKS. One that is gone or broken leaves the last good one: an empty set would
     /// fail every verifier at once.
-    fn jwks(&self, before: &Snapshot) -> Option<PublishedJwks> {
-        let Settings { operator_namespace, environment, .. } = &*self.settings;
+    fn jwks(&self, before: Option<&PublishedJwks>) -> Option<PublishedJwks> {
+        let Settings {
+            operator_namespace,
+            environment,
+            ..
+        } = &*self.settings;
         let map = Stores::get(&self.stores.config_maps, operator_namespace, ISSUER_JWKS)
             .filter(|m| jwks_map::is_issuer_map(m, environment));
-        let document = map.as_ref().and_then(|m| m.data.as_ref()?.get(jwks_map::JWKS_JSON));
+        let document = map
+            .as_ref()
+            .and_then(|m| m.data.as_ref()?.get(jwks_map::JWKS_JSON));
         let keys = map.as_ref().and_then(|m| jwks_map::read(m));
         match (document, keys) {
             (Some(document), Some(keys)) => {
-                if let Some(before) = before.jwks.as_ref().filter(|b| b.document == *document) {
+                if let Some(before) = before.filter(|b| b.document == *document) {
                     return Some(before.clone());
                 }
-                Some(PublishedJwks::new(document.clone(), keys))
+                let document = Bytes::from(document.clone());
+                let etag = format!("\"{}\"", crypto::sha256_base64url(&document));
+                Some(PublishedJwks {
+                    document,
+                    etag,
+                    keys,
+                })
             }
             _ => {
-                if before.jwks.is_some() {
-                    warn!("ConfigMap {operator_namespace}/{ISSUER_JWKS} is gone or holds no JWKS: the last good one is served");
+                if before.is_some() {
+                    warn!(
+                        "ConfigMap {operator_namespace}/{ISSUER_JWKS} is gone or holds no JWKS: the last good one is served"
+                    );
                 }
-                before.jwks.clone()
+                before.cloned()
             }
         }
     }
@@ -99,7 +136,10 @@ impl Feed {
         let mut seen = HashMap::new();
         for secret in self.stores.secrets.state() {
             if let Some(ring) = crate::objects::label(&secret.metadata, names::RING_LABEL) {
-                secrets.entry(ring.to_owned()).or_default().push(secret.clone());
+                secrets
+                    .entry(ring.to_owned())
+                    .or_default()
+                    .push(secret.clone());
             }
         }
         let mut rings = Vec::new();
@@ -115,7 +155,13 @@ impl Feed {
                 .filter_map(|secret| self.active(ring, secret, jwks, &mut seen))
                 .max_by_key(|(sequence, _)| *sequence);
             if let Some((_, active)) = active {
-                rings.push((ring.spec.priority, Ring { name: ring.name_any(), active }));
+                rings.push((
+                    ring.spec.priority,
+                    Ring {
+                        name: ring.name_any(),
+                        active,
+                    },
+                ));
             }
         }
         self.keys = seen;
@@ -149,37 +195,35 @@ impl Feed {
         });
         seen.insert(id, pair.clone());
         let pair = pair?;
-        let retired = ring.status.iter().flat_map(|s| &s.keys).any(|k| {
-            k.key_id == pair.key_id() && k.retired_at.is_some()
-        });
+        let retired = ring
+            .status
+            .iter()
+            .flat_map(|s| &s.keys)
+            .any(|k| k.key_id == pair.key_id() && k.retired_at.is_some());
         (!retired && jwks.keys.contains(pair.key_id())).then_some((sequence, pair))
-    }
-
-    fn tenancy(&mut self) -> Arc<Tenancy> {
-        let version = self.stores.tenancy_version();
-        match &self.tenancy {
-            Some((of, tenancy)) if *of == version => tenancy.clone(),
-            _ => {
-                let tenancy = Arc::new(Tenancy::judge(&self.stores, &self.settings));
-                self.tenancy = Some((version, tenancy.clone()));
-                tenancy
-            }
-        }
     }
 
     /// The technical users of this environment's tenants that have their client id to themselves.
     fn clients(&mut self) -> HashMap<String, Arc<Client>> {
-        let tenancy = self.tenancy();
-        let subscriptions: HashMap<&String, Arc<Vec<_>>> =
-            tenancy.sound.iter().map(|(ns, of)| (ns, Arc::new(of.clone()))).collect();
+        let tenancy = self.tenancy.get(&self.stores, &self.settings);
+        let subscriptions: HashMap<&String, Arc<Vec<_>>> = tenancy
+            .sound
+            .iter()
+            .map(|(ns, of)| (ns, Arc::new(of.clone())))
+            .collect();
         let operator_namespace = self.settings.operator_namespace.as_str();
         let mut clients = HashMap::new();
         for user in self.stores.technical_users.state() {
             let Ok(user) = &user.0 else { continue };
             let (namespace, name) = (user.namespace().unwrap_or_default(), user.name_any());
-            let Some(subscriptions) = subscriptions.get(&namespace) else { continue };
+            let Some(subscriptions) = subscriptions.get(&namespace) else {
+                continue;
+            };
             let dying = user.metadata.deletion_timestamp.is_some();
-            if dying || !tenancy.may_have(&namespace, &user.client_id()) || tenancy.rival(user).is_some() {
+            if dying
+                || !tenancy.may_have(&namespace, &user.client_id())
+                || tenancy.rival(user).is_some()
+            {
                 continue;
             }
             let hashes = Stores::get(
@@ -214,22 +258,10 @@ fn client(
         audiences: spec.audiences.clone(),
         token_ttl: spec.token_ttl,
         signing_key: spec.signing_key.clone(),
-        credentials: hashes.filter(mine).and_then(credentials::read_hashes).unwrap_or_default(),
+        credentials: hashes
+            .filter(mine)
+            .and_then(credentials::read_hashes)
+            .unwrap_or_default(),
         subscriptions,
     }
-}
-
-/// Starts the feed of a process; the snapshot is empty until the stores are synced.
-pub fn start(
-    stores: Stores,
-    changes: mpsc::UnboundedReceiver<Change>,
-    settings: Arc<Settings>,
-) -> (watch::Receiver<Arc<Snapshot>>, tokio::task::JoinHandle<()>) {
-    let (out, snapshots) = watch::channel(Arc::new(Snapshot::default()));
-    let feed = Feed::new(stores, settings);
-    let task = tokio::spawn(async move {
-        feed.run(changes, out).await;
-        info!("the watches have ended: the snapshot stays as it is");
-    });
-    (snapshots, task)
 }

@@ -1,10 +1,12 @@
 //! Chancery: identity as Kubernetes resources. `ARCHITECTURE.md` is the map of this code.
 
 pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod controllers;
 pub mod crypto;
 pub mod domain;
+pub mod embedded;
 pub mod feed;
 pub mod objects;
 pub mod serve;

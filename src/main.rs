@@ -1,1 +1,7 @@
-fn main(){}
+//! The `chancery` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    chancery::cli::main()
+}

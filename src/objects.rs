@@ -15,10 +15,14 @@ use crate::domain::names::{ENVIRONMENT_LABEL, MANAGED_BY, MANAGED_BY_LABEL, PART
 
 /// The labels that everything we make carries.
 pub fn labels(environment: &str, part: &str) -> BTreeMap<String, String> {
-    [(MANAGED_BY_LABEL, MANAGED_BY), (PART_LABEL, part), (ENVIRONMENT_LABEL, environment)]
-        .into_iter()
-        .map(|(k, v)| (k.to_owned(), v.to_owned()))
-        .collect()
+    [
+        (MANAGED_BY_LABEL, MANAGED_BY),
+        (PART_LABEL, part),
+        (ENVIRONMENT_LABEL, environment),
+    ]
+    .into_iter()
+    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+    .collect()
 }
 
 /// The label's value, if the object has it.
@@ -59,7 +63,11 @@ pub enum Ownership {
 pub fn ownership(meta: &ObjectMeta, uid: &str) -> Ownership {
     match meta.owner_references.as_deref() {
         None | Some([]) => Ownership::Nobodys,
-        Some(owners) if owners.iter().any(|o| o.uid == uid && o.controller == Some(true)) => {
+        Some(owners)
+            if owners
+                .iter()
+                .any(|o| o.uid == uid && o.controller == Some(true)) =>
+        {
             Ownership::Ours
         }
         Some(_) => Ownership::Anothers,
@@ -82,11 +90,20 @@ mod tests {
             controller: Some(true),
             ..OwnerReference::default()
         };
-        let meta = |owners| ObjectMeta { owner_references: owners, ..ObjectMeta::default() };
+        let meta = |owners| ObjectMeta {
+            owner_references: owners,
+            ..ObjectMeta::default()
+        };
         assert_eq!(ownership(&meta(None), "a"), Ownership::Nobodys);
         assert_eq!(ownership(&meta(Some(vec![])), "a"), Ownership::Nobodys);
-        assert_eq!(ownership(&meta(Some(vec![reference("a")])), "a"), Ownership::Ours);
-        assert_eq!(ownership(&meta(Some(vec![reference("b")])), "a"), Ownership::Anothers);
+        assert_eq!(
+            ownership(&meta(Some(vec![reference("a")])), "a"),
+            Ownership::Ours
+        );
+        assert_eq!(
+            ownership(&meta(Some(vec![reference("b")])), "a"),
+            Ownership::Anothers
+        );
     }
 
     #[test]

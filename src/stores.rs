@@ -93,13 +93,14 @@ pub enum Scope {
 }
 
 impl Stores {
-    /// Starts the watches; they end when the returned receiver is dropped.
+    /// Starts the watches, which tell their changes to all of `listeners`. They end with the
+    /// returned set.
     pub fn start(
         client: &Client,
         settings: &Settings,
         scope: Scope,
-    ) -> (Self, mpsc::UnboundedReceiver<Change>, tokio::task::JoinSet<()>) {
-        let (sender, changes) = mpsc::unbounded_channel();
+        listeners: Vec<mpsc::UnboundedSender<Change>>,
+    ) -> (Self, tokio::task::JoinSet<()>) {
         let mut kinds = BTreeSet::from([
             Watched::SigningKeys,
             Watched::Subscriptions,
@@ -110,8 +111,10 @@ impl Stores {
         if scope == Scope::Operator {
             kinds.insert(Watched::Deliveries);
         }
-        let progress =
-            Arc::new(Progress { waiting: watch::Sender::new(kinds), tenancy: AtomicU64::new(0) });
+        let progress = Arc::new(Progress {
+            waiting: watch::Sender::new(kinds),
+            tenancy: AtomicU64::new(0),
+        });
 
         let namespace = &settings.operator_namespace;
         let ours = format!(
@@ -121,7 +124,11 @@ impl Stores {
         let mine = Config::default().labels(&ours);
         let delivered = Config::default().labels(&format!("{ours},{PART_LABEL}={PART_DELIVERY}"));
 
-        let mut starter = Starter { tasks: tokio::task::JoinSet::new(), sender, progress: progress.clone() };
+        let mut starter = Starter {
+            tasks: tokio::task::JoinSet::new(),
+            listeners,
+            progress: progress.clone(),
+        };
         let all = Config::default;
         let stores = Self {
             signing_keys: starter.go(
@@ -159,7 +166,11 @@ impl Stores {
                 Api::namespaced(client.clone(), namespace),
                 mine,
                 |map: &ConfigMap| {
-                    map.labels().get(crate::domain::names::RING_LABEL).cloned().into_iter().collect()
+                    map.labels()
+                        .get(crate::domain::names::RING_LABEL)
+                        .cloned()
+                        .into_iter()
+                        .collect()
                 },
             ),
             deliveries: if scope == Scope::Operator {
@@ -167,14 +178,20 @@ impl Stores {
                     Watched::Deliveries,
                     Api::all(client.clone()),
                     delivered,
-                    |secret: &Secret| secret.owner_references().iter().map(|o| o.name.clone()).collect(),
+                    |secret: &Secret| {
+                        secret
+                            .owner_references()
+                            .iter()
+                            .map(|o| o.name.clone())
+                            .collect()
+                    },
                 )
             } else {
                 reflector::store().0
             },
             progress,
         };
-        (stores, changes, starter.tasks)
+        (stores, starter.tasks)
     }
 
     /// Returns when every store has seen the whole of its kind once.
@@ -212,13 +229,18 @@ fn hints_of_secret(secret: &Secret) -> Vec<String> {
     use crate::domain::names::RING_LABEL;
     match crate::objects::credentials::hashes_of(secret) {
         Some((namespace, name, _)) => vec![namespace.to_owned(), name.to_owned()],
-        None => secret.labels().get(RING_LABEL).cloned().into_iter().collect(),
+        None => secret
+            .labels()
+            .get(RING_LABEL)
+            .cloned()
+            .into_iter()
+            .collect(),
     }
 }
 
 struct Starter {
     tasks: tokio::task::JoinSet<()>,
-    sender: mpsc::UnboundedSender<Change>,
+    listeners: Vec<mpsc::UnboundedSender<Change>>,
     progress: Arc<Progress>,
 }
 
@@ -231,10 +253,16 @@ impl Starter {
         hints: fn(&K) -> Vec<String>,
     ) -> Store<K>
     where
-        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+        K: Resource<DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug
+            + Send
+            + Sync
+            + 'static,
     {
         let (store, writer) = reflector::store();
-        let (sender, progress) = (self.sender.clone(), self.progress.clone());
+        let (listeners, progress) = (self.listeners.clone(), self.progress.clone());
         self.tasks.spawn(async move {
             let stream = watcher::watcher(api, config)
                 .default_backoff()
@@ -246,7 +274,12 @@ impl Starter {
                 })
                 .reflect(writer);
             pin_mut!(stream);
-            let mut known = Known { kind, hints, objects: BTreeMap::new(), listed: BTreeMap::new() };
+            let mut known = Known {
+                kind,
+                hints,
+                objects: BTreeMap::new(),
+                listed: BTreeMap::new(),
+            };
             let mut failing = false;
             while let Some(event) = stream.next().await {
                 match event {
@@ -254,17 +287,21 @@ impl Starter {
                         failing = false;
                         let done = matches!(event, Event::InitDone);
                         let changes = known.take(&event);
-                        let tenancy = matches!(kind, Watched::Subscriptions | Watched::TechnicalUsers);
+                        let tenancy =
+                            matches!(kind, Watched::Subscriptions | Watched::TechnicalUsers);
                         if tenancy && changes.iter().any(|c| c.spec) {
                             progress.tenancy.fetch_add(1, Ordering::AcqRel);
                         }
-                        for change in changes {
-                            if sender.send(change).is_err() {
-                                return;
+                        for change in &changes {
+                            for listener in &listeners {
+                                // One that has ended hears no more; the others do.
+                                let _ = listener.send(change.clone());
                             }
                         }
                         if done {
-                            progress.waiting.send_if_modified(|waiting| waiting.remove(&kind));
+                            progress
+                                .waiting
+                                .send_if_modified(|waiting| waiting.remove(&kind));
                         }
                     }
                     Err(error) => {
@@ -323,7 +360,9 @@ impl<K: Resource> Known<K> {
                 let before = std::mem::replace(&mut self.objects, std::mem::take(&mut self.listed));
                 let mut all = before;
                 all.extend(self.objects.clone());
-                all.into_iter().map(|(name, memory)| self.change(name, memory.hints, true)).collect()
+                all.into_iter()
+                    .map(|(name, memory)| self.change(name, memory.hints, true))
+                    .collect()
             }
             Event::Apply(object) => {
                 let (name, memory) = self.remember(object);
@@ -341,12 +380,33 @@ impl<K: Resource> Known<K> {
 
     fn remember(&self, object: &K) -> ((String, String), Memory) {
         let meta = object.meta();
-        let identity = (meta.uid.clone(), meta.generation, meta.deletion_timestamp.is_some());
+        let identity = (
+            meta.uid.clone(),
+            meta.generation,
+            meta.deletion_timestamp.is_some(),
+        );
         let name = (object.namespace().unwrap_or_default(), object.name_any());
-        (name, Memory { hints: (self.hints)(object), identity })
+        (
+            name,
+            Memory {
+                hints: (self.hints)(object),
+                identity,
+            },
+        )
     }
 
-    fn change(&self, (namespace, name): (String, String), hints: Vec<String>, spec: bool) -> Change {
-        Change { kind: self.kind, namespace, name, hints, spec }
+    fn change(
+        &self,
+        (namespace, name): (String, String),
+        hints: Vec<String>,
+        spec: bool,
+    ) -> Change {
+        Change {
+            kind: self.kind,
+            namespace,
+            name,
+            hints,
+            spec,
+        }
     }
 }

@@ -44,13 +44,21 @@ impl Tenancy {
             .subscriptions
             .state()
             .iter()
-            .filter_map(|s| s.0.as_ref().ok().map(crate::api::v1alpha1::Subscription::facts))
+            .filter_map(|s| {
+                s.0.as_ref()
+                    .ok()
+                    .map(crate::api::v1alpha1::Subscription::facts)
+            })
             .collect();
         let mut tenancy = Self::default();
         for (facts, problem) in subscription::judge(&facts, settings) {
             let bound = !matches!(
                 problem,
-                Some(Problem::InOperatorNamespace | Problem::NamespaceBound { .. } | Problem::LegalEntityBound { .. })
+                Some(
+                    Problem::InOperatorNamespace
+                        | Problem::NamespaceBound { .. }
+                        | Problem::LegalEntityBound { .. }
+                )
             );
             if bound {
                 tenancy
@@ -59,16 +67,26 @@ impl Tenancy {
                     .or_insert_with(|| facts.environment.clone());
             }
             if problem.is_none() && facts.environment == settings.environment {
-                tenancy.sound.entry(facts.namespace.clone()).or_default().push(facts.clone());
+                tenancy
+                    .sound
+                    .entry(facts.namespace.clone())
+                    .or_default()
+                    .push(facts.clone());
             }
-            tenancy.problems.insert((facts.namespace.clone(), facts.name.clone()), problem);
+            tenancy
+                .problems
+                .insert((facts.namespace.clone(), facts.name.clone()), problem);
         }
         for user in stores.technical_users.state() {
             if let Ok(user) = &user.0 {
                 let claim = claim(user);
                 // Only who may have an id can claim it, else a stranger could take it away.
                 if tenancy.may_have(&claim.namespace, &user.client_id()) {
-                    tenancy.claims.entry(user.client_id()).or_default().push(claim);
+                    tenancy
+                        .claims
+                        .entry(user.client_id())
+                        .or_default()
+                        .push(claim);
                 }
             }
         }
@@ -88,7 +106,10 @@ impl Tenancy {
             .strip_prefix(namespace)
             .and_then(|rest| rest.strip_prefix('.'))
             .is_some_and(|rest| !rest.is_empty());
-        own || self.of(namespace).iter().any(|s| s.allowed.client_ids.iter().any(|c| c == client_id))
+        own || self
+            .of(namespace)
+            .iter()
+            .any(|s| s.allowed.client_ids.iter().any(|c| c == client_id))
     }
 
     /// The technical user that has a client id, where that is another than this one.
@@ -101,7 +122,10 @@ impl Tenancy {
 fn claim(user: &TechnicalUser) -> Claim {
     let meta = &user.metadata;
     Claim {
-        created: meta.creation_timestamp.as_ref().map_or(Timestamp::MAX, |t| t.0),
+        created: meta
+            .creation_timestamp
+            .as_ref()
+            .map_or(Timestamp::MAX, |t| t.0),
         uid: meta.uid.clone().unwrap_or_default(),
         namespace: meta.namespace.clone().unwrap_or_default(),
         name: meta.name.clone().unwrap_or_default(),

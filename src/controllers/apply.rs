@@ -45,7 +45,11 @@ pub struct Applier<'a> {
 impl<'a> Applier<'a> {
     /// For a visit to that object.
     pub fn new(client: &'a Client, key: &'a Key) -> Self {
-        Self { client, key, secret: None }
+        Self {
+            client,
+            key,
+            secret: None,
+        }
     }
 
     /// Carries out one write; events are not for it.
@@ -53,10 +57,15 @@ impl<'a> Applier<'a> {
         match write {
             Write::Create(object, fill) => {
                 let object = self.fill(object, fill).await?;
-                let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+                let params = PostParams {
+                    field_manager: Some(MANAGER.into()),
+                    ..PostParams::default()
+                };
                 let what = format!("creating {}", describe(&object));
                 match object {
-                    Object::Secret(s) => settle(what, api::<Secret>(self.client, &s).create(&params, &s)).await,
+                    Object::Secret(s) => {
+                        settle(what, api::<Secret>(self.client, &s).create(&params, &s)).await
+                    }
                     Object::ConfigMap(m) => {
                         settle(what, api::<ConfigMap>(self.client, &m).create(&params, &m)).await
                     }
@@ -64,16 +73,27 @@ impl<'a> Applier<'a> {
             }
             Write::Replace(object, fill) => {
                 let object = self.fill(object, fill).await?;
-                let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+                let params = PostParams {
+                    field_manager: Some(MANAGER.into()),
+                    ..PostParams::default()
+                };
                 let what = format!("replacing {}", describe(&object));
                 match object {
                     Object::Secret(s) => {
                         let name = s.name_any();
-                        settle(what, api::<Secret>(self.client, &s).replace(&name, &params, &s)).await
+                        settle(
+                            what,
+                            api::<Secret>(self.client, &s).replace(&name, &params, &s),
+                        )
+                        .await
                     }
                     Object::ConfigMap(m) => {
                         let name = m.name_any();
-                        settle(what, api::<ConfigMap>(self.client, &m).replace(&name, &params, &m)).await
+                        settle(
+                            what,
+                            api::<ConfigMap>(self.client, &m).replace(&name, &params, &m),
+                        )
+                        .await
                     }
                 }
             }
@@ -86,12 +106,23 @@ impl<'a> Applier<'a> {
                     }
                     Object::ConfigMap(m) => {
                         let (name, params) = (m.name_any(), if_unchanged(&m.metadata));
-                        settle(what, api::<ConfigMap>(self.client, &m).delete(&name, &params)).await
+                        settle(
+                            what,
+                            api::<ConfigMap>(self.client, &m).delete(&name, &params),
+                        )
+                        .await
                     }
                 }
             }
-            Write::Status { resource_version, status } => {
-                let Key { kind, namespace, name } = self.key;
+            Write::Status {
+                resource_version,
+                status,
+            } => {
+                let Key {
+                    kind,
+                    namespace,
+                    name,
+                } = self.key;
                 let resource = api_resource(*kind);
                 let api: Api<DynamicObject> =
                     Api::namespaced_with(self.client.clone(), namespace, &resource);
@@ -99,7 +130,10 @@ impl<'a> Applier<'a> {
                 object.metadata.resource_version = Some(resource_version);
                 // The spec is not sent: the API server takes only the status from this call.
                 object.data = json!({ "status": status });
-                let params = PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() };
+                let params = PostParams {
+                    field_manager: Some(MANAGER.into()),
+                    ..PostParams::default()
+                };
                 let what = format!("writing the status of {} {namespace}/{name}", kind.name());
                 settle(what, api.replace_status(name, &params, &object)).await
             }
@@ -108,7 +142,9 @@ impl<'a> Applier<'a> {
     }
 
     async fn fill(&mut self, object: Object, fill: Fill) -> Result<Object, Error> {
-        let Object::Secret(mut secret) = object else { return Ok(object) };
+        let Object::Secret(mut secret) = object else {
+            return Ok(object);
+        };
         match fill {
             Fill::Nothing => {}
             Fill::KeyPair(algorithm, size) => {
@@ -117,7 +153,10 @@ impl<'a> Applier<'a> {
                 })
                 .await?;
                 let bytes = ByteString(pem.as_bytes().to_vec());
-                secret.data.get_or_insert_default().insert(key_secret::PRIVATE_KEY.into(), bytes);
+                secret
+                    .data
+                    .get_or_insert_default()
+                    .insert(key_secret::PRIVATE_KEY.into(), bytes);
             }
             Fill::NewHash { family, id, now } => {
                 let plain = crypto::secret::generate(family);
@@ -148,7 +187,11 @@ async fn hashed(
         crypto::hash::hash(&plain, crypto::hash::GENERATED_COST).map_err(|e| e.to_string())
     })
     .await?;
-    Ok(StoredCredential { id, hash, created_at: now })
+    Ok(StoredCredential {
+        id,
+        hash,
+        created_at: now,
+    })
 }
 
 /// RSA generation takes up to seconds, and bcrypt milliseconds: not on the async threads.
@@ -190,7 +233,11 @@ fn describe(object: &Object) -> String {
         Object::ConfigMap(m) => ("ConfigMap", &m.metadata),
     };
     let or_empty = |s: &Option<String>| s.clone().unwrap_or_default();
-    format!("{kind} {}/{}", or_empty(&meta.namespace), or_empty(&meta.name))
+    format!(
+        "{kind} {}/{}",
+        or_empty(&meta.namespace),
+        or_empty(&meta.name)
+    )
 }
 
 /// Waits for a write, and tells a world that has moved on (409, 404) from a failure.
@@ -203,13 +250,22 @@ async fn settle<T>(
         Ok(Ok(_)) => Ok(Applied::Done),
         Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => {
             // A missing namespace is a failure: looking again at once would not mend it.
-            let gone = status.details.as_ref().is_some_and(|d| d.kind == "namespaces");
+            let gone = status
+                .details
+                .as_ref()
+                .is_some_and(|d| d.kind == "namespaces");
             if gone || status.reason == "Forbidden" {
-                return Err(Error::Api { what, source: Box::new(kube::Error::Api(status)) });
+                return Err(Error::Api {
+                    what,
+                    source: Box::new(kube::Error::Api(status)),
+                });
             }
             tracing::debug!(%what, reason = %status.reason, "the world has moved on: looking again");
             Ok(Applied::LookAgain)
         }
-        Ok(Err(source)) => Err(Error::Api { what, source: Box::new(source) }),
+        Ok(Err(source)) => Err(Error::Api {
+            what,
+            source: Box::new(source),
+        }),
     }
 }

@@ -16,17 +16,27 @@ impl Events {
     pub fn new(client: Client) -> Self {
         let reporter = Reporter {
             controller: "chancery".into(),
-            instance: std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).ok(),
+            instance: std::env::var("POD_NAME")
+                .or_else(|_| std::env::var("HOSTNAME"))
+                .ok(),
         };
         Self(Recorder::new(client, reporter))
     }
 
     /// Tells what was done with an object.
     pub async fn tell(&self, key: &Key, uid: Option<String>, note: Note) {
-        let Note { warning, reason, message } = note;
+        let Note {
+            warning,
+            reason,
+            message,
+        } = note;
         info!(kind = key.kind.name(), namespace = %key.namespace, name = %key.name, reason, "{message}");
         let event = Event {
-            type_: if warning { EventType::Warning } else { EventType::Normal },
+            type_: if warning {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
             reason: reason.to_owned(),
             note: Some(message),
             action: "Reconcile".to_owned(),

@@ -18,7 +18,6 @@ use tracing::{debug, warn};
 use super::apply::{Applied, Applier};
 use super::events::Events;
 use super::queue::Queue;
-use crate::tenancy::{Tenancy, TenancyCache};
 use super::{Decision, Error, Key, Kind, Write, signing_key, status, subscription, technical_user};
 use crate::api::v1alpha1::{Conditions, Observed, SigningKey, TechnicalUser};
 use crate::clock::SharedClock;
@@ -27,6 +26,7 @@ use crate::domain::reasons as r;
 use crate::domain::settings::Settings;
 use crate::objects::jwks_map;
 use crate::stores::{Change, Guarded, Stores, Watched};
+use crate::tenancy::{Tenancy, TenancyCache};
 
 /// How many visits are under way at once.
 const CONCURRENCY: usize = 8;
@@ -54,13 +54,19 @@ impl Context {
     /// Asks the API server for an object; none if it says that there is none.
     pub(super) async fn get<K>(&self, namespace: &str, name: &str) -> Result<Option<K>, Error>
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
     {
         let what = || format!("reading {} {namespace}/{name}", K::kind(&()));
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         match tokio::time::timeout(Duration::from_secs(10), api.get_opt(name)).await {
             Err(_) => Err(Error::Timeout(what())),
-            Ok(result) => result.map_err(|source| Error::Api { what: what(), source: Box::new(source) }),
+            Ok(result) => result.map_err(|source| Error::Api {
+                what: what(),
+                source: Box::new(source),
+            }),
         }
     }
 
@@ -103,7 +109,11 @@ impl Operator {
             tenancy: TenancyCache::default(),
             proofs: technical_user::Proofs::default(),
         };
-        Self { cx: Arc::new(cx), changes, signing_rings: Vec::new() }
+        Self {
+            cx: Arc::new(cx),
+            changes,
+            signing_rings: Vec::new(),
+        }
     }
 
     /// Visits everything once the stores are synced, and then whatever changes, until `stop`
@@ -155,7 +165,9 @@ impl Operator {
                 if let Some(at) = wake_at {
                     let wait = at.duration_since(self.cx.clock.now());
                     // A wake-up in the past would be a hot loop; a second is soon enough.
-                    let wait = Duration::try_from(wait).unwrap_or_default().max(Duration::from_millis(50));
+                    let wait = Duration::try_from(wait)
+                        .unwrap_or_default()
+                        .max(Duration::from_millis(50));
                     queue.add(key, now + wait.min(LONGEST_SLEEP));
                 }
             }
@@ -165,7 +177,8 @@ impl Operator {
             }
             Err(error) => {
                 let jitter = f64::from(crate::crypto::random::bytes::<1>()[0]) / 255.0;
-                let (kind, namespace, name) = (key.kind.name(), key.namespace.clone(), key.name.clone());
+                let (kind, namespace, name) =
+                    (key.kind.name(), key.namespace.clone(), key.name.clone());
                 let wait = queue.failed(key, now, jitter);
                 warn!(kind, %namespace, %name, %error, wait_ms = wait.as_millis(), "a visit failed; trying again");
             }
@@ -175,9 +188,22 @@ impl Operator {
     /// Whom a change concerns.
     fn enqueue(&mut self, change: &Change, queue: &mut Queue) {
         let now = Instant::now();
-        let Change { kind, namespace, name, hints, spec } = change;
+        let Change {
+            kind,
+            namespace,
+            name,
+            hints,
+            spec,
+        } = change;
         let mut add = |kind, namespace: &str, name: &str| {
-            queue.add(Key { kind, namespace: namespace.into(), name: name.into() }, now);
+            queue.add(
+                Key {
+                    kind,
+                    namespace: namespace.into(),
+                    name: name.into(),
+                },
+                now,
+            );
         };
         let operator_namespace = self.cx.settings.operator_namespace.as_str();
         match kind {
@@ -187,7 +213,11 @@ impl Operator {
                 if rings != self.signing_rings {
                     self.signing_rings = rings;
                     for user in self.cx.stores.technical_users.state() {
-                        add(Kind::TechnicalUser, &user.namespace().unwrap_or_default(), &user.name_any());
+                        add(
+                            Kind::TechnicalUser,
+                            &user.namespace().unwrap_or_default(),
+                            &user.name_any(),
+                        );
                     }
                 }
             }
@@ -197,7 +227,10 @@ impl Operator {
                     // Its namespace, and whoever names the same legal entity.
                     for other in self.cx.stores.subscriptions.state() {
                         let Ok(other) = &other.0 else { continue };
-                        let (of, id) = (other.namespace().unwrap_or_default(), &other.spec.legal_entity.id);
+                        let (of, id) = (
+                            other.namespace().unwrap_or_default(),
+                            &other.spec.legal_entity.id,
+                        );
                         if of == *namespace || hints.contains(id) {
                             add(Kind::Subscription, &of, &other.name_any());
                         }
@@ -214,7 +247,11 @@ impl Operator {
                 add(Kind::TechnicalUser, namespace, name);
                 if *spec {
                     let tenancy = self.cx.tenancy();
-                    for claim in hints.iter().filter_map(|id| tenancy.claims.get(id)).flatten() {
+                    for claim in hints
+                        .iter()
+                        .filter_map(|id| tenancy.claims.get(id))
+                        .flatten()
+                    {
                         add(Kind::TechnicalUser, &claim.namespace, &claim.name);
                     }
                 }
@@ -235,10 +272,14 @@ impl Operator {
                 }
             }
             Watched::ConfigMaps => {
-                hints.iter().for_each(|ring| add(Kind::SigningKey, operator_namespace, ring));
+                hints
+                    .iter()
+                    .for_each(|ring| add(Kind::SigningKey, operator_namespace, ring));
             }
             Watched::Deliveries => {
-                hints.iter().for_each(|owner| add(Kind::TechnicalUser, namespace, owner));
+                hints
+                    .iter()
+                    .for_each(|owner| add(Kind::TechnicalUser, namespace, owner));
             }
         }
     }
@@ -261,11 +302,22 @@ async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
 }
 
 /// Sees and decides. An object that does not parse gets a status that says so.
-async fn look(cx: &Context, key: &Key, now: Timestamp) -> Result<(Decision, Option<String>), Error> {
-    let Key { namespace, name, .. } = key;
+async fn look(
+    cx: &Context,
+    key: &Key,
+    now: Timestamp,
+) -> Result<(Decision, Option<String>), Error> {
+    let Key {
+        namespace, name, ..
+    } = key;
     match key.kind {
         Kind::SigningKey => {
-            let found = find::<SigningKey>(cx, Stores::get(&cx.stores.signing_keys, namespace, name), key).await?;
+            let found = find::<SigningKey>(
+                cx,
+                Stores::get(&cx.stores.signing_keys, namespace, name),
+                key,
+            )
+            .await?;
             match found {
                 Found::Unreadable(invalid) => unreadable(cx, key, &invalid, now).await,
                 Found::Gone | Found::Readable(_) => {
@@ -292,7 +344,12 @@ async fn look(cx: &Context, key: &Key, now: Timestamp) -> Result<(Decision, Opti
             }
         }
         Kind::TechnicalUser => {
-            let found = find::<TechnicalUser>(cx, Stores::get(&cx.stores.technical_users, namespace, name), key).await?;
+            let found = find::<TechnicalUser>(
+                cx,
+                Stores::get(&cx.stores.technical_users, namespace, name),
+                key,
+            )
+            .await?;
             match found {
                 Found::Unreadable(invalid) => unreadable(cx, key, &invalid, now).await,
                 Found::Gone | Found::Readable(_) => {
@@ -322,9 +379,16 @@ impl<K> Found<K> {
 }
 
 /// The object from its store; that it is gone is believed only when the API server says so.
-async fn find<K>(cx: &Context, stored: Option<Arc<Guarded<K>>>, key: &Key) -> Result<Found<K>, Error>
+async fn find<K>(
+    cx: &Context,
+    stored: Option<Arc<Guarded<K>>>,
+    key: &Key,
+) -> Result<Found<K>, Error>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug,
 {
     let guarded = match stored {
         Some(stored) => (*stored).clone(),
@@ -351,14 +415,30 @@ async fn unreadable(
         Api::namespaced_with(cx.client.clone(), &key.namespace, &resource);
     let what = || format!("reading {} {}/{}", key.kind.name(), key.namespace, key.name);
     let live = api.get_opt(&key.name).await;
-    let live = live.map_err(|source| Error::Api { what: what(), source: Box::new(source) })?;
-    let Some(live) = live else { return Ok((Decision::default(), None)) };
+    let live = live.map_err(|source| Error::Api {
+        what: what(),
+        source: Box::new(source),
+    })?;
+    let Some(live) = live else {
+        return Ok((Decision::default(), None));
+    };
     let message = format!(
         "This version of Chancery can not read the object: {}. Mend it, or run a version that knows it.",
         invalid.error
     );
-    let observed = Observed { generation: live.metadata.generation.unwrap_or(0), now };
+    let observed = Observed {
+        generation: live.metadata.generation.unwrap_or(0),
+        now,
+    };
     let conditions = Conditions::stalled(r::INVALID_SPEC, message);
-    let writes = status::unreadable(&live, &conditions, observed).into_iter().collect();
-    Ok((Decision { writes, wake_at: None }, live.metadata.uid))
+    let writes = status::unreadable(&live, &conditions, observed)
+        .into_iter()
+        .collect();
+    Ok((
+        Decision {
+            writes,
+            wake_at: None,
+        },
+        live.metadata.uid,
+    ))
 }

@@ -55,11 +55,6 @@ impl Queue {
         self.order.first().map(|(at, _)| *at)
     }
 
-    /// How many objects wait for a visit, due or not.
-    pub fn len(&self) -> usize {
-        self.due.len()
-    }
-
     fn leave(&mut self, key: &Key) {
         self.visited_now.remove(key);
         if let Some(at) = self.due.get(key) {
@@ -94,7 +89,11 @@ mod tests {
     use crate::controllers::Kind;
 
     fn key(name: &str) -> Key {
-        Key { kind: Kind::SigningKey, namespace: "ns".into(), name: name.into() }
+        Key {
+            kind: Kind::SigningKey,
+            namespace: "ns".into(),
+            name: name.into(),
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -62,7 +62,10 @@ pub struct SecretSeen {
 impl SecretSeen {
     fn usable(&self) -> Option<&PublicJwk> {
         let dying = self.secret.metadata.deletion_timestamp.is_some();
-        self.key.as_ref().ok().filter(|_| self.ownership != Ownership::Anothers && !dying)
+        self.key
+            .as_ref()
+            .ok()
+            .filter(|_| self.ownership != Ownership::Anothers && !dying)
     }
 }
 
@@ -77,21 +80,40 @@ pub fn decide(seen: &Seen, settings: &Settings, now: Timestamp) -> Decision {
     match &seen.ring {
         None => gone(seen, settings),
         Some(ring) if ring.metadata.deletion_timestamp.is_some() => Decision::default(),
-        Some(ring) => Visit { seen, ring, settings, now }.decide(),
+        Some(ring) => Visit {
+            seen,
+            ring,
+            settings,
+            now,
+        }
+        .decide(),
     }
 }
 
 /// The ring was deleted: its keys leave the issuer's JWKS. Its own objects go with it, by their
 /// owner references.
 fn gone(seen: &Seen, settings: &Settings) -> Decision {
-    let map = seen.issuer_map.as_deref().filter(|m| jwks_map::is_issuer_map(m, &settings.environment));
+    let map = seen
+        .issuer_map
+        .as_deref()
+        .filter(|m| jwks_map::is_issuer_map(m, &settings.environment));
     let Some(map) = map.filter(|m| jwks_map::shares(m).contains_key(&seen.name)) else {
         return Decision::default();
     };
     let (namespace, environment) = (&settings.operator_namespace, &settings.environment);
-    let after = jwks_map::of_issuer(&seen.name, &[], Some(map), &seen.others, namespace, environment);
+    let after = jwks_map::of_issuer(
+        &seen.name,
+        &[],
+        Some(map),
+        &seen.others,
+        namespace,
+        environment,
+    );
     Decision {
-        writes: vec![Write::Replace(Object::ConfigMap(Box::new(after)), Fill::Nothing)],
+        writes: vec![Write::Replace(
+            Object::ConfigMap(Box::new(after)),
+            Fill::Nothing,
+        )],
         wake_at: None,
     }
 }
@@ -112,10 +134,16 @@ impl Visit<'_> {
         let plan = rotation::plan(&keys, policy(self.settings), self.now);
         let violation = self.violation();
         let obstacle = self.obstacle(&keys);
-        let mut decision = Decision { writes: Vec::new(), wake_at: plan.wake_at };
+        let mut decision = Decision {
+            writes: Vec::new(),
+            wake_at: plan.wake_at,
+        };
         if obstacle.is_some() {
             // Nothing tells us when a foreign object goes.
-            let recheck = self.now.saturating_add(FOREIGN_RECHECK).unwrap_or(Timestamp::MAX);
+            let recheck = self
+                .now
+                .saturating_add(FOREIGN_RECHECK)
+                .unwrap_or(Timestamp::MAX);
             decision.wake_at = decision.wake_at.into_iter().chain([recheck]).min();
         } else {
             if violation.is_none() {
@@ -131,13 +159,20 @@ impl Visit<'_> {
 
     /// The ring's keys: those whose Secrets are there, and those that status remembers.
     fn facts(&self) -> Vec<KeyFacts> {
-        let published = self.issuer_map().and_then(jwks_map::read).unwrap_or_default();
+        let published = self
+            .issuer_map()
+            .and_then(jwks_map::read)
+            .unwrap_or_default();
         let remembered = self.ring.status.as_ref().map_or(&[][..], |s| &s.keys);
         let of = |kid: &str| remembered.iter().find(|k| k.key_id == kid);
         let mut keys: Vec<KeyFacts> = Vec::new();
         for seen in &self.seen.secrets {
             let Some(jwk) = seen.usable() else { continue };
-            let Life { created, published: at, activated } = key_secret::life(&seen.secret);
+            let Life {
+                created,
+                published: at,
+                activated,
+            } = key_secret::life(&seen.secret);
             keys.push(KeyFacts {
                 sequence: seen.sequence,
                 in_jwks: published.keys.contains(jwk),
@@ -151,7 +186,9 @@ impl Visit<'_> {
         }
         for key in remembered {
             let known = keys.iter().any(|k| k.jwk.kid == key.key_id);
-            let Some(jwk) = read_jwk(key).filter(|_| !known) else { continue };
+            let Some(jwk) = read_jwk(key).filter(|_| !known) else {
+                continue;
+            };
             keys.push(KeyFacts {
                 sequence: key.sequence,
                 in_jwks: published.keys.contains(&jwk),
@@ -178,14 +215,21 @@ impl Visit<'_> {
             let allowed: Vec<_> = policy.allowed_algorithms.iter().map(|a| a.name()).collect();
             return Some((
                 r::POLICY_VIOLATION,
-                format!("spec.algorithm is {}, which this release does not allow: use one of {}, or add it to policy.allowedAlgorithms.", spec.algorithm, allowed.join(", ")),
+                format!(
+                    "spec.algorithm is {}, which this release does not allow: use one of {}, or add it to policy.allowedAlgorithms.",
+                    spec.algorithm,
+                    allowed.join(", ")
+                ),
             ));
         }
         let bits = spec.rsa_size().bits();
         if spec.algorithm.key_kind() == KeyKind::Rsa && bits < policy.min_rsa_key_size {
             return Some((
                 r::POLICY_VIOLATION,
-                format!("spec.rsaKeySize is {bits}, and this release allows no RSA key below {}: set it to at least that.", policy.min_rsa_key_size),
+                format!(
+                    "spec.rsaKeySize is {bits}, and this release allows no RSA key below {}: set it to at least that.",
+                    policy.min_rsa_key_size
+                ),
             ));
         }
         None
@@ -196,8 +240,10 @@ impl Visit<'_> {
         let namespace = &self.settings.operator_namespace;
         let remembered = self.ring.status.as_ref().map_or(&[][..], |s| &s.keys);
         for seen in &self.seen.secrets {
-            let (secret, known) =
-                (seen.secret.name_any(), remembered.iter().any(|k| k.sequence == seen.sequence));
+            let (secret, known) = (
+                seen.secret.name_any(),
+                remembered.iter().any(|k| k.sequence == seen.sequence),
+            );
             let why = match (&seen.key, seen.ownership) {
                 _ if seen.secret.metadata.deletion_timestamp.is_some() => continue,
                 (_, Ownership::Anothers) => "something else owns it".to_owned(),
@@ -208,7 +254,9 @@ impl Visit<'_> {
             };
             return Some((
                 r::SECRET_NAME_CONFLICT,
-                format!("Secret {namespace}/{secret} is in the way of the ring's key pair, and was left as it is: {why}. Delete or rename it, or give this SigningKey another name."),
+                format!(
+                    "Secret {namespace}/{secret} is in the way of the ring's key pair, and was left as it is: {why}. Delete or rename it, or give this SigningKey another name."
+                ),
             ));
         }
         let uid = self.ring.uid().unwrap_or_default();
@@ -226,13 +274,23 @@ impl Visit<'_> {
         let _ = keys;
         Some((
             r::CONFIG_MAP_NAME_CONFLICT,
-            format!("ConfigMap {namespace}/{} is in the way of the JWKS, and was left as it is, since it is not of this release's making. Delete or rename it{}.", map.name_any(), if foreign_ring_map.is_some() { ", or give this SigningKey another name" } else { "" }),
+            format!(
+                "ConfigMap {namespace}/{} is in the way of the JWKS, and was left as it is, since it is not of this release's making. Delete or rename it{}.",
+                map.name_any(),
+                if foreign_ring_map.is_some() {
+                    ", or give this SigningKey another name"
+                } else {
+                    ""
+                }
+            ),
         ))
     }
 
     fn generate(&self, plan: &Plan, writes: &mut Vec<Write>) {
         for step in &plan.steps {
-            let Step::Generate { sequence } = step else { continue };
+            let Step::Generate { sequence } = step else {
+                continue;
+            };
             let occupied = |s: i64| self.seen.secrets.iter().any(|seen| seen.sequence == s);
             let sequence = (*sequence..).find(|s| !occupied(*s)).unwrap_or(*sequence);
             let spec = &self.ring.spec;
@@ -256,16 +314,27 @@ impl Visit<'_> {
         if plan.publish.is_empty() {
             return;
         }
-        let Settings { operator_namespace, environment, .. } = self.settings;
+        let Settings {
+            operator_namespace,
+            environment,
+            ..
+        } = self.settings;
         let before = self.seen.ring_map.as_deref();
         let ring_map = jwks_map::of_ring(self.ring, environment, &plan.publish, before);
         let issuer_before = self.issuer_map();
         let (name, others) = (&self.seen.name, &self.seen.others);
         let issuer_map = jwks_map::of_issuer(
-            name, &plan.publish, issuer_before, others, operator_namespace, environment,
+            name,
+            &plan.publish,
+            issuer_before,
+            others,
+            operator_namespace,
+            environment,
         );
         let settled = plan.steps.is_empty()
-            && keys.iter().any(|k| k.phase() == Phase::Active && k.published.is_some());
+            && keys
+                .iter()
+                .any(|k| k.phase() == Phase::Active && k.published.is_some());
         for (before, after) in [(before, ring_map), (issuer_before, issuer_map)] {
             let repaired = after.name_any();
             let object = Object::ConfigMap(Box::new(after.clone()));
@@ -314,32 +383,56 @@ impl Visit<'_> {
         }
         for seen in &self.seen.secrets {
             let Some(jwk) = seen.usable() else { continue };
-            let Some(key) = keys.iter().find(|k| k.jwk.kid == jwk.kid) else { continue };
+            let Some(key) = keys.iter().find(|k| k.jwk.kid == jwk.kid) else {
+                continue;
+            };
             self.stamp(seen, key, writes);
         }
     }
 
     /// Brings a key's Secret to what is known of the key, and adopts it if nobody owns it.
     fn stamp(&self, seen: &SecretSeen, key: &KeyFacts, writes: &mut Vec<Write>) {
-        let KeyFacts { created, published, activated, .. } = *key;
+        let KeyFacts {
+            created,
+            published,
+            activated,
+            ..
+        } = *key;
         let environment = &self.settings.environment;
-        let template = key_secret::template(self.ring, environment, seen.sequence, self.now).metadata;
+        let template =
+            key_secret::template(self.ring, environment, seen.sequence, self.now).metadata;
         let mut after = (*seen.secret).clone();
         let all_labels = after.metadata.labels.get_or_insert_default();
         all_labels.extend(template.labels.unwrap_or_default());
         after.metadata.owner_references = template.owner_references;
-        key_secret::stamp(&mut after, Life { created, published, activated });
+        key_secret::stamp(
+            &mut after,
+            Life {
+                created,
+                published,
+                activated,
+            },
+        );
         if after.metadata == seen.secret.metadata {
             return;
         }
-        writes.push(Write::Replace(Object::Secret(Box::new(after)), Fill::Nothing));
+        writes.push(Write::Replace(
+            Object::Secret(Box::new(after)),
+            Fill::Nothing,
+        ));
         let before = key_secret::life(&seen.secret);
         let kid = &key.jwk.kid;
         if before.published.is_none() && published.is_some() {
-            writes.push(Note::normal(r::KEY_PUBLISHED, format!("Key {kid} stands in the issuer's JWKS.")));
+            writes.push(Note::normal(
+                r::KEY_PUBLISHED,
+                format!("Key {kid} stands in the issuer's JWKS."),
+            ));
         }
         if before.activated.is_none() && activated.is_some() {
-            writes.push(Note::normal(r::KEY_ACTIVATED, format!("Key {kid} signs from now on.")));
+            writes.push(Note::normal(
+                r::KEY_ACTIVATED,
+                format!("Key {kid} signs from now on."),
+            ));
         }
     }
 
@@ -364,8 +457,10 @@ impl Visit<'_> {
 
     fn status(&self, keys: &[KeyFacts], conditions: &Conditions) -> Option<Write> {
         let before = self.ring.status.as_ref();
-        let observed =
-            Observed { generation: self.ring.metadata.generation.unwrap_or(0), now: self.now };
+        let observed = Observed {
+            generation: self.ring.metadata.generation.unwrap_or(0),
+            now: self.now,
+        };
         let mut keys: Vec<&KeyFacts> = keys.iter().collect();
         keys.sort_by_key(|k| k.sequence);
         let active = keys.iter().find(|k| k.phase() == Phase::Active);
@@ -373,7 +468,10 @@ impl Visit<'_> {
             observed_generation: observed.generation,
             conditions: conditions.write(before.map_or(&[], |s| &s.conditions), observed),
             active_key_id: active.map(|k| k.jwk.kid.clone()),
-            keys: keys.iter().map(|k| key_status(k, policy(self.settings))).collect(),
+            keys: keys
+                .iter()
+                .map(|k| key_status(k, policy(self.settings)))
+                .collect(),
             jwks_config_map: (!keys.is_empty()).then(|| names::ring_jwks(&self.seen.name)),
         };
         status::write(self.ring, before, &after)
@@ -385,7 +483,9 @@ fn signs(key: &KeyFacts) -> String {
 }
 
 fn set(keys: &mut [KeyFacts], key_id: &str, change: impl Fn(&mut KeyFacts)) {
-    keys.iter_mut().filter(|k| k.jwk.kid == key_id).for_each(change);
+    keys.iter_mut()
+        .filter(|k| k.jwk.kid == key_id)
+        .for_each(change);
 }
 
 fn key_status(key: &KeyFacts, policy: rotation::Policy) -> KeyStatus {
@@ -418,10 +518,14 @@ fn time(time: Option<&Time>) -> Option<Timestamp> {
 }
 
 fn write_jwk(jwk: &PublicJwk) -> BTreeMap<String, String> {
-    serde_json::to_value(jwk).and_then(serde_json::from_value).unwrap_or_default()
+    serde_json::to_value(jwk)
+        .and_then(serde_json::from_value)
+        .unwrap_or_default()
 }
 
 fn read_jwk(key: &KeyStatus) -> Option<PublicJwk> {
     let value = serde_json::to_value(&key.public_jwk).ok()?;
-    serde_json::from_value::<PublicJwk>(value).ok().filter(|jwk| jwk.kid == key.key_id)
+    serde_json::from_value::<PublicJwk>(value)
+        .ok()
+        .filter(|jwk| jwk.kid == key.key_id)
 }

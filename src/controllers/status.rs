@@ -20,7 +20,10 @@ where
     }
     let status = serde_json::to_value(after).ok()?;
     let resource_version = object.meta().resource_version.clone()?;
-    Some(Write::Status { resource_version, status })
+    Some(Write::Status {
+        resource_version,
+        status,
+    })
 }
 
 /// The write of a status for an object that this version can not read, unless it stands there
@@ -42,5 +45,8 @@ pub fn unreadable(
     status.insert("observedGeneration".into(), observed.generation.into());
     status.insert("conditions".into(), serde_json::to_value(after).ok()?);
     let resource_version = object.metadata.resource_version.clone()?;
-    Some(Write::Status { resource_version, status: Value::Object(status) })
+    Some(Write::Status {
+        resource_version,
+        status: Value::Object(status),
+    })
 }

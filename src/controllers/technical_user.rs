@@ -14,7 +14,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use zeroize::Zeroizing;
 
-use crate::tenancy::{Claim, Tenancy};
 use super::{Decision, Fill, Note, Object, Write, status};
 use crate::api::v1alpha1::{
     Conditions, CredentialStatus, Observed, TechnicalUser, TechnicalUserStatus,
@@ -24,6 +23,7 @@ use crate::domain::reasons as r;
 use crate::domain::settings::Settings;
 use crate::domain::subscription::{self, SubscriptionFacts, cut_down};
 use crate::objects::{Ownership, credentials};
+use crate::tenancy::{Claim, Tenancy};
 
 pub use see::{Proofs, see, signing_rings};
 
@@ -74,16 +74,31 @@ impl DeliverySeen {
 /// What to do with a technical user.
 pub fn decide(seen: &Seen, settings: &Settings, now: Timestamp) -> Decision {
     match &seen.user {
-        None => Decision { writes: sweep(seen), wake_at: None },
+        None => Decision {
+            writes: sweep(seen),
+            wake_at: None,
+        },
         Some(user) if user.metadata.deletion_timestamp.is_some() => Decision::default(),
-        Some(user) => Visit { seen, user, settings, now }.decide(),
+        Some(user) => Visit {
+            seen,
+            user,
+            settings,
+            now,
+        }
+        .decide(),
     }
 }
 
 /// Hashes whose technical user is gone go too.
 fn sweep(seen: &Seen) -> Vec<Write> {
-    let hashes = seen.hashes.as_deref().filter(|s| credentials::hashes_of(s).is_some());
-    hashes.map(|s| Write::Delete(Object::Secret(Box::new(s.clone())))).into_iter().collect()
+    let hashes = seen
+        .hashes
+        .as_deref()
+        .filter(|s| credentials::hashes_of(s).is_some());
+    hashes
+        .map(|s| Write::Delete(Object::Secret(Box::new(s.clone()))))
+        .into_iter()
+        .collect()
 }
 
 struct Visit<'a> {
@@ -110,7 +125,9 @@ impl Visit<'_> {
         let namespace = self.user.namespace().unwrap_or_default();
         let subscriptions = self.seen.tenancy.of(&namespace);
         let tenant = match self.seen.tenancy.environments.get(&namespace) {
-            Some(environment) if *environment != self.settings.environment => Tenant::AnothersNamespace,
+            Some(environment) if *environment != self.settings.environment => {
+                Tenant::AnothersNamespace
+            }
             // Every release sees that there is none, and says the same.
             None => Tenant::None,
             Some(_) => match subscription::current(subscriptions, self.now) {
@@ -126,7 +143,9 @@ impl Visit<'_> {
             Tenant::AnothersNamespace => return Decision::default(),
             Tenant::None => Conditions::reconciling(
                 r::NO_SUBSCRIPTION,
-                format!("Namespace {namespace} has no Subscription, so that there is no legal entity to speak for: a platform administrator makes one."),
+                format!(
+                    "Namespace {namespace} has no Subscription, so that there is no legal entity to speak for: a platform administrator makes one."
+                ),
             ),
             Tenant::Current(_) | Tenant::NotCurrent => match self.violation() {
                 Some((reason, message)) => Conditions::stalled(reason, message),
@@ -146,24 +165,48 @@ impl Visit<'_> {
 
     /// What stands against the spec, on a look at the release and at the others.
     fn violation(&self) -> Option<(&'static str, String)> {
-        let (namespace, id) = (self.user.namespace().unwrap_or_default(), self.user.client_id());
-        if let Some(ttl) = self.user.spec.token_ttl.filter(|t| *t > self.settings.tokens.max_ttl) {
+        let (namespace, id) = (
+            self.user.namespace().unwrap_or_default(),
+            self.user.client_id(),
+        );
+        if let Some(ttl) = self
+            .user
+            .spec
+            .token_ttl
+            .filter(|t| *t > self.settings.tokens.max_ttl)
+        {
             return Some((
                 r::POLICY_VIOLATION,
-                format!("spec.tokenTtl is {ttl}, and this release lets tokens live at most {}: set it to that or less.", self.settings.tokens.max_ttl),
+                format!(
+                    "spec.tokenTtl is {ttl}, and this release lets tokens live at most {}: set it to that or less.",
+                    self.settings.tokens.max_ttl
+                ),
             ));
         }
         if !self.seen.tenancy.may_have(&namespace, &id) {
             return Some((
                 r::CLIENT_ID_NOT_ALLOWED,
-                format!("spec.clientId is {id:?}, which does not begin with \"{namespace}.\": choose one that does, take the field away, or have a platform administrator list it in allowed.clientIds of the Subscription."),
+                format!(
+                    "spec.clientId is {id:?}, which does not begin with \"{namespace}.\": choose one that does, take the field away, or have a platform administrator list it in allowed.clientIds of the Subscription."
+                ),
             ));
         }
-        if let Some(Claim { namespace: theirs, name, .. }) = self.seen.tenancy.rival(self.user) {
-            let who = if *theirs == namespace { format!("TechnicalUser {name}") } else { "another TechnicalUser".into() };
+        if let Some(Claim {
+            namespace: theirs,
+            name,
+            ..
+        }) = self.seen.tenancy.rival(self.user)
+        {
+            let who = if *theirs == namespace {
+                format!("TechnicalUser {name}")
+            } else {
+                "another TechnicalUser".into()
+            };
             return Some((
                 r::CLIENT_ID_CONFLICT,
-                format!("spec.clientId {id:?} is already that of {who}, which is older: choose another."),
+                format!(
+                    "spec.clientId {id:?} is already that of {who}, which is older: choose another."
+                ),
             ));
         }
         None
@@ -172,7 +215,11 @@ impl Visit<'_> {
     /// Brings hash and delivery to where one proves the other.
     fn credential(&self, decision: &mut Decision) -> Result<(), Conditions> {
         let target = self.user.secret_name();
-        let standing = self.seen.deliveries.iter().find(|d| d.secret.name_any() == target);
+        let standing = self
+            .seen
+            .deliveries
+            .iter()
+            .find(|d| d.secret.name_any() == target);
         if let Some(standing) = standing.filter(|s| !s.ours()) {
             return Err(self.in_the_way(standing, decision));
         }
@@ -180,8 +227,13 @@ impl Visit<'_> {
             Some(hashes) if !self.is_ours(hashes) => {
                 if credentials::hashes_of(hashes).is_some() {
                     // Of a technical user of that name that was deleted: it is swept first.
-                    decision.writes.push(Write::Delete(Object::Secret(Box::new(hashes.clone()))));
-                    return Err(Conditions::reconciling(r::PROGRESSING, "The hashes of an earlier technical user of this name are being deleted."));
+                    decision
+                        .writes
+                        .push(Write::Delete(Object::Secret(Box::new(hashes.clone()))));
+                    return Err(Conditions::reconciling(
+                        r::PROGRESSING,
+                        "The hashes of an earlier technical user of this name are being deleted.",
+                    ));
                 }
                 self.recheck(FOREIGN_RECHECK, decision);
                 return Err(Conditions::stalled(
@@ -192,7 +244,10 @@ impl Visit<'_> {
             hashes => hashes,
         };
         // The target first: where two deliveries prove the hash, the one in use stays.
-        let proof = standing.into_iter().chain(&self.seen.deliveries).find_map(DeliverySeen::proves);
+        let proof = standing
+            .into_iter()
+            .chain(&self.seen.deliveries)
+            .find_map(DeliverySeen::proves);
         match proof {
             Some((plain, id)) => self.deliver(standing, plain, id, decision),
             None => self.renew(hashes, standing, decision),
@@ -201,7 +256,8 @@ impl Visit<'_> {
     }
 
     fn is_ours(&self, hashes: &Secret) -> bool {
-        credentials::hashes_of(hashes).is_some_and(|(_, _, uid)| Some(uid) == self.user.uid().as_deref())
+        credentials::hashes_of(hashes)
+            .is_some_and(|(_, _, uid)| Some(uid) == self.user.uid().as_deref())
     }
 
     fn recheck(&self, after: SignedDuration, decision: &mut Decision) {
@@ -212,22 +268,37 @@ impl Visit<'_> {
     fn in_the_way(&self, standing: &DeliverySeen, decision: &mut Decision) -> Conditions {
         let name = standing.secret.name_any();
         let earlier = standing.secret.owner_references().iter().any(|o| {
-            o.kind == "TechnicalUser" && o.name == self.user.name_any() && Some(&o.uid) != self.user.metadata.uid.as_ref()
+            o.kind == "TechnicalUser"
+                && o.name == self.user.name_any()
+                && Some(&o.uid) != self.user.metadata.uid.as_ref()
         });
         if earlier || standing.secret.metadata.deletion_timestamp.is_some() {
             self.recheck(COLLECTED_RECHECK, decision);
-            return Conditions::reconciling(r::PROGRESSING, format!("Secret {name} of an earlier technical user of this name is being deleted."));
+            return Conditions::reconciling(
+                r::PROGRESSING,
+                format!(
+                    "Secret {name} of an earlier technical user of this name is being deleted."
+                ),
+            );
         }
         self.recheck(FOREIGN_RECHECK, decision);
         Conditions::stalled(
             r::SECRET_NAME_CONFLICT,
-            format!("Secret {name} exists, was not made for this technical user, and was left as it is: set credential.secret.secretName to another name, or delete that Secret."),
+            format!(
+                "Secret {name} exists, was not made for this technical user, and was left as it is: set credential.secret.secretName to another name, or delete that Secret."
+            ),
         )
     }
 
     /// A delivered secret works: it stands in the Secret of the right name with the right keys,
     /// and nowhere else.
-    fn deliver(&self, standing: Option<&DeliverySeen>, plain: &Zeroizing<String>, id: &str, decision: &mut Decision) {
+    fn deliver(
+        &self,
+        standing: Option<&DeliverySeen>,
+        plain: &Zeroizing<String>,
+        id: &str,
+        decision: &mut Decision,
+    ) {
         let before = standing.map(|s| &*s.secret);
         let key = &self.user.spec.credential.secret.keys.client_secret;
         let after = self.delivery(id, before);
@@ -238,29 +309,57 @@ impl Visit<'_> {
         match before {
             Some(before) if credentials::same_delivery(before, &whole) => {}
             Some(_) => {
-                decision.writes.push(Write::Replace(Object::Secret(Box::new(after)), fill()));
-                decision.writes.push(Note::normal(r::SECRET_REPAIRED, format!("Secret {name} was brought up to date; the client secret in it is the same.")));
+                decision
+                    .writes
+                    .push(Write::Replace(Object::Secret(Box::new(after)), fill()));
+                decision.writes.push(Note::normal(
+                    r::SECRET_REPAIRED,
+                    format!(
+                        "Secret {name} was brought up to date; the client secret in it is the same."
+                    ),
+                ));
             }
             None => {
-                decision.writes.push(Write::Create(Object::Secret(Box::new(after)), fill()));
-                decision.writes.push(Note::normal(r::SECRET_REPAIRED, format!("The client secret stands in Secret {name} now; it is the same.")));
+                decision
+                    .writes
+                    .push(Write::Create(Object::Secret(Box::new(after)), fill()));
+                decision.writes.push(Note::normal(
+                    r::SECRET_REPAIRED,
+                    format!("The client secret stands in Secret {name} now; it is the same."),
+                ));
             }
         }
         if before.is_some() {
-            for other in self.seen.deliveries.iter().filter(|d| d.ours() && d.secret.name_any() != name) {
-                decision.writes.push(Write::Delete(Object::Secret(Box::new((*other.secret).clone()))));
+            for other in self
+                .seen
+                .deliveries
+                .iter()
+                .filter(|d| d.ours() && d.secret.name_any() != name)
+            {
+                decision.writes.push(Write::Delete(Object::Secret(Box::new(
+                    (*other.secret).clone(),
+                ))));
             }
         }
     }
 
     /// No delivered secret works: a new one is made, unless only the hash was lost.
-    fn renew(&self, hashes: Option<&Secret>, standing: Option<&DeliverySeen>, decision: &mut Decision) {
-        let stored = hashes.and_then(credentials::read_hashes).unwrap_or_default();
+    fn renew(
+        &self,
+        hashes: Option<&Secret>,
+        standing: Option<&DeliverySeen>,
+        decision: &mut Decision,
+    ) {
+        let stored = hashes
+            .and_then(credentials::read_hashes)
+            .unwrap_or_default();
         let id = self.next_id(&stored);
         let family = self.user.spec.family;
         let delivered = standing.and_then(|s| s.plain.as_ref());
         let only_the_hash_is_lost = hashes.is_none() && delivered.is_some();
-        let mut after = hashes.cloned().unwrap_or_else(|| credentials::hashes_template(self.user, self.settings));
+        let mut after = hashes
+            .cloned()
+            .unwrap_or_else(|| credentials::hashes_template(self.user, self.settings));
         let template = credentials::hashes_template(self.user, self.settings);
         after.metadata.labels = template.metadata.labels;
         let put = |fill| match hashes {
@@ -269,15 +368,25 @@ impl Visit<'_> {
         };
         let now = self.now;
         if let Some((plain, _)) = delivered.filter(|_| only_the_hash_is_lost) {
-            let id = standing.and_then(|s| credentials::credential_id(&s.secret)).map_or(id, str::to_owned);
-            decision.writes.push(put(Fill::HashOf { plain: plain.clone(), id, now }));
+            let id = standing
+                .and_then(|s| credentials::credential_id(&s.secret))
+                .map_or(id, str::to_owned);
+            decision.writes.push(put(Fill::HashOf {
+                plain: plain.clone(),
+                id,
+                now,
+            }));
             decision.writes.push(Note::warning(r::SECRET_REPAIRED, "The hash of the client secret was lost, and was made again from the delivered Secret: clients go on as before."));
             return;
         }
         let key = self.user.spec.credential.secret.keys.client_secret.clone();
         let delivery = self.delivery(&id, standing.map(|s| &*s.secret));
         let name = delivery.name_any();
-        let known = self.user.status.as_ref().is_some_and(|s| !s.credentials.is_empty());
+        let known = self
+            .user
+            .status
+            .as_ref()
+            .is_some_and(|s| !s.credentials.is_empty());
         decision.writes.push(put(Fill::NewHash { family, id, now }));
         decision.writes.push(match standing {
             Some(_) => Write::Replace(Object::Secret(Box::new(delivery)), Fill::NewSecret(key)),
@@ -293,10 +402,26 @@ impl Visit<'_> {
 
     /// Credentials are numbered; a number is not used again while anything remembers it.
     fn next_id(&self, stored: &[StoredCredential]) -> String {
-        let remembered = self.user.status.iter().flat_map(|s| &s.credentials).map(|c| c.id.as_str());
-        let delivered = self.seen.deliveries.iter().filter_map(|d| credentials::credential_id(&d.secret));
-        let ids = stored.iter().map(|c| c.id.as_str()).chain(remembered).chain(delivered);
-        let highest = ids.filter_map(|id| id.parse::<u64>().ok()).max().unwrap_or(0);
+        let remembered = self
+            .user
+            .status
+            .iter()
+            .flat_map(|s| &s.credentials)
+            .map(|c| c.id.as_str());
+        let delivered = self
+            .seen
+            .deliveries
+            .iter()
+            .filter_map(|d| credentials::credential_id(&d.secret));
+        let ids = stored
+            .iter()
+            .map(|c| c.id.as_str())
+            .chain(remembered)
+            .chain(delivered);
+        let highest = ids
+            .filter_map(|id| id.parse::<u64>().ok())
+            .max()
+            .unwrap_or(0);
         highest.saturating_add(1).to_string()
     }
 
@@ -316,15 +441,30 @@ impl Visit<'_> {
             return conditions;
         }
         let conditions = if self.user.spec.suspended {
-            Conditions::ready(r::SUSPENDED, format!("{id} is suspended: no token is issued until spec.suspended is taken back."))
+            Conditions::ready(
+                r::SUSPENDED,
+                format!(
+                    "{id} is suspended: no token is issued until spec.suspended is taken back."
+                ),
+            )
         } else {
-            Conditions::ready(r::SUCCEEDED, format!("{id} gets tokens with the secret in Secret {}.", self.user.secret_name()))
+            Conditions::ready(
+                r::SUCCEEDED,
+                format!(
+                    "{id} gets tokens with the secret in Secret {}.",
+                    self.user.secret_name()
+                ),
+            )
         };
         let beyond = self.beyond(current);
         if beyond.is_empty() {
             return conditions;
         }
-        let message = format!("Subscription {} does not allow {}, so that tokens go without.", current.name, beyond.join("; "));
+        let message = format!(
+            "Subscription {} does not allow {}, so that tokens go without.",
+            current.name,
+            beyond.join("; ")
+        );
         conditions.and(RESTRICTED, true, r::BEYOND_SUBSCRIPTION, message)
     }
 
@@ -348,19 +488,33 @@ impl Visit<'_> {
         .into_iter()
         .filter_map(|(what, wanted, allowed)| {
             let granted = cut_down(wanted, allowed);
-            let denied: Vec<_> =
-                wanted.iter().map(String::as_str).filter(|w| !granted.contains(w)).collect();
+            let denied: Vec<_> = wanted
+                .iter()
+                .map(String::as_str)
+                .filter(|w| !granted.contains(w))
+                .collect();
             (!denied.is_empty()).then(|| format!("the {what} {}", denied.join(", ")))
         })
         .collect()
     }
 
-    fn status(&self, conditions: &Conditions, current: Option<&SubscriptionFacts>) -> Option<Write> {
+    fn status(
+        &self,
+        conditions: &Conditions,
+        current: Option<&SubscriptionFacts>,
+    ) -> Option<Write> {
         let before = self.user.status.as_ref();
-        let observed =
-            Observed { generation: self.user.metadata.generation.unwrap_or(0), now: self.now };
+        let observed = Observed {
+            generation: self.user.metadata.generation.unwrap_or(0),
+            now: self.now,
+        };
         // As they were seen: what this visit writes is seen by the next.
-        let stored = self.seen.hashes.as_deref().filter(|h| self.is_ours(h)).and_then(credentials::read_hashes);
+        let stored = self
+            .seen
+            .hashes
+            .as_deref()
+            .filter(|h| self.is_ours(h))
+            .and_then(credentials::read_hashes);
         let working = self.seen.deliveries.iter().any(|d| d.proves().is_some());
         let after = TechnicalUserStatus {
             observed_generation: observed.generation,
@@ -372,7 +526,9 @@ impl Visit<'_> {
                 .iter()
                 .map(|c| CredentialStatus {
                     id: c.id.clone(),
-                    created_at: Time(Timestamp::from_second(c.created_at.as_second()).unwrap_or(c.created_at)),
+                    created_at: Time(
+                        Timestamp::from_second(c.created_at.as_second()).unwrap_or(c.created_at),
+                    ),
                 })
                 .collect(),
             subscription: current.map(|c| c.name.clone()),

@@ -8,3 +8,10 @@ pub mod jws;
 pub mod key_pair;
 pub mod random;
 pub mod secret;
+
+/// The SHA-256 digest in base64url without padding.
+pub fn sha256_base64url(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(digest)
+}

@@ -100,7 +100,10 @@ impl FromStr for Algorithm {
     type Err = UnknownAlgorithm;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|a| a.name() == name).ok_or(UnknownAlgorithm)
+        Self::ALL
+            .into_iter()
+            .find(|a| a.name() == name)
+            .ok_or(UnknownAlgorithm)
     }
 }
 
@@ -134,7 +137,9 @@ impl RsaKeySize {
 
     /// The size with that many bits, if it is one of the three.
     pub fn from_bits(bits: i32) -> Option<Self> {
-        [Self::Bits2048, Self::Bits3072, Self::Bits4096].into_iter().find(|s| s.bits() == bits)
+        [Self::Bits2048, Self::Bits3072, Self::Bits4096]
+            .into_iter()
+            .find(|s| s.bits() == bits)
     }
 }
 

@@ -11,9 +11,7 @@ use super::subscription::{SubscriptionFacts, current};
 
 /// What a technical user is for. Its generated secrets begin with the family's prefix, so that
 /// a scanner recognises a leaked one.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Family {
     /// A service that calls another (`sk-`).
     #[default]

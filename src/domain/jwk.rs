@@ -109,7 +109,10 @@ mod tests {
     fn a_set_reads_back_and_keeps_its_bytes() {
         let set = JwkSet {
             keys: vec![PublicJwk {
-                key: KeyMembers::Okp { crv: "Ed25519".into(), x: "abc".into() },
+                key: KeyMembers::Okp {
+                    crv: "Ed25519".into(),
+                    x: "abc".into(),
+                },
                 kid: "k".into(),
                 alg: Algorithm::EdDSA,
                 usage: Usage::Signature,
@@ -126,7 +129,13 @@ mod tests {
 
     #[test]
     fn thumbprint_input_is_that_of_rfc_7638() {
-        let key = KeyMembers::Rsa { n: "0vx7".into(), e: "AQAB".into() };
-        assert_eq!(key.thumbprint_input(), r#"{"e":"AQAB","kty":"RSA","n":"0vx7"}"#);
+        let key = KeyMembers::Rsa {
+            n: "0vx7".into(),
+            e: "AQAB".into(),
+        };
+        assert_eq!(
+            key.thumbprint_input(),
+            r#"{"e":"AQAB","kty":"RSA","n":"0vx7"}"#
+        );
     }
 }

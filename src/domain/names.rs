@@ -73,7 +73,9 @@ mod tests {
     #[test]
     fn sequences_read_back_and_nothing_else_does() {
         assert_eq!(key_sequence("main", &key_secret("main", 12)), Some(12));
-        for other in ["main", "main-", "main-0", "main-01", "main-+1", "main-1-1", "mainly-1"] {
+        for other in [
+            "main", "main-", "main-0", "main-01", "main-+1", "main-1-1", "mainly-1",
+        ] {
             assert_eq!(key_sequence("main", other), None, "{other}");
         }
     }

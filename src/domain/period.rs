@@ -88,7 +88,11 @@ impl FromStr for Period {
             digits.clear();
             groups += 1;
         }
-        if digits.is_empty() && (1..=3).contains(&groups) { Ok(Self(total)) } else { Err(error()) }
+        if digits.is_empty() && (1..=3).contains(&groups) {
+            Ok(Self(total))
+        } else {
+            Err(error())
+        }
     }
 }
 
@@ -100,7 +104,9 @@ impl Serialize for Period {
 
 impl<'de> Deserialize<'de> for Period {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -124,11 +130,22 @@ mod tests {
 
     #[test]
     fn reads_what_people_write() {
-        for (text, seconds) in [("90s", 90), ("5m", 300), ("1h30m", 5400), ("0s", 0), ("720h", 2_592_000)]
-        {
-            assert_eq!(text.parse::<Period>().map(Period::as_secs), Ok(seconds), "{text}");
+        for (text, seconds) in [
+            ("90s", 90),
+            ("5m", 300),
+            ("1h30m", 5400),
+            ("0s", 0),
+            ("720h", 2_592_000),
+        ] {
+            assert_eq!(
+                text.parse::<Period>().map(Period::as_secs),
+                Ok(seconds),
+                "{text}"
+            );
         }
-        for bad in ["", "5", "m", "-5m", "5d", "1.5h", "5m ", "999999h", "1h1h1h1h", "٣m"] {
+        for bad in [
+            "", "5", "m", "-5m", "5d", "1.5h", "5m ", "999999h", "1h1h1h1h", "٣m",
+        ] {
             assert!(bad.parse::<Period>().is_err(), "{bad}");
         }
     }
@@ -138,7 +155,11 @@ mod tests {
         for seconds in [0, 1, 59, 60, 61, 3600, 3661, 86_400, 359_999_999] {
             let text = Period::from_secs(seconds).to_string();
             if seconds < 360_000_000 && text.parse::<Period>().is_ok() {
-                assert_eq!(text.parse::<Period>().map(Period::as_secs), Ok(seconds), "{text}");
+                assert_eq!(
+                    text.parse::<Period>().map(Period::as_secs),
+                    Ok(seconds),
+                    "{text}"
+                );
             }
         }
         assert_eq!(Period::from_secs(5400).to_string(), "1h30m");

@@ -59,7 +59,11 @@ impl KeyFacts {
 
     /// When it leaves the JWKS, if that is settled.
     pub fn verifies_until(&self, policy: Policy) -> Option<Timestamp> {
-        self.retired.map(|retired| retired.saturating_add(policy.grace).unwrap_or(Timestamp::MAX))
+        self.retired.map(|retired| {
+            retired
+                .saturating_add(policy.grace)
+                .unwrap_or(Timestamp::MAX)
+        })
     }
 }
 
@@ -121,11 +125,15 @@ pub fn plan(keys: &[KeyFacts], policy: Policy, now: Timestamp) -> Plan {
 
     for key in &keys {
         if !key.has_material && key.retired.is_none() {
-            plan.steps.push(Step::NoteLost { key_id: key.jwk.kid.clone() });
+            plan.steps.push(Step::NoteLost {
+                key_id: key.jwk.kid.clone(),
+            });
         }
         match key.verifies_until(policy) {
             Some(until) if until <= now => {
-                plan.steps.push(Step::Forget { key_id: key.jwk.kid.clone() });
+                plan.steps.push(Step::Forget {
+                    key_id: key.jwk.kid.clone(),
+                });
                 continue;
             }
             Some(until) => plan.wake_at = plan.wake_at.into_iter().chain([until]).min(),
@@ -144,9 +152,13 @@ pub fn plan(keys: &[KeyFacts], policy: Policy, now: Timestamp) -> Plan {
             }),
             Some(next) if next.in_jwks => {
                 if next.published.is_none() {
-                    plan.steps.push(Step::StampPublished { key_id: next.jwk.kid.clone() });
+                    plan.steps.push(Step::StampPublished {
+                        key_id: next.jwk.kid.clone(),
+                    });
                 }
-                plan.steps.push(Step::Activate { key_id: next.jwk.kid.clone() });
+                plan.steps.push(Step::Activate {
+                    key_id: next.jwk.kid.clone(),
+                });
             }
             // Published first; seen there, it is activated.
             Some(_) => {}

@@ -94,13 +94,18 @@ impl Default for Settings {
 
 impl Default for TokenSettings {
     fn default() -> Self {
-        Self { default_ttl: Period::from_mins(5), max_ttl: Period::from_hours(1) }
+        Self {
+            default_ttl: Period::from_mins(5),
+            max_ttl: Period::from_hours(1),
+        }
     }
 }
 
 impl Default for JwksSettings {
     fn default() -> Self {
-        Self { max_age: Period::from_mins(5) }
+        Self {
+            max_age: Period::from_mins(5),
+        }
     }
 }
 
@@ -131,8 +136,19 @@ pub const LONGEST_TOKEN_TTL: Period = Period::from_hours(24);
 
 /// Claims that RFC 7519 and RFC 9068 define, which a profile's claim can not be named after.
 const REGISTERED_CLAIMS: [&str; 13] = [
-    "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope", "act", "may_act",
-    "auth_time", "cnf",
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "nbf",
+    "iat",
+    "jti",
+    "client_id",
+    "scope",
+    "act",
+    "may_act",
+    "auth_time",
+    "cnf",
 ];
 
 impl Settings {
@@ -153,9 +169,10 @@ impl Settings {
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         problems.extend(issuer_problem(&self.issuer));
-        for (setting, name) in
-            [("environment", &self.environment), ("operatorNamespace", &self.operator_namespace)]
-        {
+        for (setting, name) in [
+            ("environment", &self.environment),
+            ("operatorNamespace", &self.operator_namespace),
+        ] {
             if !is_dns_label(name) {
                 problems.push(format!(
                     "{setting} is {name:?}, which is no DNS label: use at most 63 of a-z, 0-9 \
@@ -163,7 +180,10 @@ impl Settings {
                 ));
             }
         }
-        let TokenSettings { default_ttl, max_ttl } = self.tokens;
+        let TokenSettings {
+            default_ttl,
+            max_ttl,
+        } = self.tokens;
         if max_ttl.as_secs() == 0 || max_ttl > LONGEST_TOKEN_TTL {
             problems.push(format!(
                 "tokens.maxTtl is {max_ttl}: set it between 1s and {LONGEST_TOKEN_TTL}."
@@ -228,7 +248,10 @@ fn tier_problems(tiers: &Catalogue) -> Vec<String> {
                 Some(limit) if limit.is_valid() => {}
                 _ => problems.push(format!(
                     "tiers.{name}.entitlements.{} must say either `limit` or `unlimited: true`.",
-                    serde_json::to_value(id).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+                    serde_json::to_value(id)
+                        .ok()
+                        .and_then(|v| v.as_str().map(str::to_owned))
+                        .unwrap_or_default()
                 )),
             }
         }
@@ -239,11 +262,15 @@ fn tier_problems(tiers: &Catalogue) -> Vec<String> {
 fn issuer_problem(issuer: &str) -> Option<String> {
     let advice = "use a URL such as https://id.example.com, with no query, fragment, user or \
                   trailing slash (RFC 8414 §2)";
-    let Some(rest) = issuer.strip_prefix("https://").or_else(|| issuer.strip_prefix("http://"))
+    let Some(rest) = issuer
+        .strip_prefix("https://")
+        .or_else(|| issuer.strip_prefix("http://"))
     else {
         return Some(format!("issuer is {issuer:?}: {advice}."));
     };
-    let clean = rest.bytes().all(|b| b.is_ascii_graphic() && !b"?#@\\\"<>{}|^`%".contains(&b));
+    let clean = rest
+        .bytes()
+        .all(|b| b.is_ascii_graphic() && !b"?#@\\\"<>{}|^`%".contains(&b));
     let host_given = rest.bytes().next().is_some_and(|b| b != b'/' && b != b':');
     if !clean || !host_given || rest.ends_with('/') || rest.contains("//") {
         return Some(format!("issuer is {issuer:?}: {advice}."));
@@ -265,7 +292,10 @@ mod tests {
     use super::*;
 
     fn good() -> Settings {
-        Settings { issuer: "https://id.example.com/tenant".into(), ..Settings::default() }
+        Settings {
+            issuer: "https://id.example.com/tenant".into(),
+            ..Settings::default()
+        }
     }
 
     #[test]
@@ -278,20 +308,38 @@ mod tests {
     fn each_mistake_is_named() {
         let cases: [(&str, Box<dyn Fn(&mut Settings)>); 9] = [
             ("issuer", Box::new(|s| s.issuer = "id.example.com".into())),
-            ("issuer", Box::new(|s| s.issuer = "https://id.example.com/".into())),
-            ("issuer", Box::new(|s| s.issuer = "https://id.example.com/?a".into())),
+            (
+                "issuer",
+                Box::new(|s| s.issuer = "https://id.example.com/".into()),
+            ),
+            (
+                "issuer",
+                Box::new(|s| s.issuer = "https://id.example.com/?a".into()),
+            ),
             ("issuer", Box::new(|s| s.issuer = "https:///x".into())),
             ("environment", Box::new(|s| s.environment = "Prod".into())),
-            ("tokens.defaultTtl", Box::new(|s| s.tokens.default_ttl = Period::from_hours(2))),
-            ("tokens.maxTtl", Box::new(|s| s.tokens.max_ttl = Period::from_hours(25))),
-            ("policy.minRsaKeySize", Box::new(|s| s.policy.min_rsa_key_size = 1024)),
+            (
+                "tokens.defaultTtl",
+                Box::new(|s| s.tokens.default_ttl = Period::from_hours(2)),
+            ),
+            (
+                "tokens.maxTtl",
+                Box::new(|s| s.tokens.max_ttl = Period::from_hours(25)),
+            ),
+            (
+                "policy.minRsaKeySize",
+                Box::new(|s| s.policy.min_rsa_key_size = 1024),
+            ),
             ("claims.tier", Box::new(|s| s.claims.tier = "sub".into())),
         ];
         for (name, spoil) in cases {
             let mut settings = good();
             spoil(&mut settings);
             let problems = settings.problems();
-            assert!(problems.iter().any(|p| p.starts_with(name)), "{name}: {problems:?}");
+            assert!(
+                problems.iter().any(|p| p.starts_with(name)),
+                "{name}: {problems:?}"
+            );
         }
     }
 }

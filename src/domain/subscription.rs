@@ -32,7 +32,11 @@ pub struct Allowed {
 /// What of `wanted` a list of allowed values lets through, in the order wanted.
 pub fn cut_down<'a>(wanted: &'a [String], allowed: &[String]) -> Vec<&'a str> {
     let any = allowed.iter().any(|a| a == "*");
-    wanted.iter().filter(|w| any || allowed.contains(w)).map(String::as_str).collect()
+    wanted
+        .iter()
+        .filter(|w| any || allowed.contains(w))
+        .map(String::as_str)
+        .collect()
 }
 
 /// What there is to know about one Subscription.
@@ -114,7 +118,9 @@ impl SubscriptionFacts {
     fn tier_problem(&self, settings: &Settings) -> Option<Problem> {
         let catalogue = settings.catalogue();
         match catalogue.get(&self.tier) {
-            None => Some(Problem::UnknownTier { known: catalogue.into_keys().collect() }),
+            None => Some(Problem::UnknownTier {
+                known: catalogue.into_keys().collect(),
+            }),
             Some(tier) if tier.draft && !settings.policy.allow_draft_tiers => {
                 Some(Problem::DraftTier)
             }
@@ -166,7 +172,9 @@ impl<'a> Bound<'a> {
             });
         }
         if let Some(namespace) = self.by_tenant.get(&tenant) {
-            return Some(Problem::LegalEntityBound { namespace: (*namespace).to_owned() });
+            return Some(Problem::LegalEntityBound {
+                namespace: (*namespace).to_owned(),
+            });
         }
         self.by_namespace.insert(&new.namespace, new);
         self.by_tenant.insert(tenant, &new.namespace);

@@ -81,16 +81,28 @@ pub struct Limit {
 impl Limit {
     /// At most `limit`.
     pub const fn of(limit: i64) -> Self {
-        Self { limit: Some(limit), unlimited: false, time_interval_bound: None }
+        Self {
+            limit: Some(limit),
+            unlimited: false,
+            time_interval_bound: None,
+        }
     }
 
     /// At most `limit` in each interval.
     pub const fn rate(limit: i64, interval: TimeInterval) -> Self {
-        Self { limit: Some(limit), unlimited: false, time_interval_bound: Some(interval) }
+        Self {
+            limit: Some(limit),
+            unlimited: false,
+            time_interval_bound: Some(interval),
+        }
     }
 
     /// No limit.
-    pub const UNLIMITED: Self = Self { limit: None, unlimited: true, time_interval_bound: None };
+    pub const UNLIMITED: Self = Self {
+        limit: None,
+        unlimited: true,
+        time_interval_bound: None,
+    };
 
     /// Whether exactly one of `limit` and `unlimited` is said.
     pub fn is_valid(self) -> bool {
@@ -173,7 +185,10 @@ mod tests {
             assert_eq!(tier.entitlements.len(), 8, "{name}");
             assert!(tier.entitlements.values().all(|l| l.is_valid()), "{name}");
         }
-        assert_eq!(catalogue["Pro"].entitlements[&EntitlementId::DiskUsage], Limit::of(TB));
+        assert_eq!(
+            catalogue["Pro"].entitlements[&EntitlementId::DiskUsage],
+            Limit::of(TB)
+        );
         assert!(catalogue["Pro"].draft && !catalogue["Free"].draft);
     }
 
@@ -188,7 +203,21 @@ mod tests {
 
     #[test]
     fn a_limit_says_one_thing() {
-        assert!(!Limit { limit: None, unlimited: false, time_interval_bound: None }.is_valid());
-        assert!(!Limit { limit: Some(1), unlimited: true, time_interval_bound: None }.is_valid());
+        assert!(
+            !Limit {
+                limit: None,
+                unlimited: false,
+                time_interval_bound: None
+            }
+            .is_valid()
+        );
+        assert!(
+            !Limit {
+                limit: Some(1),
+                unlimited: true,
+                time_interval_bound: None
+            }
+            .is_valid()
+        );
     }
 }

@@ -9,7 +9,9 @@ use kube::ResourceExt;
 use super::{Ownership, annotation, label, labels, owner, ownership};
 use crate::api::v1alpha1::SigningKey;
 use crate::domain::jwk::{JwkSet, PublicJwk};
-use crate::domain::names::{self, ENVIRONMENT_LABEL, ISSUER_JWKS, PART_JWKS, PART_LABEL, RING_LABEL};
+use crate::domain::names::{
+    self, ENVIRONMENT_LABEL, ISSUER_JWKS, PART_JWKS, PART_LABEL, RING_LABEL,
+};
 
 /// The key that a mounted volume shows as a file.
 pub const JWKS_JSON: &str = "jwks.json";
@@ -20,7 +22,10 @@ const RINGS: &str = "chancery.dev/rings";
 
 fn data(set: &JwkSet) -> BTreeMap<String, String> {
     let document = set.to_document();
-    BTreeMap::from([(JWKS_JSON.to_owned(), document.clone()), (JWKS.to_owned(), document)])
+    BTreeMap::from([
+        (JWKS_JSON.to_owned(), document.clone()),
+        (JWKS.to_owned(), document),
+    ])
 }
 
 /// The document in a ConfigMap, if it is one.
@@ -43,7 +48,9 @@ pub fn of_ring(
     let all_labels = map.metadata.labels.get_or_insert_default();
     all_labels.extend(labels(environment, PART_JWKS));
     all_labels.insert(RING_LABEL.into(), name);
-    map.data = Some(data(&JwkSet { keys: keys.to_vec() }));
+    map.data = Some(data(&JwkSet {
+        keys: keys.to_vec(),
+    }));
     map.binary_data = None;
     map
 }
@@ -62,7 +69,11 @@ pub fn is_issuer_map(map: &ConfigMap, environment: &str) -> bool {
     map.metadata.name.as_deref() == Some(ISSUER_JWKS)
         && label(&map.metadata, PART_LABEL) == Some(PART_JWKS)
         && label(&map.metadata, ENVIRONMENT_LABEL) == Some(environment)
-        && map.metadata.owner_references.as_ref().is_none_or(Vec::is_empty)
+        && map
+            .metadata
+            .owner_references
+            .as_ref()
+            .is_none_or(Vec::is_empty)
 }
 
 /// Which ring has which keys in the issuer's ConfigMap.
@@ -100,7 +111,12 @@ pub fn of_issuer(
     all.retain(|_, share| !share.is_empty());
     let kids: BTreeMap<&str, Vec<&str>> = all
         .iter()
-        .map(|(name, share)| (name.as_str(), share.iter().map(|k| k.kid.as_str()).collect()))
+        .map(|(name, share)| {
+            (
+                name.as_str(),
+                share.iter().map(|k| k.kid.as_str()).collect(),
+            )
+        })
         .collect();
     let mut map = before.cloned().unwrap_or_else(|| ConfigMap {
         metadata: ObjectMeta {
@@ -110,12 +126,17 @@ pub fn of_issuer(
         },
         ..ConfigMap::default()
     });
-    map.metadata.labels.get_or_insert_default().extend(labels(environment, PART_JWKS));
     map.metadata
-        .annotations
+        .labels
         .get_or_insert_default()
-        .insert(RINGS.into(), serde_json::to_string(&kids).unwrap_or_default());
-    map.data = Some(data(&JwkSet { keys: all.values().flatten().cloned().collect() }));
+        .extend(labels(environment, PART_JWKS));
+    map.metadata.annotations.get_or_insert_default().insert(
+        RINGS.into(),
+        serde_json::to_string(&kids).unwrap_or_default(),
+    );
+    map.data = Some(data(&JwkSet {
+        keys: all.values().flatten().cloned().collect(),
+    }));
     map.binary_data = None;
     map
 }
@@ -137,7 +158,10 @@ mod tests {
 
     fn jwk(kid: &str) -> PublicJwk {
         PublicJwk {
-            key: KeyMembers::Okp { crv: "Ed25519".into(), x: kid.into() },
+            key: KeyMembers::Okp {
+                crv: "Ed25519".into(),
+                x: kid.into(),
+            },
             kid: kid.into(),
             alg: Algorithm::EdDSA,
             usage: Usage::Signature,
@@ -145,7 +169,12 @@ mod tests {
     }
 
     fn kids(map: &ConfigMap) -> Vec<String> {
-        read(map).expect("a JWKS").keys.into_iter().map(|k| k.kid).collect()
+        read(map)
+            .expect("a JWKS")
+            .keys
+            .into_iter()
+            .map(|k| k.kid)
+            .collect()
     }
 
     #[test]

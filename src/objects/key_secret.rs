@@ -61,9 +61,11 @@ pub fn template(ring: &SigningKey, environment: &str, sequence: i64, now: Timest
 /// Writes into a Secret what is known of its key's life.
 pub fn stamp(secret: &mut Secret, life: Life) {
     let annotations = secret.metadata.annotations.get_or_insert_default();
-    for (name, time) in
-        [(CREATED_AT, life.created), (PUBLISHED_AT, life.published), (ACTIVATED_AT, life.activated)]
-    {
+    for (name, time) in [
+        (CREATED_AT, life.created),
+        (PUBLISHED_AT, life.published),
+        (ACTIVATED_AT, life.activated),
+    ] {
         if let Some(time) = time {
             annotations.insert(name.into(), write_time(time));
         }
@@ -106,9 +108,15 @@ pub fn is_key_secret(secret: &Secret) -> bool {
 /// Parses the key pair in a Secret, for the algorithm that the Secret names or else this one.
 pub fn key_pair(secret: &Secret, algorithm: Algorithm) -> Result<KeyPair, Unreadable> {
     if !is_key_secret(secret) {
-        return Err(Unreadable::WrongType(secret.type_.clone().unwrap_or_default()));
+        return Err(Unreadable::WrongType(
+            secret.type_.clone().unwrap_or_default(),
+        ));
     }
-    let pem = secret.data.as_ref().and_then(|d| d.get(PRIVATE_KEY)).ok_or(Unreadable::NoPrivateKey)?;
+    let pem = secret
+        .data
+        .as_ref()
+        .and_then(|d| d.get(PRIVATE_KEY))
+        .ok_or(Unreadable::NoPrivateKey)?;
     let pem = std::str::from_utf8(&pem.0).map_err(|_| Unreadable::NotText)?;
     let named = annotation(&secret.metadata, ALGORITHM).and_then(|a| a.parse().ok());
     Ok(KeyPair::from_pem(named.unwrap_or(algorithm), pem)?)

@@ -32,13 +32,19 @@ impl Conditions {
     /// Not yet, and the operator (or time) is at work on it.
     pub fn reconciling(reason: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self(vec![(READY, false, reason, message.clone()), (RECONCILING, true, reason, message)])
+        Self(vec![
+            (READY, false, reason, message.clone()),
+            (RECONCILING, true, reason, message),
+        ])
     }
 
     /// Not until a person does something.
     pub fn stalled(reason: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self(vec![(READY, false, reason, message.clone()), (STALLED, true, reason, message)])
+        Self(vec![
+            (READY, false, reason, message.clone()),
+            (STALLED, true, reason, message),
+        ])
     }
 
     /// It works as it was, but a person has asked for something that can not be done.
@@ -46,7 +52,10 @@ impl Conditions {
         ready: (&'static str, String),
         stalled: (&'static str, String),
     ) -> Self {
-        Self(vec![(READY, true, ready.0, ready.1), (STALLED, true, stalled.0, stalled.1)])
+        Self(vec![
+            (READY, true, ready.0, ready.1),
+            (STALLED, true, stalled.0, stalled.1),
+        ])
     }
 
     /// With a further condition.
@@ -72,7 +81,10 @@ impl Conditions {
                 let last_transition_time = before
                     .iter()
                     .find(|c| c.type_ == *kind && c.status == status)
-                    .map_or_else(|| Time(whole_second(observed.now)), |c| c.last_transition_time.clone());
+                    .map_or_else(
+                        || Time(whole_second(observed.now)),
+                        |c| c.last_transition_time.clone(),
+                    );
                 Condition {
                     type_: (*kind).to_owned(),
                     status: status.to_owned(),
@@ -103,7 +115,10 @@ mod tests {
         };
         let first = Conditions::reconciling("Progressing", "one").write(&[], at(1));
         let second = Conditions::reconciling("Other", "two").write(&first, at(2));
-        assert_eq!(second[0].last_transition_time, first[0].last_transition_time);
+        assert_eq!(
+            second[0].last_transition_time,
+            first[0].last_transition_time
+        );
         assert_eq!(second[0].message, "two");
         let third = Conditions::ready("Succeeded", "three").write(&second, at(3));
         assert_eq!(third.len(), 1);

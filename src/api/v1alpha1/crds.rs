@@ -1,8 +1,7 @@
 //! The CRDs as `chancery crds` prints them.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray,
-    JSONSchemaPropsOrBool,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
 
@@ -10,18 +9,28 @@ use super::{SigningKey, Subscription, TechnicalUser};
 
 /// The CRDs of all kinds, in the order in which a person meets them.
 pub fn all_crds() -> Vec<CustomResourceDefinition> {
-    [SigningKey::crd(), Subscription::crd(), TechnicalUser::crd()].into_iter().map(finish).collect()
+    [SigningKey::crd(), Subscription::crd(), TechnicalUser::crd()]
+        .into_iter()
+        .map(finish)
+        .collect()
 }
 
 /// What the derive can not say: a status that is there before the operator's first visit, so that
 /// `helm --wait`, Flux and Argo CD see "in progress" (kstatus takes no status for all is well).
 fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
-        let schema = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut());
+        let schema = version
+            .schema
+            .as_mut()
+            .and_then(|s| s.open_api_v3_schema.as_mut());
         let Some(schema) = schema else { continue };
         tidy(schema);
-        let Some(properties) = schema.properties.as_mut() else { continue };
-        let Some(status) = properties.get_mut("status") else { continue };
+        let Some(properties) = schema.properties.as_mut() else {
+            continue;
+        };
+        let Some(status) = properties.get_mut("status") else {
+            continue;
+        };
         status.default = Some(JSON(serde_json::json!({ "observedGeneration": -1 })));
         // A default of a field inside status would be filled in beside the one above.
         for field in status.properties.iter_mut().flat_map(|p| p.values_mut()) {

@@ -85,7 +85,9 @@ pub enum KeyAudience {
 impl SigningKeySpec {
     /// The size of an RSA key of this ring.
     pub fn rsa_size(&self) -> RsaKeySize {
-        self.rsa_key_size.and_then(RsaKeySize::from_bits).unwrap_or(RsaKeySize::Bits2048)
+        self.rsa_key_size
+            .and_then(RsaKeySize::from_bits)
+            .unwrap_or(RsaKeySize::Bits2048)
     }
 }
 

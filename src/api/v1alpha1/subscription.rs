@@ -112,13 +112,25 @@ pub struct Entitlement {
 
 impl Entitlement {
     fn new(id: EntitlementId, limit: Limit) -> Self {
-        let Limit { limit, unlimited, time_interval_bound } = limit;
-        Self { id, limit, unlimited, time_interval_bound }
+        let Limit {
+            limit,
+            unlimited,
+            time_interval_bound,
+        } = limit;
+        Self {
+            id,
+            limit,
+            unlimited,
+            time_interval_bound,
+        }
     }
 
     /// A list of them, as status shows it.
     pub fn list(entitlements: &Entitlements) -> Vec<Self> {
-        entitlements.iter().map(|(id, limit)| Self::new(*id, *limit)).collect()
+        entitlements
+            .iter()
+            .map(|(id, limit)| Self::new(*id, *limit))
+            .collect()
     }
 }
 
@@ -154,7 +166,9 @@ impl Subscription {
         SubscriptionFacts {
             namespace: self.namespace().unwrap_or_default(),
             name: self.name_any(),
-            created: self.creation_timestamp().map_or(jiff::Timestamp::MAX, |t| t.0),
+            created: self
+                .creation_timestamp()
+                .map_or(jiff::Timestamp::MAX, |t| t.0),
             uid: self.uid().unwrap_or_default(),
             environment: environment.clone(),
             legal_entity_id: legal_entity.id.clone(),
@@ -166,8 +180,20 @@ impl Subscription {
             entitlements: entitlements
                 .iter()
                 .map(|e| {
-                    let Entitlement { id, limit, unlimited, time_interval_bound } = *e;
-                    (id, Limit { limit, unlimited, time_interval_bound })
+                    let Entitlement {
+                        id,
+                        limit,
+                        unlimited,
+                        time_interval_bound,
+                    } = *e;
+                    (
+                        id,
+                        Limit {
+                            limit,
+                            unlimited,
+                            time_interval_bound,
+                        },
+                    )
                 })
                 .collect(),
         }

@@ -41,7 +41,10 @@ pub struct TechnicalUserSpec {
     /// The client id; <namespace>.<name> where absent. One of your choosing begins with
     /// "<namespace>." too, unless the Subscription's allowed.clientIds lists it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253), regex(pattern = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$"))]
+    #[schemars(
+        length(max = 253),
+        regex(pattern = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$")
+    )]
     pub client_id: Option<String>,
 
     /// What it is for: Integration, a service that calls another. Its secrets begin with sk-.
@@ -102,7 +105,10 @@ pub struct SecretCredential {
     /// The Secret's name; <name>-credentials where absent. A Secret that the operator did not
     /// make is never touched.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"))]
+    #[schemars(
+        length(max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
     pub secret_name: Option<String>,
     /// What the Secret's keys are called, where not client_id, client_secret, token_url, issuer.
     pub keys: SecretKeys,

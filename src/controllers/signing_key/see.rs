@@ -40,7 +40,9 @@ pub async fn see(cx: &Context, ring: Option<Arc<SigningKey>>, name: &str) -> Res
     let mut missing: BTreeSet<i64> = remembered.iter().map(|k| k.sequence).collect();
     missing.retain(|s| !secrets.contains_key(s));
     for sequence in missing {
-        let secret = cx.get::<Secret>(namespace, &names::key_secret(name, sequence)).await?;
+        let secret = cx
+            .get::<Secret>(namespace, &names::key_secret(name, sequence))
+            .await?;
         secrets.extend(secret.map(|s| (sequence, Arc::new(s))));
     }
     let look = |(sequence, secret): (i64, Arc<Secret>)| SecretSeen {
@@ -54,9 +56,18 @@ pub async fn see(cx: &Context, ring: Option<Arc<SigningKey>>, name: &str) -> Res
     seen.secrets = secrets.into_iter().map(look).collect();
 
     // Before a key is made, the place where it will go is looked at, and those behind it.
-    let mut next = 1 + seen.secrets.iter().map(|s| s.sequence).chain(remembered.iter().map(|k| k.sequence)).max().unwrap_or(0);
+    let mut next = 1 + seen
+        .secrets
+        .iter()
+        .map(|s| s.sequence)
+        .chain(remembered.iter().map(|k| k.sequence))
+        .max()
+        .unwrap_or(0);
     while !seen.secrets.iter().any(|s| s.usable().is_some()) {
-        let Some(secret) = cx.get::<Secret>(namespace, &names::key_secret(name, next)).await? else {
+        let Some(secret) = cx
+            .get::<Secret>(namespace, &names::key_secret(name, next))
+            .await?
+        else {
             break;
         };
         seen.secrets.push(look((next, Arc::new(secret))));

@@ -43,9 +43,15 @@ pub async fn see(
     });
     secrets.sort_by_key(|s| s.name_any());
     seen.deliveries = prove(cx, &uid, seen.hashes.as_deref(), secrets.clone()).await?;
-    let settled = seen.deliveries.iter().any(|d| d.secret.name_any() == target && d.proves().is_some());
+    let settled = seen
+        .deliveries
+        .iter()
+        .any(|d| d.secret.name_any() == target && d.proves().is_some());
     if !settled {
-        seen.hashes = cx.get::<Secret>(operator_namespace, &hashes_name).await?.map(Arc::new);
+        seen.hashes = cx
+            .get::<Secret>(operator_namespace, &hashes_name)
+            .await?
+            .map(Arc::new);
         let live = cx.get::<Secret>(namespace, &target).await?.map(Arc::new);
         secrets.retain(|s| s.name_any() != target);
         secrets.extend(live);
@@ -62,7 +68,11 @@ pub fn signing_rings(stores: &Stores) -> Vec<String> {
         .iter()
         .filter_map(|ring| ring.0.as_ref().ok())
         .filter(|ring| ring.spec.audience == KeyAudience::Client)
-        .filter(|ring| ring.status.as_ref().is_some_and(|s| s.active_key_id.is_some()))
+        .filter(|ring| {
+            ring.status
+                .as_ref()
+                .is_some_and(|s| s.active_key_id.is_some())
+        })
         .map(ResourceExt::name_any)
         .collect();
     rings.sort();
@@ -106,7 +116,11 @@ async fn prove(
             Some((index, id)) => Some((candidates.swap_remove(index), Some(id))),
             None => candidates.pop().map(|plain| (plain, None)),
         };
-        seen.push(DeliverySeen { secret, ownership, plain });
+        seen.push(DeliverySeen {
+            secret,
+            ownership,
+            plain,
+        });
     }
     Ok(seen)
 }
@@ -121,7 +135,11 @@ async fn proof(
     let of = (
         secret.uid().unwrap_or_default(),
         secret.resource_version().unwrap_or_default(),
-        stored.iter().map(|c| c.hash.as_str()).collect::<Vec<_>>().join(" "),
+        stored
+            .iter()
+            .map(|c| c.hash.as_str())
+            .collect::<Vec<_>>()
+            .join(" "),
     );
     let lock = || cx.proofs.0.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = lock().get(&of) {
@@ -130,7 +148,9 @@ async fn proof(
     let (candidates, stored) = (candidates.to_vec(), stored.to_vec());
     let found = tokio::task::spawn_blocking(move || {
         candidates.iter().enumerate().find_map(|(index, plain)| {
-            let hit = stored.iter().find(|c| crypto::hash::verify(plain, &c.hash))?;
+            let hit = stored
+                .iter()
+                .find(|c| crypto::hash::verify(plain, &c.hash))?;
             Some((index, hit.id.clone()))
         })
     })

@@ -4,7 +4,9 @@ use super::*;
 use crate::domain::algorithm::Algorithm;
 use crate::domain::jwk::{KeyMembers, Usage};
 
-const POLICY: Policy = Policy { grace: SignedDuration::from_secs(100) };
+const POLICY: Policy = Policy {
+    grace: SignedDuration::from_secs(100),
+};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("a time")
@@ -14,7 +16,10 @@ fn key(sequence: i64) -> KeyFacts {
     KeyFacts {
         sequence,
         jwk: PublicJwk {
-            key: KeyMembers::Okp { crv: "Ed25519".into(), x: format!("x{sequence}") },
+            key: KeyMembers::Okp {
+                crv: "Ed25519".into(),
+                x: format!("x{sequence}"),
+            },
             kid: format!("kid-{sequence}"),
             alg: Algorithm::EdDSA,
             usage: Usage::Signature,
@@ -54,13 +59,20 @@ fn a_first_key_is_made_published_activated() {
     assert_eq!(first.steps, [Step::Generate { sequence: 1 }]);
     carry_out(&mut keys, &first, at(0));
     let second = plan(&keys, POLICY, at(1));
-    assert_eq!((second.steps.len(), second.publish.len()), (0, 1), "published before it signs");
+    assert_eq!(
+        (second.steps.len(), second.publish.len()),
+        (0, 1),
+        "published before it signs"
+    );
     carry_out(&mut keys, &second, at(1));
     let third = plan(&keys, POLICY, at(2));
     let kid = || "kid-1".to_owned();
     assert_eq!(
         third.steps,
-        [Step::StampPublished { key_id: kid() }, Step::Activate { key_id: kid() }]
+        [
+            Step::StampPublished { key_id: kid() },
+            Step::Activate { key_id: kid() }
+        ]
     );
     carry_out(&mut keys, &third, at(2));
     let settled = plan(&keys, POLICY, at(3));
@@ -69,12 +81,21 @@ fn a_first_key_is_made_published_activated() {
 
 #[test]
 fn a_lost_key_verifies_through_its_grace_and_another_signs() {
-    let mut keys = vec![KeyFacts { activated: Some(at(0)), in_jwks: true, ..key(1) }];
+    let mut keys = vec![KeyFacts {
+        activated: Some(at(0)),
+        in_jwks: true,
+        ..key(1)
+    }];
     keys[0].has_material = false;
     let lost = plan(&keys, POLICY, at(10));
     assert_eq!(
         lost.steps,
-        [Step::NoteLost { key_id: "kid-1".into() }, Step::Generate { sequence: 2 }]
+        [
+            Step::NoteLost {
+                key_id: "kid-1".into()
+            },
+            Step::Generate { sequence: 2 }
+        ]
     );
     assert_eq!(lost.publish.len(), 1, "tokens that it signed still verify");
     carry_out(&mut keys, &lost, at(10));
@@ -86,7 +107,12 @@ fn a_lost_key_verifies_through_its_grace_and_another_signs() {
     carry_out(&mut keys, &activation, at(12));
     assert_eq!(keys[1].phase(), Phase::Active);
     let over = plan(&keys, POLICY, at(110));
-    assert_eq!(over.steps, [Step::Forget { key_id: "kid-1".into() }]);
+    assert_eq!(
+        over.steps,
+        [Step::Forget {
+            key_id: "kid-1".into()
+        }]
+    );
     assert_eq!(over.publish.len(), 1);
 }
 

@@ -23,7 +23,11 @@ fn subscription(namespace: &str, name: &str, created: i64, tenant: &str) -> Subs
 
 fn problem_of(all: &[SubscriptionFacts], name: &str) -> Option<Problem> {
     let settings = Settings::default();
-    judge(all, &settings).into_iter().find(|(s, _)| s.name == name).expect("judged").1
+    judge(all, &settings)
+        .into_iter()
+        .find(|(s, _)| s.name == name)
+        .expect("judged")
+        .1
 }
 
 #[test]
@@ -38,9 +42,14 @@ fn the_older_wins_a_namespace_and_a_legal_entity() {
     assert_eq!(problem_of(&all, "upgrade"), None);
     assert_eq!(
         problem_of(&all, "second"),
-        Some(Problem::LegalEntityBound { namespace: "a".into() })
+        Some(Problem::LegalEntityBound {
+            namespace: "a".into()
+        })
     );
-    assert!(matches!(problem_of(&all, "other-tenant"), Some(Problem::NamespaceBound { .. })));
+    assert!(matches!(
+        problem_of(&all, "other-tenant"),
+        Some(Problem::NamespaceBound { .. })
+    ));
 }
 
 #[test]
@@ -68,10 +77,19 @@ fn operator_namespace_and_tiers() {
     draft.tier = "Pro".into();
     let mut unknown = subscription("b", "unknown", 1, "globex");
     unknown.tier = "Platinum".into();
-    let all = [draft, unknown, subscription("chancery-system", "operator", 1, "initech")];
+    let all = [
+        draft,
+        unknown,
+        subscription("chancery-system", "operator", 1, "initech"),
+    ];
     assert_eq!(problem_of(&all, "draft"), Some(Problem::DraftTier));
-    assert!(matches!(problem_of(&all, "unknown"), Some(Problem::UnknownTier { known }) if known.len() == 4));
-    assert_eq!(problem_of(&all, "operator"), Some(Problem::InOperatorNamespace));
+    assert!(
+        matches!(problem_of(&all, "unknown"), Some(Problem::UnknownTier { known }) if known.len() == 4)
+    );
+    assert_eq!(
+        problem_of(&all, "operator"),
+        Some(Problem::InOperatorNamespace)
+    );
 }
 
 #[test]

@@ -1,0 +1,154 @@
+//! The command line: thin. Each command turns its flags into what the library takes.
+
+mod args;
+pub mod process;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use self::args::{ClusterArgs, OperatorArgs, ServeArgs};
+use self::process::Role;
+use crate::api::v1alpha1::{all_crds, to_yaml};
+
+/// Identity as Kubernetes resources: signing keys that rotate without breaking a verifier, client
+/// credentials, a JWKS, and an OAuth 2.0 token endpoint.
+#[derive(Debug, Parser)]
+#[command(name = "chancery", version, about, long_about = None, after_help = AFTER_HELP)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// What to log, to stderr: error, warn, info, debug or trace, also for a part of the program
+    /// (such as info,chancery::serve=debug).
+    #[arg(
+        long,
+        global = true,
+        env = "CHANCERY_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
+    log: String,
+
+    /// How to log.
+    #[arg(
+        long,
+        global = true,
+        env = "CHANCERY_LOG_FORMAT",
+        default_value = "text"
+    )]
+    log_format: LogFormat,
+}
+
+const AFTER_HELP: &str = "\
+Try it on this machine, with no cluster:
+  chancery dev examples/quickstart
+
+On a cluster:
+  chancery crds | kubectl apply -f -
+  chancery run --issuer http://127.0.0.1:8080";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// JSON, an object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Operator and server in one process, against a cluster: for trials.
+    Run(RunArgs),
+    /// The operator alone: follows the custom resources, and makes keys and credentials.
+    Operator(OperatorArgs),
+    /// The server alone: issues tokens and serves the JWKS. Several can run beside each other.
+    Serve(ServeArgs),
+    /// Prints the custom resource definitions: chancery crds | kubectl apply -f -
+    Crds,
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    #[command(flatten)]
+    listen: args::ListenArgs,
+    #[command(flatten)]
+    admin: args::AdminArgs,
+}
+
+/// Runs the command line; the exit code is 1 where something failed, after a sentence on stderr.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    init_log(&cli.log, cli.log_format);
+    let done = match cli.command {
+        Command::Crds => print_crds(),
+        Command::Run(RunArgs {
+            cluster,
+            listen,
+            admin,
+        }) => on_runtime(args::on_cluster(Role::Both, cluster, Some(listen), admin)),
+        Command::Operator(OperatorArgs { cluster, admin }) => {
+            on_runtime(args::on_cluster(Role::Operator, cluster, None, admin))
+        }
+        Command::Serve(ServeArgs {
+            cluster,
+            listen,
+            admin,
+        }) => on_runtime(args::on_cluster(Role::Server, cluster, Some(listen), admin)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("chancery: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_crds() -> Result<(), String> {
+    use std::io::Write as _;
+    let yaml = to_yaml(&all_crds())?;
+    // A reader that has seen enough (`| head`) is no error.
+    let _ = std::io::stdout().write_all(yaml.as_bytes());
+    Ok(())
+}
+
+fn on_runtime(work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("the async runtime could not start: {e}"))?
+        .block_on(work)
+}
+
+fn init_log(filter: &str, format: LogFormat) {
+    use std::io::IsTerminal as _;
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}
+
+/// Completes when the process is asked to end: SIGTERM, or Ctrl-C.
+pub async fn asked_to_end() {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signals) => {
+                signals.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminated => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

@@ -1,0 +1,228 @@
+//! Flags that several commands share, and how they become settings.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::process::{Listen, Process, Role};
+use crate::clock;
+use crate::domain::period::Period;
+use crate::domain::settings::Settings;
+
+/// The release's settings: a file, and flags over it.
+#[derive(Debug, clap::Args)]
+pub struct SettingsArgs {
+    /// A YAML file with the release's settings; flags override it.
+    #[arg(long, env = "CHANCERY_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// The release's name among several on one cluster; Subscriptions name it.
+    #[arg(long, env = "CHANCERY_ENVIRONMENT", value_name = "NAME")]
+    pub environment: Option<String>,
+
+    /// The namespace of the operator, where `SigningKey`s live.
+    #[arg(long, env = "CHANCERY_NAMESPACE", value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+
+    /// How long verifiers may cache the JWKS, such as 5m (Cache-Control: max-age).
+    #[arg(long, value_name = "DURATION")]
+    pub jwks_max_age: Option<Period>,
+
+    /// How long tokens live where a `TechnicalUser` sets nothing, such as 5m.
+    #[arg(long, value_name = "DURATION")]
+    pub default_token_ttl: Option<Period>,
+
+    /// The longest life that a `TechnicalUser` may set, such as 1h.
+    #[arg(long, value_name = "DURATION")]
+    pub max_token_ttl: Option<Period>,
+}
+
+/// How to reach the cluster, and the release's settings.
+#[derive(Debug, clap::Args)]
+pub struct ClusterArgs {
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+
+    /// The issuer URL: iss in every token. Tokens' verifiers find the JWKS under it.
+    #[arg(long, env = "CHANCERY_ISSUER", value_name = "URL")]
+    pub issuer: Option<String>,
+
+    /// The kubeconfig file. Without it: KUBECONFIG, ~/.kube/config, or the pod's own account.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// Where the server listens.
+#[derive(Debug, clap::Args)]
+pub struct ListenArgs {
+    /// Where to serve tokens and the JWKS. Without TLS only a loopback address, or with
+    /// --behind-proxy.
+    #[arg(
+        long,
+        env = "CHANCERY_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDRESS"
+    )]
+    pub listen: SocketAddr,
+
+    /// The certificate chain in PEM, read again when it changes.
+    #[arg(
+        long,
+        env = "CHANCERY_TLS_CERT",
+        requires = "tls_key",
+        value_name = "FILE"
+    )]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key in PEM.
+    #[arg(
+        long,
+        env = "CHANCERY_TLS_KEY",
+        requires = "tls_cert",
+        value_name = "FILE"
+    )]
+    pub tls_key: Option<PathBuf>,
+
+    /// A proxy in front terminates TLS: plain HTTP may be served to it.
+    #[arg(long, env = "CHANCERY_BEHIND_PROXY")]
+    pub behind_proxy: bool,
+
+    /// At the end, how many seconds to go on accepting after readiness went, so that load
+    /// balancers notice first.
+    #[arg(
+        long,
+        env = "CHANCERY_DRAIN_DELAY",
+        default_value_t = 0,
+        value_name = "SECONDS"
+    )]
+    pub drain_delay: u64,
+}
+
+/// Where health and metrics are.
+#[derive(Debug, clap::Args)]
+pub struct AdminArgs {
+    /// Where to serve /livez, /readyz and /metrics.
+    #[arg(
+        long,
+        env = "CHANCERY_ADMIN_LISTEN",
+        default_value = "127.0.0.1:8081",
+        value_name = "ADDRESS"
+    )]
+    pub admin_listen: SocketAddr,
+}
+
+/// `chancery operator`
+#[derive(Debug, clap::Args)]
+pub struct OperatorArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+/// `chancery serve`
+#[derive(Debug, clap::Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    #[command(flatten)]
+    pub listen: ListenArgs,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+impl SettingsArgs {
+    /// The settings of file and flags; not judged yet.
+    pub fn load(&self) -> Result<Settings, String> {
+        let mut settings = match &self.config {
+            None => Settings::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|e| format!("--config {} can not be read: {e}", path.display()))?;
+                serde_saphyr::from_str(&text)
+                    .map_err(|e| format!("--config {}: {e}", path.display()))?
+            }
+        };
+        let text = |to: &mut String, from: &Option<String>| {
+            if let Some(from) = from {
+                to.clone_from(from);
+            }
+        };
+        text(&mut settings.environment, &self.environment);
+        text(&mut settings.operator_namespace, &self.namespace);
+        for (to, from) in [
+            (&mut settings.jwks.max_age, self.jwks_max_age),
+            (&mut settings.tokens.default_ttl, self.default_token_ttl),
+            (&mut settings.tokens.max_ttl, self.max_token_ttl),
+        ] {
+            *to = from.unwrap_or(*to);
+        }
+        Ok(settings)
+    }
+}
+
+/// The settings, if there is nothing wrong with them; else all that is.
+pub fn judged(settings: Settings) -> Result<Arc<Settings>, String> {
+    let problems = settings.problems();
+    if problems.is_empty() {
+        return Ok(Arc::new(settings));
+    }
+    Err(format!(
+        "the release's settings can not be used:\n  {}",
+        problems.join("\n  ")
+    ))
+}
+
+/// Runs a role against a cluster until the process is asked to end.
+pub async fn on_cluster(
+    role: Role,
+    cluster: ClusterArgs,
+    listen: Option<ListenArgs>,
+    admin: AdminArgs,
+) -> Result<(), String> {
+    let mut settings = cluster.settings.load()?;
+    if let Some(issuer) = cluster.issuer {
+        settings.issuer = issuer;
+    }
+    if settings.issuer.is_empty() {
+        return Err(
+            "no issuer is set: give --issuer URL, or issuer in the file of --config".into(),
+        );
+    }
+    let settings = judged(settings)?;
+    let client = client(cluster.kubeconfig).await?;
+    let process = Process {
+        role,
+        settings,
+        client,
+        clock: clock::system(),
+        listen: listen.map(|l| Listen {
+            address: l.listen,
+            tls: l.tls_cert.zip(l.tls_key),
+            behind_proxy: l.behind_proxy,
+            drain_delay: Duration::from_secs(l.drain_delay),
+        }),
+        admin_listen: admin.admin_listen,
+    };
+    process.start().await?.run(super::asked_to_end()).await
+}
+
+async fn client(kubeconfig: Option<PathBuf>) -> Result<kube::Client, String> {
+    let no_cluster = |e: &dyn std::fmt::Display| {
+        format!(
+            "no cluster is configured: {e}. Set KUBECONFIG or --kubeconfig, or try `chancery dev`, which needs none"
+        )
+    };
+    let config = match kubeconfig {
+        Some(path) => {
+            let file = kube::config::Kubeconfig::read_from(&path)
+                .map_err(|e| format!("--kubeconfig {}: {e}", path.display()))?;
+            kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default())
+                .await
+                .map_err(|e| no_cluster(&e))?
+        }
+        None => kube::Config::infer().await.map_err(|e| no_cluster(&e))?,
+    };
+    kube::Client::try_from(config).map_err(|e| no_cluster(&e))
+}

@@ -1,0 +1,240 @@
+//! Puts the parts together: the same for `dev`, `run`, `operator` and `serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::info;
+
+use crate::clock::SharedClock;
+use crate::controllers::Operator;
+use crate::domain::settings::Settings;
+use crate::feed::{self, Feed};
+use crate::serve::admin::Admin;
+use crate::serve::app::{App, Parts};
+use crate::serve::listener;
+use crate::serve::metrics::Metrics;
+use crate::serve::readiness::Readiness;
+use crate::serve::run::{DEADLINE, Public, Serving};
+use crate::serve::secrets::HashLimits;
+use crate::serve::snapshot::SnapshotStore;
+use crate::serve::tls::Tls;
+use crate::stores::{Change, Scope, Stores};
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Operator and server.
+    Both,
+    /// The operator alone.
+    Operator,
+    /// The server alone.
+    Server,
+}
+
+/// Where the public side listens.
+#[derive(Debug)]
+pub struct Listen {
+    /// The address.
+    pub address: SocketAddr,
+    /// The files with certificate and key.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// A proxy terminates TLS.
+    pub behind_proxy: bool,
+    /// How long to go on accepting at the end.
+    pub drain_delay: Duration,
+}
+
+/// A process that is to start.
+pub struct Process {
+    /// What it does.
+    pub role: Role,
+    /// The release's settings, which have no problems.
+    pub settings: Arc<Settings>,
+    /// The way to the API server.
+    pub client: Client,
+    /// The time.
+    pub clock: SharedClock,
+    /// The public side; none for the operator alone.
+    pub listen: Option<Listen>,
+    /// The admin port.
+    pub admin_listen: SocketAddr,
+}
+
+/// A process whose ports are bound and whose watches have begun.
+pub struct Started {
+    /// What is watched.
+    pub stores: Stores,
+    /// Where the public side listens, with the port that a 0 became.
+    pub public_address: Option<SocketAddr>,
+    /// Where the admin port listens.
+    pub admin_address: SocketAddr,
+    watches: JoinSet<()>,
+    operator: Option<Operator>,
+    feed: Option<(Feed, mpsc::UnboundedReceiver<Change>, Arc<SnapshotStore>)>,
+    serving: Serving,
+    readiness: Readiness,
+    /// Further listeners to changes, for `dev`.
+    pub changes: mpsc::UnboundedReceiver<Change>,
+}
+
+impl Process {
+    /// Binds the ports and begins to watch. An error is a sentence, and comes before anything
+    /// was done.
+    pub async fn start(self) -> Result<Started, String> {
+        let Self {
+            role,
+            settings,
+            client,
+            clock,
+            listen,
+            admin_listen,
+        } = self;
+        let readiness = match role {
+            Role::Operator => Readiness::waiting_for([(feed::STORES, WAITING_FOR_STORES)]),
+            Role::Both | Role::Server => Readiness::waiting_for([
+                (feed::STORES, WAITING_FOR_STORES),
+                (
+                    feed::JWKS,
+                    "There is no JWKS to serve yet: a SigningKey makes one.",
+                ),
+            ]),
+        };
+        let mut registry = Registry::default();
+        let metrics = Arc::new(Metrics::register(&mut registry));
+        let snapshots = SnapshotStore::new(clock.clone());
+        let public = match &listen {
+            None => None,
+            Some(listen) => Some(bind_public(listen).await?),
+        };
+        let admin_listener = bind(admin_listen, "--admin-listen").await?;
+        let admin_address = admin_listener.local_addr().map_err(|e| e.to_string())?;
+        let public_address = public
+            .as_ref()
+            .and_then(|(listener, _)| listener.local_addr().ok());
+
+        let app = App::new(Parts {
+            settings: settings.clone(),
+            snapshots: snapshots.clone(),
+            clock: clock.clone(),
+            readiness: readiness.clone(),
+            metrics,
+            hash_limits: HashLimits::default(),
+        });
+        let gauges = app.clone();
+        let admin = Admin::new(readiness.clone(), Arc::new(registry))
+            .before_scrape(move || gauges.refresh_gauges());
+        let serving = Serving {
+            public: public.map(|(listener, tls)| Public { listener, tls, app }),
+            admin: (admin_listener, Arc::new(admin)),
+            readiness: readiness.clone(),
+            drain_delay: listen.map_or(Duration::ZERO, |l| l.drain_delay),
+            deadline: DEADLINE,
+        };
+
+        let (to_operator, operator_changes) = mpsc::unbounded_channel();
+        let (to_feed, feed_changes) = mpsc::unbounded_channel();
+        let (to_others, changes) = mpsc::unbounded_channel();
+        let (scope, listeners) = match role {
+            Role::Both => (Scope::Operator, vec![to_operator, to_feed, to_others]),
+            Role::Operator => (Scope::Operator, vec![to_operator]),
+            Role::Server => (Scope::Server, vec![to_feed]),
+        };
+        let (stores, watches) = Stores::start(&client, &settings, scope, listeners);
+        let operator = (role != Role::Server).then(|| {
+            Operator::new(
+                client,
+                settings.clone(),
+                clock,
+                stores.clone(),
+                operator_changes,
+            )
+        });
+        let feed = (role != Role::Operator).then(|| {
+            (
+                Feed::new(stores.clone(), settings, readiness.clone()),
+                feed_changes,
+                snapshots,
+            )
+        });
+        Ok(Started {
+            stores,
+            public_address,
+            admin_address,
+            watches,
+            operator,
+            feed,
+            serving,
+            readiness,
+            changes,
+        })
+    }
+}
+
+const WAITING_FOR_STORES: &str = "The API server has not been seen whole yet: are the CRDs installed, and may this account list them?";
+
+impl Started {
+    /// Runs until `stop` completes, then ends: the operator ends what it has begun, the server
+    /// answers what it has taken.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), String> {
+        let Self {
+            stores,
+            watches,
+            operator,
+            feed,
+            serving,
+            readiness,
+            ..
+        } = self;
+        let (ending, ended) = watch::channel(false);
+        let until_end = |mut ended: watch::Receiver<bool>| async move {
+            let _ = ended.wait_for(|e| *e).await;
+        };
+        if let Some(address) = self.public_address {
+            info!(%address, "serving tokens and the JWKS");
+        }
+        info!(address = %self.admin_address, "serving health and metrics");
+        let operator = operator.map(|o| tokio::spawn(o.run(until_end(ended.clone()))));
+        let feed = match feed {
+            Some((feed, changes, snapshots)) => tokio::spawn(feed.run(changes, snapshots)),
+            None => tokio::spawn(async move {
+                stores.synced().await;
+                readiness.ready(feed::STORES);
+            }),
+        };
+        let stop = async {
+            stop.await;
+            ending.send_replace(true);
+        };
+        let served = serving.run(stop).await;
+        if let Some(operator) = operator {
+            // Also where serving ended for another reason.
+            ending.send_replace(true);
+            let _ = operator.await;
+        }
+        feed.abort();
+        drop(watches);
+        served
+    }
+}
+
+async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, String> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|e| format!("{flag} {address} can not be bound: {e}"))
+}
+
+async fn bind_public(listen: &Listen) -> Result<(TcpListener, Option<Arc<Tls>>), String> {
+    listener::check(listen.address, listen.tls.is_some(), listen.behind_proxy)?;
+    let tls = match &listen.tls {
+        Some((certificate, key)) => Some(Tls::load(certificate, key)?),
+        None => None,
+    };
+    Ok((bind(listen.address, "--listen").await?, tls))
+}
