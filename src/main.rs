@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! The `chancery` program.
 
 use std::process::ExitCode;
@@ -5,3 +6,6 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     chancery::cli::main()
 }
+=======
+fn main(){}
+>>>>>>> cp

@@ -92,7 +92,7 @@ fn nothing_is_left_of_a_test_that_is_killed() {
     let words: Vec<&str> = line.split(' ').skip(1).collect();
     let (pids, folder) = (&words[..3], Path::new(words[3]));
     let alive = |pid: &&str| !matches!(state(pid.parse().expect("a number")), None | Some('Z'));
-    assert!(pids.iter().all(|pid| alive(pid)), "{line}");
+    assert!(pids.iter().all(alive), "{line}");
     assert!(folder.exists());
 
     victim.signal(Signal::Kill);

@@ -217,7 +217,7 @@ fn forms(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
     ];
     if let Ok(text) = std::str::from_utf8(bytes) {
         let json = serde_json::json!(text).to_string();
-        let json = json[1..json.len() - 1].as_bytes().to_vec();
+        let json = json.as_bytes()[1..json.len() - 1].to_vec();
         let form: String = form_urlencoded::byte_serialize(bytes).collect();
         forms.push(("escaped for JSON".to_owned(), json));
         forms.push(("escaped for a form".to_owned(), form.into_bytes()));

@@ -68,8 +68,11 @@ impl ControlPlane {
     ///
     /// [`namespace`]: ControlPlane::namespace
     pub fn shared() -> &'static ControlPlane {
-        static SHARED: LazyLock<ControlPlane> = LazyLock::new(ControlPlane::start);
-        &SHARED
+        static SHARED: LazyLock<Option<ControlPlane>> =
+            LazyLock::new(|| std::panic::catch_unwind(ControlPlane::start).ok());
+        SHARED
+            .as_ref()
+            .expect("the shared control plane did not start: the test that tried first tells why")
     }
 
     /// One of one's own, for a test that stops the API server or changes the whole cluster.

@@ -53,6 +53,8 @@ static JANITOR: LazyLock<Janitor> = LazyLock::new(|| {
         // A group of its own: Ctrl-C in the terminal is for the tests, not for who cleans up.
         .process_group(0)
         .current_dir("/")
+        // Where rm and sleep are, whatever a test has made of its own PATH.
+        .env("PATH", "/usr/bin:/bin:/run/current-system/sw/bin")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

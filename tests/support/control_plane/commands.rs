@@ -4,7 +4,6 @@ use super::{ControlPlane, files};
 use crate::support::process::{self, Output};
 use crate::support::{binaries, eventually};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -106,10 +105,7 @@ impl ControlPlane {
         let mut command = Command::new(program);
         command
             .env_clear()
-            .env(
-                "PATH",
-                std::env::var_os("PATH").unwrap_or_else(OsString::new),
-            )
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", &self.files.home);
         command
     }
