@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The `chancery` program.
 
 use std::process::ExitCode;
@@ -6,6 +5,3 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     chancery::cli::main()
 }
-=======
-fn main(){}
->>>>>>> cp
