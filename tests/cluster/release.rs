@@ -1,6 +1,7 @@
 //! A release on the shared control plane: its namespaces, its process, and what it must not leak.
 
-use std::sync::OnceLock;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -22,6 +23,8 @@ pub struct Release {
     process: Option<Proc>,
     /// What earlier processes of the release printed.
     printed: Vec<String>,
+    /// Client secrets that were read during the test, also those that are gone since.
+    read: Mutex<BTreeSet<String>>,
 }
 
 /// The control plane with the CRDs installed, once for all tests.
@@ -49,7 +52,7 @@ impl Release {
         let cluster = cluster();
         let name = cluster.namespace(prefix);
         let (port, admin_port) = (free_port(), free_port());
-        Self { cluster, name, port, admin_port, process: None, printed: Vec::new() }
+        Self { cluster, name, port, admin_port, process: None, printed: Vec::new(), read: Mutex::default() }
     }
 
     /// Starts the release's process.
@@ -163,7 +166,11 @@ impl Release {
         use base64::Engine as _;
         let secret = self.get("secret", namespace, name);
         let bytes = base64::engine::general_purpose::STANDARD.decode(secret["data"][key].as_str()?).ok()?;
-        String::from_utf8(bytes).ok()
+        let value = String::from_utf8(bytes).ok()?;
+        if value.starts_with("sk-") {
+            self.read.lock().expect("no test panicked here").insert(value.clone());
+        }
+        Some(value)
     }
 
     /// Client id and secret of a technical user, from its delivered Secret.
@@ -206,6 +213,10 @@ impl Release {
         let mut canary = Canary::new();
         let mut haystacks: Vec<(String, Vec<u8>)> = Vec::new();
         let mut secrets = 0;
+        for secret in self.read.lock().expect("no test panicked here").iter() {
+            canary.add(secret, "a client secret that was read");
+            secrets += 1;
+        }
         for namespace in tenants.iter().copied().chain([self.name.as_str()]) {
             for secret in self.list("secrets", namespace) {
                 let name = secret["metadata"]["name"].as_str().unwrap_or_default().to_owned();
