@@ -242,8 +242,10 @@ impl Secrets {
         let dummies = COMPARISONS - candidates.len();
         let dummy_hash = self.dummy_hash.clone();
         let secret = zeroize::Zeroizing::new(secret.to_owned());
+        let metrics = Arc::clone(&self.metrics);
         let compare = move || {
             for (credential_id, stored) in candidates {
+                metrics.comparisons.inc();
                 if hash::verify(&secret, &stored) {
                     return Some(Arc::new(Verified {
                         credential_id,
@@ -253,6 +255,7 @@ impl Secrets {
                 }
             }
             for _ in 0..dummies {
+                metrics.comparisons.inc();
                 // Its result counts for nothing, whatever it is.
                 std::hint::black_box(hash::verify(&secret, &dummy_hash));
             }

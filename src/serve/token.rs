@@ -49,6 +49,7 @@ where
     B: Body<Data = Bytes>,
 {
     let began = Instant::now();
+    let _under_way = app.metrics.under_way();
     let outcome = handle(app, request).await;
     let took = began.elapsed();
     app.metrics.answered(took);

@@ -2,7 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use chancery::crypto::secret::shape;
 use chancery::domain::client::Client;
+use chancery::serve::secrets::COMPARISONS;
 
 use crate::support::*;
 
@@ -150,7 +152,7 @@ async fn ways_by_the_table() {
 }
 
 #[tokio::test]
-async fn every_refusal_has_the_same_bytes() {
+async fn every_refusal_has_the_same_bytes_and_its_price_follows_from_the_shape() {
     let (client, secret) = robot();
     let (other, suspended_secret) = robot();
     let suspended = Client {
@@ -163,13 +165,22 @@ async fn every_refusal_has_the_same_bytes() {
         credentials: Vec::new(),
         ..other
     };
+    let rotating = Client {
+        id: "acme.rotating".into(),
+        credentials: (0..4)
+            .map(|i| credential(&format!("c{i}"), &new_secret(), i))
+            .collect(),
+        ..bare.clone()
+    };
     let world = World::new();
-    world.store.publish(snapshot(
-        [ring("main", &es256())],
-        [client, suspended, bare],
-    ));
+    let clients = [client, suspended, bare, rotating];
+    world
+        .store
+        .publish(snapshot([ring("main", &es256())], clients));
     let wrong = new_secret();
     let mut answers = Vec::new();
+    let mut typo = wrong.clone();
+    typo.replace_range(20..21, if &typo[20..21] == "x" { "y" } else { "x" });
     for (id, presented) in [
         ("acme.robot", wrong.as_str()),
         ("acme.robot", "guess"),
@@ -179,10 +190,24 @@ async fn every_refusal_has_the_same_bytes() {
         ("acme.suspended", &suspended_secret),
         ("acme.suspended", &wrong),
         ("acme.bare", &wrong),
+        ("acme.bare", &typo),
+        ("acme.robot", &typo),
+        ("acme.rotating", &wrong),
         ("", &secret),
         ("acme.robot\0", &secret),
     ] {
+        let before = world.metrics.comparisons.get();
         answers.push(world.token(id, presented, "&scope=admin").await);
+        let price = if shape(presented).is_some() {
+            COMPARISONS as u64
+        } else {
+            0
+        };
+        assert_eq!(
+            world.metrics.comparisons.get() - before,
+            price,
+            "{id} {presented}"
+        );
     }
     assert_eq!(answers[0].status, 401);
     assert!(answers.iter().all(|a| *a == answers[0]), "{answers:#?}");

@@ -99,7 +99,7 @@ async fn a_token_over_the_wire_and_an_end_that_loses_nothing() {
     let whole = request(&secret);
     let (first, rest) = whole.split_at(whole.len() - 5);
     under_way.write_all(first.as_bytes()).await.expect("sent");
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    eventually("its head is read", || world.metrics.in_flight.get() == 1).await;
 
     running
         .stop
