@@ -141,7 +141,7 @@ async fn a_token_over_the_wire_and_an_end_that_loses_nothing() {
 async fn while_it_drains_it_still_accepts() {
     let (client, secret) = robot();
     let world = World::serving(client);
-    let mut running = start(&world, None, Duration::from_secs(600)).await;
+    let mut running = start(&world, None, Duration::from_mins(10)).await;
     running
         .stop
         .take()

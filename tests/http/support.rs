@@ -81,7 +81,7 @@ impl World {
     }
 
     pub fn with(issuer: &str, hash_limits: HashLimits) -> Self {
-        Self::with_body_timeout(issuer, hash_limits, Duration::from_secs(60))
+        Self::with_body_timeout(issuer, hash_limits, Duration::from_mins(1))
     }
 
     pub fn with_body_timeout(
@@ -236,7 +236,7 @@ pub fn robot() -> (Client, String) {
             audiences: vec!["*".into()],
             client_ids: Vec::new(),
         },
-        entitlements: Default::default(),
+        entitlements: std::collections::BTreeMap::default(),
         period_from: None,
         period_to: None,
     };
