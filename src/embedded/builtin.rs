@@ -182,7 +182,7 @@ fn secret(object: &Value, errors: &mut Vec<FieldError>) {
             need(&["username", "password"]);
         }
         "kubernetes.io/ssh-auth" if meta::is_empty(&data["ssh-privatekey"]) => {
-            need(&["ssh-privatekey"])
+            need(&["ssh-privatekey"]);
         }
         "kubernetes.io/dockerconfigjson" if data[".dockerconfigjson"].is_null() => {
             need(&[".dockerconfigjson"]);

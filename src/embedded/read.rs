@@ -69,7 +69,7 @@ pub fn list(
     options: &Options,
 ) -> Result<Value, Refusal> {
     if options.send_initial_events.is_some() {
-        return Err(list_options(vec![FieldError::forbidden(
+        return Err(list_options(&[FieldError::forbidden(
             "sendInitialEvents",
             "sendInitialEvents is forbidden for list",
         )]));
@@ -77,7 +77,7 @@ pub fn list(
     let asked = asked_version(options)?;
     let matching = options.resource_version_match.as_deref();
     if matching.is_some() && options.resource_version.is_none() {
-        return Err(list_options(vec![FieldError::forbidden(
+        return Err(list_options(&[FieldError::forbidden(
             "resourceVersionMatch",
             "resourceVersionMatch is forbidden unless resourceVersion is provided",
         )]));
@@ -150,7 +150,7 @@ pub fn list(
 }
 
 fn list_options(errors: Vec<FieldError>) -> Refusal {
-    Refusal::invalid("meta.k8s.io", "ListOptions", "", errors)
+    Refusal::invalid("meta.k8s.io", "ListOptions", "", &errors)
 }
 
 fn expired(options: &Options) -> Refusal {

@@ -178,7 +178,7 @@ pub fn options(uri: &Uri, verb: Verb, kind: &Kind) -> Result<Options, Refusal> {
             "limit" => {
                 options.limit = value
                     .parse::<i64>()
-                    .map_or(0, |n| usize::try_from(n).unwrap_or(0))
+                    .map_or(0, |n| usize::try_from(n).unwrap_or(0));
             }
             "continue" => options.continue_token = text(),
             "labelSelector" => labels = value.into_owned(),

@@ -20,7 +20,7 @@ pub struct Rule {
     transition: bool,
     field_path: Option<String>,
     reason: Broken,
-    rule: String,
+    text: String,
 }
 
 impl Rule {
@@ -67,7 +67,7 @@ impl Rule {
                         Some("FieldValueDuplicate") => Broken::Duplicate,
                         _ => Broken::Invalid,
                     },
-                    rule: text,
+                    text,
                 })
             })
             .collect()
@@ -185,7 +185,7 @@ fn evaluate(
             // Fails closed, in our own words: the real server's are those of its CEL library.
             _ => (
                 path.to_owned(),
-                format!("{} evaluating rule: {}", failure.message, rule.rule),
+                format!("{} evaluating rule: {}", failure.message, rule.text),
             ),
         };
         let place = if place.is_empty() {

@@ -98,7 +98,7 @@ impl Refusal {
 
     /// 422 for an option of a request.
     pub fn invalid_option(options: &str, error: FieldError) -> Self {
-        Self::invalid("meta.k8s.io", options, "", vec![error])
+        Self::invalid("meta.k8s.io", options, "", &[error])
     }
 
     /// 405: the kind is served, the verb is not.
@@ -189,10 +189,10 @@ impl Refusal {
     }
 
     /// 422: the object breaks rules; one cause for each.
-    pub fn invalid(group: &str, kind: &str, name: &str, errors: Vec<FieldError>) -> Self {
+    pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let mut seen = std::collections::BTreeSet::new();
         let mut messages = Vec::new();
-        for error in &errors {
+        for error in errors {
             let text = format!("{}: {}", error.field, error.body());
             if seen.insert(text.clone()) {
                 messages.push(text);

@@ -354,10 +354,10 @@ fn branches(
         let tries: Vec<_> = node.all_of.iter().map(attempt).collect();
         let valid = tries.iter().filter(|t| t.is_empty()).count();
         if valid != node.all_of.len() {
-            let none = if valid == 0 { ". None validated" } else { "" };
+            let rest = if valid == 0 { ". None validated" } else { "" };
             errors.extend(tries.into_iter().flatten());
             errors.push(composite(format!(
-                "must validate all the schemas (allOf){none}"
+                "must validate all the schemas (allOf){rest}"
             )));
         }
     }

@@ -175,7 +175,7 @@ fn check(options: &Options) -> Result<(), Refusal> {
     if errors.is_empty() {
         return Ok(());
     }
-    Err(Refusal::invalid("meta.k8s.io", "ListOptions", "", errors))
+    Err(Refusal::invalid("meta.k8s.io", "ListOptions", "", &errors))
 }
 
 impl Stream for Watch {

@@ -261,7 +261,7 @@ pub fn update(
                 &kind.group,
                 &kind.plural,
                 name,
-                vec![FieldError::invalid(
+                &[FieldError::invalid(
                     "metadata.resourceVersion",
                     0,
                     "must be specified for an update",
