@@ -3,11 +3,12 @@
 use serde_json::{Value, json};
 
 use super::builtin;
+use super::field::FieldError;
 use super::kinds::{Builtin, Kind, Rules};
 use super::meta;
 use super::request::FieldValidation;
 use super::rules;
-use super::status::{FieldError, Refusal};
+use super::status::Refusal;
 use super::validate;
 
 /// An object as the server understood it.

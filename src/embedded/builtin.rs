@@ -10,10 +10,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use super::field::{Broken, FieldError};
 use super::kinds::Builtin;
 use super::meta;
 use super::names::{config_key, label_key};
-use super::status::{Broken, FieldError, Refusal};
+use super::status::Refusal;
 
 const DATA_MAX_BYTES: usize = 1024 * 1024;
 

@@ -8,9 +8,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
+use super::field::FieldError;
 use super::kinds::Kind;
 use super::request::{Options, key};
-use super::status::{FieldError, Refusal};
+use super::status::Refusal;
 use super::store::{Object, State};
 
 /// One object.
@@ -149,8 +150,8 @@ pub fn list(
     }))
 }
 
-fn list_options(errors: Vec<FieldError>) -> Refusal {
-    Refusal::invalid("meta.k8s.io", "ListOptions", "", &errors)
+fn list_options(errors: &[FieldError]) -> Refusal {
+    Refusal::invalid("meta.k8s.io", "ListOptions", "", errors)
 }
 
 fn expired(options: &Options) -> Refusal {

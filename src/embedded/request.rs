@@ -5,9 +5,10 @@ use std::sync::Arc;
 use http::{Method, Uri};
 use percent_encoding::percent_decode_str;
 
+use super::field::FieldError;
 use super::kinds::{Kind, Kinds};
 use super::selector::Selector;
-use super::status::{FieldError, Refusal};
+use super::status::Refusal;
 
 /// What a URL points at.
 pub enum Target {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use kube::core::cel::{CompiledSchema, ErrorKind, Validator, compile_schema};
 use serde_json::{Value, json};
 
+use super::field::{Broken, FieldError};
 use super::schema::{Node, Schema, join};
-use super::status::{Broken, FieldError};
 use super::validate::correlate;
 
 /// One rule of one place.

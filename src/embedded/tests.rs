@@ -212,9 +212,9 @@ async fn an_owner_in_another_namespace_is_none() {
         .expect("created");
     let elsewhere: Api<ConfigMap> = Api::namespaced(client, "other");
     let mut child = config_map("owned", "");
-    owned.metadata.owner_references = Some(vec![owner.owner_ref(&()).expect("it has a UID")]);
+    child.metadata.owner_references = Some(vec![owner.owner_ref(&()).expect("it has a UID")]);
     elsewhere
-        .create(&PostParams::default(), &owned)
+        .create(&PostParams::default(), &child)
         .await
         .expect("created");
     assert!(
