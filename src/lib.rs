@@ -1,4 +1,2 @@
-//! Chancery: identity as Kubernetes resources. `ARCHITECTURE.md` is the map of this code.
-
 pub mod clock;
 pub mod embedded;
