@@ -31,7 +31,10 @@ const TENANT: &str = "acme";
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn settings() -> Arc<Settings> {
-    Arc::new(Settings { issuer: "http://127.0.0.1:8080".into(), ..Settings::default() })
+    Arc::new(Settings {
+        issuer: "http://127.0.0.1:8080".into(),
+        ..Settings::default()
+    })
 }
 
 /// Where a write meets its fate.
@@ -64,13 +67,18 @@ impl tower::Service<Request<Body>> for Faulty {
     type Error = BoxError;
     type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
 
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), BoxError>> {
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), BoxError>> {
         std::task::Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let event = request.uri().path().contains("/events");
-        let write = !event && [Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(request.method());
+        let write = !event
+            && [Method::POST, Method::PUT, Method::PATCH, Method::DELETE]
+                .contains(request.method());
         let mut hit = false;
         if write {
             self.writes.fetch_add(1, Ordering::SeqCst);
@@ -129,7 +137,12 @@ fn operator(client: Client) -> Running {
     let operator = tokio::spawn(operator.run(async move {
         let _ = stopped.await;
     }));
-    Running { stores, _watches: watches, operator, _stop: stop }
+    Running {
+        stores,
+        _watches: watches,
+        operator,
+        _stop: stop,
+    }
 }
 
 async fn world() -> (ApiServer, Client) {
@@ -145,7 +158,9 @@ async fn world() -> (ApiServer, Client) {
         let namespace: Namespace =
             serde_json::from_value(serde_json::json!({"metadata": {"name": name}})).expect("valid");
         let api: Api<Namespace> = Api::all(client.clone());
-        api.create(&PostParams::default(), &namespace).await.expect("created");
+        api.create(&PostParams::default(), &namespace)
+            .await
+            .expect("created");
     }
     apply_all(&client).await;
     (api, client)
@@ -169,12 +184,21 @@ async fn apply_all(client: &Client) {
     let rings: Api<SigningKey> = Api::namespaced(client.clone(), OPERATOR);
     let subscriptions: Api<Subscription> = Api::namespaced(client.clone(), TENANT);
     let users: Api<TechnicalUser> = Api::namespaced(client.clone(), TENANT);
-    rings.create(&params, &serde_json::from_value(ring).expect("valid")).await.expect("created");
-    subscriptions
-        .create(&params, &serde_json::from_value(subscription).expect("valid"))
+    rings
+        .create(&params, &serde_json::from_value(ring).expect("valid"))
         .await
         .expect("created");
-    users.create(&params, &serde_json::from_value(user).expect("valid")).await.expect("created");
+    subscriptions
+        .create(
+            &params,
+            &serde_json::from_value(subscription).expect("valid"),
+        )
+        .await
+        .expect("created");
+    users
+        .create(&params, &serde_json::from_value(user).expect("valid"))
+        .await
+        .expect("created");
 }
 
 /// Waits until all is as it should be and stays quiet, and proves it.
@@ -188,43 +212,80 @@ async fn converged(client: &Client, running: &Running, what: &str) {
             let is_ready = |c: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition]| {
                 c.iter().any(|c| c.type_ == "Ready" && c.status == "True")
             };
-            if user.status.as_ref().is_some_and(|s| is_ready(&s.conditions) && s.secret_name.is_some())
-                && ring.status.as_ref().is_some_and(|s| is_ready(&s.conditions))
+            if user
+                .status
+                .as_ref()
+                .is_some_and(|s| is_ready(&s.conditions) && s.secret_name.is_some())
+                && ring
+                    .status
+                    .as_ref()
+                    .is_some_and(|s| is_ready(&s.conditions))
             {
                 return (user, ring);
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    let (user, ring) = tokio::time::timeout(LIMIT, ready).await.unwrap_or_else(|_| panic!("{what}: it converges"));
+    let (user, ring) = tokio::time::timeout(LIMIT, ready)
+        .await
+        .unwrap_or_else(|_| panic!("{what}: it converges"));
 
     let of = async |namespace: &str| {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-        secrets.list(&ListParams::default()).await.expect("a list").items
+        secrets
+            .list(&ListParams::default())
+            .await
+            .expect("a list")
+            .items
     };
-    let operators: BTreeSet<String> = of(OPERATOR).await.iter().map(ResourceExt::name_any).collect();
-    let wanted: BTreeSet<String> = ["acme.orders-credentials".to_owned(), "main-1".to_owned()].into();
-    assert_eq!(operators, wanted, "{what}: one key, one Secret of hashes, no orphan");
+    let operators: BTreeSet<String> = of(OPERATOR)
+        .await
+        .iter()
+        .map(ResourceExt::name_any)
+        .collect();
+    let wanted: BTreeSet<String> =
+        ["acme.orders-credentials".to_owned(), "main-1".to_owned()].into();
+    assert_eq!(
+        operators, wanted,
+        "{what}: one key, one Secret of hashes, no orphan"
+    );
     let tenants = of(TENANT).await;
     assert_eq!(tenants.len(), 1, "{what}: one delivered Secret");
-    assert_eq!(ring.status.as_ref().map(|s| s.keys.len()), Some(1), "{what}: one key");
+    assert_eq!(
+        ring.status.as_ref().map(|s| s.keys.len()),
+        Some(1),
+        "{what}: one key"
+    );
 
     // The delivered secret is the one whose hash is kept, and the snapshot signs.
     let secret = &tenants[0];
-    let plain = credentials::plain_secrets(secret).pop().expect("a client secret");
+    let plain = credentials::plain_secrets(secret)
+        .pop()
+        .expect("a client secret");
     let snapshots = SnapshotStore::new(clock::system());
-    let mut feed = Feed::new(running.stores.clone(), settings(), Readiness::waiting_for([]));
+    let mut feed = Feed::new(
+        running.stores.clone(),
+        settings(),
+        Readiness::waiting_for([]),
+    );
     let deadline = tokio::time::Instant::now() + LIMIT;
     loop {
         let snapshot = feed.build(None);
-        let stored = snapshot.clients.get(&user.client_id()).map(|c| c.credentials.clone()).unwrap_or_default();
+        let stored = snapshot
+            .clients
+            .get(&user.client_id())
+            .map(|c| c.credentials.clone())
+            .unwrap_or_default();
         let works = stored.len() == 1 && chancery::crypto::hash::verify(&plain, &stored[0].hash);
         let signs = snapshot.client_rings.len() == 1;
         snapshots.publish(snapshot);
         if works && signs {
             break;
         }
-        assert!(tokio::time::Instant::now() < deadline, "{what}: works {works}, signs {signs}");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "{what}: works {works}, signs {signs}"
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -254,10 +315,18 @@ fn faulty(api: &ApiServer, n: i64, fault: Fault) -> (Faulty, mpsc::UnboundedRece
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_at_every_write_of_the_first_work() {
     let writes = undisturbed().await;
-    assert!(writes >= 8, "there is something to disturb: {writes} writes");
+    assert!(
+        writes >= 8,
+        "there is something to disturb: {writes} writes"
+    );
     println!("undisturbed: {writes} writes");
     let mut runs = 0;
-    for fault in [Fault::KillBefore, Fault::KillAfter, Fault::AnswerLost, Fault::Refused] {
+    for fault in [
+        Fault::KillBefore,
+        Fault::KillAfter,
+        Fault::AnswerLost,
+        Fault::Refused,
+    ] {
         for n in 1..=writes {
             let (api, client) = world().await;
             let (faulty, mut dead) = faulty(&api, n.cast_signed(), fault);
@@ -265,7 +334,9 @@ async fn a_fault_at_every_write_of_the_first_work() {
             let first = operator(Client::new(faulty, "default"));
             let survivor = if matches!(fault, Fault::KillBefore | Fault::KillAfter) {
                 // Visits run beside each other, so that a run may need fewer writes than another.
-                let died = tokio::time::timeout(Duration::from_secs(3), dead.recv()).await.is_ok();
+                let died = tokio::time::timeout(Duration::from_secs(3), dead.recv())
+                    .await
+                    .is_ok();
                 if !died {
                     println!("{what}: there was no such write this time");
                 }
@@ -289,8 +360,14 @@ async fn deletion_leaves_nothing() {
     converged(&client, &running, "before").await;
     let users: Api<TechnicalUser> = Api::namespaced(client.clone(), TENANT);
     let rings: Api<SigningKey> = Api::namespaced(client.clone(), OPERATOR);
-    users.delete("orders", &DeleteParams::default()).await.expect("deleted");
-    rings.delete("main", &DeleteParams::default()).await.expect("deleted");
+    users
+        .delete("orders", &DeleteParams::default())
+        .await
+        .expect("deleted");
+    rings
+        .delete("main", &DeleteParams::default())
+        .await
+        .expect("deleted");
     let deadline = tokio::time::Instant::now() + LIMIT;
     loop {
         let mut left = Vec::new();
@@ -302,7 +379,10 @@ async fn deletion_leaves_nothing() {
         if left.is_empty() {
             break;
         }
-        assert!(tokio::time::Instant::now() < deadline, "left behind: {left:?}");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "left behind: {left:?}"
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

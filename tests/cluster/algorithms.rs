@@ -8,8 +8,9 @@ use crate::quickstart::verify;
 use crate::release::Release;
 use crate::support::http;
 
-const ALL: [&str; 10] =
-    ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"];
+const ALL: [&str; 10] = [
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+];
 
 #[test]
 fn each_algorithm_signs_what_others_verify() {
@@ -18,7 +19,11 @@ fn each_algorithm_signs_what_others_verify() {
     let name = |algorithm: &str| algorithm.to_lowercase();
     for algorithm in ALL {
         release.ring(&name(algorithm), &format!("algorithm: {algorithm}"));
-        release.user(&tenant, &name(algorithm), &format!("  signingKey: {}\n", name(algorithm)));
+        release.user(
+            &tenant,
+            &name(algorithm),
+            &format!("  signingKey: {}\n", name(algorithm)),
+        );
     }
     let mut kids = std::collections::BTreeSet::new();
     for algorithm in ALL {
@@ -34,7 +39,11 @@ fn each_algorithm_signs_what_others_verify() {
         kids.insert(verified["header"]["kid"].to_string());
         // jsonwebtoken has no ES512; the Go library above has.
         if algorithm != "ES512" {
-            let map = release.get("configmap", &release.name, &format!("{}-jwks", name(algorithm)));
+            let map = release.get(
+                "configmap",
+                &release.name,
+                &format!("{}-jwks", name(algorithm)),
+            );
             let document = map["data"]["jwks.json"].as_str().expect("a JWKS");
             rust_verifies(document, &token, algorithm, &release.issuer());
         }
@@ -49,7 +58,9 @@ fn each_algorithm_signs_what_others_verify() {
 fn rust_verifies(document: &str, token: &str, algorithm: &str, issuer: &str) {
     let set: jsonwebtoken::jwk::JwkSet = serde_json::from_str(document).expect("a JWKS");
     let header = jsonwebtoken::decode_header(token).expect("a header");
-    let key = set.find(header.kid.as_deref().expect("a kid")).expect("the key is published");
+    let key = set
+        .find(header.kid.as_deref().expect("a kid"))
+        .expect("the key is published");
     let mut validation = Validation::new(Algorithm::from_str(algorithm).expect("an algorithm"));
     validation.set_audience(&["https://a.example"]);
     validation.set_issuer(&[issuer]);
@@ -71,7 +82,10 @@ fn priority_decides_which_ring_signs() {
     let (id, secret) = release.credentials(&tenant, "user");
     let algorithm = || {
         let token = release.token(&id, &secret, "");
-        format!("{:?}", jsonwebtoken::decode_header(&token).expect("a header").alg)
+        format!(
+            "{:?}",
+            jsonwebtoken::decode_header(&token).expect("a header").alg
+        )
     };
     let signs = |wanted: &str| {
         crate::support::eventually(&format!("{wanted} signs"), crate::release::LIMIT, || {

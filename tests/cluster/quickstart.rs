@@ -10,12 +10,22 @@ fn manifests_in_a_verified_token_out() {
     let release = Release::start("quickstart");
     let tenant = cluster().namespace("acme");
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/quickstart");
-    for file in ["10-signing-key.yaml", "20-subscription.yaml", "30-technical-user.yaml"] {
+    for file in [
+        "10-signing-key.yaml",
+        "20-subscription.yaml",
+        "30-technical-user.yaml",
+    ] {
         let text = std::fs::read_to_string(format!("{folder}/{file}")).expect("an example");
         let text = text
-            .replace("namespace: chancery-system", &format!("namespace: {}", release.name))
+            .replace(
+                "namespace: chancery-system",
+                &format!("namespace: {}", release.name),
+            )
             .replace("namespace: acme", &format!("namespace: {tenant}"))
-            .replace("legalEntity:", &format!("environment: {}\n  legalEntity:", release.name));
+            .replace(
+                "legalEntity:",
+                &format!("environment: {}\n  legalEntity:", release.name),
+            );
         release.apply(&text);
     }
     release.wait_ready("signingkey", &release.name, "main");
@@ -30,8 +40,12 @@ fn manifests_in_a_verified_token_out() {
 
     // Verified by another language's library, against HTTP and against the ConfigMap.
     let from_map = release.get("configmap", &release.name, "chancery-issuer");
-    let document = from_map["data"]["jwks.json"].as_str().expect("a JWKS").to_owned();
-    let over_http = http::get(&format!("{}/.well-known/jwks.json", release.issuer())).expect("HTTP");
+    let document = from_map["data"]["jwks.json"]
+        .as_str()
+        .expect("a JWKS")
+        .to_owned();
+    let over_http =
+        http::get(&format!("{}/.well-known/jwks.json", release.issuer())).expect("HTTP");
     assert_eq!(over_http.text(), document, "byte for byte");
     assert_eq!(from_map["data"]["jwks"].as_str(), Some(document.as_str()));
     let scratch = crate::support::Scratch::new("jwks");
@@ -61,7 +75,16 @@ fn manifests_in_a_verified_token_out() {
 pub fn verify(release: &Release, jwks: &str, token: &str, audience: &str) -> serde_json::Value {
     let mut command = std::process::Command::new(release.cluster.verifier());
     let issuer = release.issuer();
-    command.args(["-jwks", jwks, "-issuer", &issuer, "-audience", audience, "-typ", "at+jwt"]);
+    command.args([
+        "-jwks",
+        jwks,
+        "-issuer",
+        &issuer,
+        "-audience",
+        audience,
+        "-typ",
+        "at+jwt",
+    ]);
     let printed = complete(command, token.as_bytes(), LIMIT).expect_success("the Go verifier");
     serde_json::from_str(&printed).expect("JSON")
 }
@@ -72,13 +95,20 @@ fn readiness_and_the_end() {
     let mut release = Release::prepared("readiness");
     release.run(&[]);
     let ready = |release: &Release| {
-        http::get(&format!("http://127.0.0.1:{}/readyz?verbose", release.admin_port))
-            .map(|a| (a.status, a.text()))
-            .map_err(|e| e.to_string())
+        http::get(&format!(
+            "http://127.0.0.1:{}/readyz?verbose",
+            release.admin_port
+        ))
+        .map(|a| (a.status, a.text()))
+        .map_err(|e| e.to_string())
     };
-    let (_, why) = eventually("not ready without a JWKS", LIMIT, || match ready(&release) {
-        Ok((503, why)) if why.contains("no JWKS") && !why.contains("API server") => Ok((503, why)),
-        other => Err(format!("{other:?}")),
+    let (_, why) = eventually("not ready without a JWKS", LIMIT, || {
+        match ready(&release) {
+            Ok((503, why)) if why.contains("no JWKS") && !why.contains("API server") => {
+                Ok((503, why))
+            }
+            other => Err(format!("{other:?}")),
+        }
     });
     assert!(why.contains("SigningKey"), "{why}");
     release.ring("main", "algorithm: ES256");

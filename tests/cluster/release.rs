@@ -34,7 +34,13 @@ pub fn cluster() -> &'static ControlPlane {
     READY.get_or_init(|| {
         let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
         cluster.kubectl_ok(&["apply", "-f", crds]);
-        cluster.kubectl_ok(&["wait", "--for=condition=Established", "--timeout=60s", "-f", crds]);
+        cluster.kubectl_ok(&[
+            "wait",
+            "--for=condition=Established",
+            "--timeout=60s",
+            "-f",
+            crds,
+        ]);
     });
     cluster
 }
@@ -52,18 +58,40 @@ impl Release {
         let cluster = cluster();
         let name = cluster.namespace(prefix);
         let (port, admin_port) = (free_port(), free_port());
-        Self { cluster, name, port, admin_port, process: None, printed: Vec::new(), read: Mutex::default() }
+        Self {
+            cluster,
+            name,
+            port,
+            admin_port,
+            process: None,
+            printed: Vec::new(),
+            read: Mutex::default(),
+        }
     }
 
     /// Starts the release's process.
     pub fn run(&mut self, more: &[&str]) {
         let kubeconfig = self.cluster.admin_kubeconfig().display().to_string();
-        let (listen, admin) =
-            (format!("127.0.0.1:{}", self.port), format!("127.0.0.1:{}", self.admin_port));
+        let (listen, admin) = (
+            format!("127.0.0.1:{}", self.port),
+            format!("127.0.0.1:{}", self.admin_port),
+        );
         let issuer = self.issuer();
         let mut args = vec![
-            "run", "--kubeconfig", &kubeconfig, "--issuer", &issuer, "--environment", &self.name,
-            "--namespace", &self.name, "--listen", &listen, "--admin-listen", &admin, "--log",
+            "run",
+            "--kubeconfig",
+            &kubeconfig,
+            "--issuer",
+            &issuer,
+            "--environment",
+            &self.name,
+            "--namespace",
+            &self.name,
+            "--listen",
+            &listen,
+            "--admin-listen",
+            &admin,
+            "--log",
             "debug,hyper=info,tower=info,kube=debug,kube_client=debug",
         ];
         args.extend(more);
@@ -124,34 +152,57 @@ impl Release {
 
     pub fn wait_ready(&self, kind: &str, namespace: &str, name: &str) {
         self.cluster.kubectl_ok(&[
-            "wait", "--for=condition=Ready", "--timeout=60s", "-n", namespace, &format!("{kind}/{name}"),
+            "wait",
+            "--for=condition=Ready",
+            "--timeout=60s",
+            "-n",
+            namespace,
+            &format!("{kind}/{name}"),
         ]);
     }
 
     /// The object as JSON; null if there is none.
     pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Value {
-        let output = self.cluster.kubectl(&["get", kind, name, "-n", namespace, "-o", "json"]);
+        let output = self
+            .cluster
+            .kubectl(&["get", kind, name, "-n", namespace, "-o", "json"]);
         serde_json::from_str(&output.stdout).unwrap_or_default()
     }
 
     /// All of a kind in a namespace.
     pub fn list(&self, kind: &str, namespace: &str) -> Vec<Value> {
-        let json = self.cluster.kubectl_ok(&["get", kind, "-n", namespace, "-o", "json"]);
+        let json = self
+            .cluster
+            .kubectl_ok(&["get", kind, "-n", namespace, "-o", "json"]);
         let list: Value = serde_json::from_str(&json).expect("JSON");
         list["items"].as_array().cloned().unwrap_or_default()
     }
 
     /// Waits until a condition of an object has that reason, and gives the condition.
-    pub fn wait_reason(&self, kind: &str, namespace: &str, name: &str, condition: &str, reason: &str) -> Value {
-        eventually(&format!("{kind} {namespace}/{name}: {condition} for {reason}"), LIMIT, || {
-            let object = self.get(kind, namespace, name);
-            let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            conditions
-                .iter()
-                .find(|c| c["type"] == condition && c["reason"] == reason)
-                .cloned()
-                .ok_or_else(|| format!("{conditions:?}\n{}", self.tail()))
-        })
+    pub fn wait_reason(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        condition: &str,
+        reason: &str,
+    ) -> Value {
+        eventually(
+            &format!("{kind} {namespace}/{name}: {condition} for {reason}"),
+            LIMIT,
+            || {
+                let object = self.get(kind, namespace, name);
+                let conditions = object["status"]["conditions"]
+                    .as_array()
+                    .cloned()
+                    .unwrap_or_default();
+                conditions
+                    .iter()
+                    .find(|c| c["type"] == condition && c["reason"] == reason)
+                    .cloned()
+                    .ok_or_else(|| format!("{conditions:?}\n{}", self.tail()))
+            },
+        )
     }
 
     /// The last lines of the process's log.
@@ -165,10 +216,15 @@ impl Release {
     pub fn secret_value(&self, namespace: &str, name: &str, key: &str) -> Option<String> {
         use base64::Engine as _;
         let secret = self.get("secret", namespace, name);
-        let bytes = base64::engine::general_purpose::STANDARD.decode(secret["data"][key].as_str()?).ok()?;
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(secret["data"][key].as_str()?)
+            .ok()?;
         let value = String::from_utf8(bytes).ok()?;
         if value.starts_with("sk-") {
-            self.read.lock().expect("no test panicked here").insert(value.clone());
+            self.read
+                .lock()
+                .expect("no test panicked here")
+                .insert(value.clone());
         }
         Some(value)
     }
@@ -178,21 +234,33 @@ impl Release {
         let secret = format!("{user}-credentials");
         eventually(&format!("Secret {namespace}/{secret}"), LIMIT, || {
             let value = |key| self.secret_value(namespace, &secret, key);
-            value("client_id").zip(value("client_secret")).ok_or_else(|| self.tail())
+            value("client_id")
+                .zip(value("client_secret"))
+                .ok_or_else(|| self.tail())
         })
     }
 
     /// Asks for a token, once.
     pub fn ask(&self, id: &str, secret: &str, parameters: &str) -> Answer {
-        http::token(&format!("{}/oauth/token", self.issuer()), id, secret, parameters)
-            .expect("the server answers")
+        http::token(
+            &format!("{}/oauth/token", self.issuer()),
+            id,
+            secret,
+            parameters,
+        )
+        .expect("the server answers")
     }
 
     /// Asks until there is a token: the server's watches may lag the operator's by a moment.
     pub fn token(&self, id: &str, secret: &str, parameters: &str) -> String {
         eventually(&format!("a token for {id}"), LIMIT, || {
-            let answer = http::token(&format!("{}/oauth/token", self.issuer()), id, secret, parameters)
-                .map_err(|e| format!("{e}\n{}", self.tail()))?;
+            let answer = http::token(
+                &format!("{}/oauth/token", self.issuer()),
+                id,
+                secret,
+                parameters,
+            )
+            .map_err(|e| format!("{e}\n{}", self.tail()))?;
             let token = answer.json()["access_token"].as_str().map(str::to_owned);
             token.ok_or_else(|| format!("{}: {}\n{}", answer.status, answer.text(), self.tail()))
         })
@@ -202,7 +270,11 @@ impl Release {
     pub fn refused(&self, id: &str, secret: &str, parameters: &str) -> Answer {
         eventually(&format!("no token for {id}"), LIMIT, || {
             let answer = self.ask(id, secret, parameters);
-            if answer.status == 200 { Err("it still gets one".to_owned()) } else { Ok(answer) }
+            if answer.status == 200 {
+                Err("it still gets one".to_owned())
+            } else {
+                Ok(answer)
+            }
         })
     }
 
@@ -219,7 +291,10 @@ impl Release {
         }
         for namespace in tenants.iter().copied().chain([self.name.as_str()]) {
             for secret in self.list("secrets", namespace) {
-                let name = secret["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                let name = secret["metadata"]["name"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned();
                 for (key, value) in secret["data"].as_object().into_iter().flatten() {
                     let public = ["client_id", "token_url", "issuer"].contains(&key.as_str());
                     let bytes = base64::engine::general_purpose::STANDARD
@@ -231,8 +306,16 @@ impl Release {
                     }
                 }
             }
-            for kind in ["signingkeys", "subscriptions", "technicalusers", "configmaps", "events"] {
-                let text = self.cluster.kubectl_ok(&["get", kind, "-n", namespace, "-o", "yaml"]);
+            for kind in [
+                "signingkeys",
+                "subscriptions",
+                "technicalusers",
+                "configmaps",
+                "events",
+            ] {
+                let text = self
+                    .cluster
+                    .kubectl_ok(&["get", kind, "-n", namespace, "-o", "yaml"]);
                 haystacks.push((format!("{kind} in {namespace}"), text.into_bytes()));
             }
         }
@@ -240,16 +323,24 @@ impl Release {
         let printed = self.process.as_ref().map(Proc::output).unwrap_or_default();
         haystacks.push(("the log".into(), printed.into_bytes()));
         for (n, printed) in self.printed.iter().enumerate() {
-            haystacks.push((format!("the log of process {n}"), printed.clone().into_bytes()));
+            haystacks.push((
+                format!("the log of process {n}"),
+                printed.clone().into_bytes(),
+            ));
         }
         if self.process.as_ref().is_some_and(Proc::is_running) {
             for path in ["metrics", "readyz?verbose"] {
                 let url = format!("http://127.0.0.1:{}/{path}", self.admin_port);
-                haystacks.push((path.into(), http::get(&url).expect("the admin port answers").body));
+                haystacks.push((
+                    path.into(),
+                    http::get(&url).expect("the admin port answers").body,
+                ));
             }
         }
-        let haystacks: Vec<(&str, &[u8])> =
-            haystacks.iter().map(|(n, b)| (n.as_str(), b.as_slice())).collect();
+        let haystacks: Vec<(&str, &[u8])> = haystacks
+            .iter()
+            .map(|(n, b)| (n.as_str(), b.as_slice()))
+            .collect();
         canary.assert_absent(&haystacks);
     }
 }

@@ -30,7 +30,10 @@ impl Answer {
 
     /// The first header of that name (in lower case).
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
     }
 }
 
@@ -42,7 +45,9 @@ pub fn request(
     body: &[u8],
 ) -> std::io::Result<Answer> {
     let rest = url.strip_prefix("http://").expect("a plain http URL");
-    let (host, path) = rest.split_once('/').map_or((rest, String::new()), |(h, p)| (h, p.into()));
+    let (host, path) = rest
+        .split_once('/')
+        .map_or((rest, String::new()), |(h, p)| (h, p.into()));
     let mut stream = TcpStream::connect(host)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     let mut head = format!(
@@ -70,7 +75,10 @@ pub fn token(url: &str, id: &str, secret: &str, parameters: &str) -> std::io::Re
     let basic = base64::engine::general_purpose::STANDARD.encode(format!("{id}:{secret}"));
     let headers = [
         ("authorization", format!("Basic {basic}")),
-        ("content-type", "application/x-www-form-urlencoded".to_owned()),
+        (
+            "content-type",
+            "application/x-www-form-urlencoded".to_owned(),
+        ),
     ];
     let headers: Vec<_> = headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
     let body = format!("grant_type=client_credentials{parameters}");
@@ -86,9 +94,19 @@ fn parse(raw: &[u8]) -> Option<Answer> {
         .filter_map(|l| l.split_once(':'))
         .map(|(n, v)| (n.to_ascii_lowercase(), v.trim().to_owned()))
         .collect();
-    let chunked = headers.iter().any(|(n, v)| n == "transfer-encoding" && v == "chunked");
+    let chunked = headers
+        .iter()
+        .any(|(n, v)| n == "transfer-encoding" && v == "chunked");
     let body = &raw[end + 4..];
-    Some(Answer { status, headers, body: if chunked { dechunk(body)? } else { body.to_vec() } })
+    Some(Answer {
+        status,
+        headers,
+        body: if chunked {
+            dechunk(body)?
+        } else {
+            body.to_vec()
+        },
+    })
 }
 
 fn dechunk(mut body: &[u8]) -> Option<Vec<u8>> {
