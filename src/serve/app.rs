@@ -66,7 +66,7 @@ impl App {
             metrics,
             hash_limits,
         } = parts;
-        let path = issuer_path(&settings.issuer);
+        let path = settings.issuer_path();
         let routes = [
             (format!("{path}/oauth/token"), Route::Token),
             (format!("{path}/.well-known/jwks.json"), Route::Jwks),
@@ -176,10 +176,4 @@ impl App {
             metrics.active_keys.get_or_create(&labels).set(1);
         }
     }
-}
-
-/// The path of an issuer URL, without a trailing slash; empty if it has none.
-fn issuer_path(issuer: &str) -> &str {
-    let after_scheme = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
-    after_scheme.find('/').map_or("", |at| &after_scheme[at..])
 }
