@@ -159,6 +159,12 @@ impl Settings {
         catalogue
     }
 
+    /// The path of the issuer's URL, without a trailing slash; empty if it has none.
+    pub fn issuer_path(&self) -> &str {
+        let after_scheme = self.issuer.split_once("://").map_or("", |(_, rest)| rest);
+        after_scheme.find('/').map_or("", |at| &after_scheme[at..])
+    }
+
     /// The URL of the token endpoint.
     pub fn token_url(&self) -> String {
         format!("{}/oauth/token", self.issuer)

@@ -71,7 +71,7 @@ impl App {
             hash_limits,
             body_timeout,
         } = parts;
-        let path = issuer_path(&settings.issuer);
+        let path = settings.issuer_path();
         let routes = [
             (format!("{path}/oauth/token"), Route::Token),
             (format!("{path}/.well-known/jwks.json"), Route::Jwks),
@@ -182,10 +182,4 @@ impl App {
             metrics.active_keys.get_or_create(&labels).set(1);
         }
     }
-}
-
-/// The path of an issuer URL, without a trailing slash; empty if it has none.
-fn issuer_path(issuer: &str) -> &str {
-    let after_scheme = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
-    after_scheme.find('/').map_or("", |at| &after_scheme[at..])
 }

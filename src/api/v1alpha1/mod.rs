@@ -9,7 +9,7 @@ mod signing_key;
 mod subscription;
 mod technical_user;
 
-pub use conditions::{Conditions, Observed};
+pub use conditions::{Conditions, Observed, READY, STALLED};
 pub use crds::{all_crds, to_yaml};
 pub use signing_key::*;
 pub use subscription::*;
