@@ -66,9 +66,29 @@ app.kubernetes.io/component: {{ .component }}
 environment: {{ .Values.environment | quote }}
 issuer: {{ .Values.issuer | quote }}
 operatorNamespace: {{ .Release.Namespace | quote }}
-{{- range $part := list "tokens" "jwks" "policy" "claims" "tiers" }}
+{{- range $part := list "tokens" "jwks" "policy" "claims" }}
 {{ $part }}:
   {{- toYaml (index $.Values $part) | nindent 2 }}
+{{- end }}
+{{- with .Values.tiers }}
+tiers:
+  {{- range $name, $tier := . }}
+  {{ $name | quote }}:
+    draft: {{ default false $tier.draft }}
+    entitlements:
+      {{- range $id, $of := $tier.entitlements }}
+      {{ $id }}:
+        {{- if $of.unlimited }}
+        unlimited: true
+        {{- else }}
+        {{- /* Numbers reach templates as floats, which toYaml would write as 5e+06. */}}
+        limit: {{ int64 $of.limit }}
+        {{- end }}
+        {{- with $of.timeIntervalBound }}
+        timeIntervalBound: {{ . }}
+        {{- end }}
+      {{- end }}
+  {{- end }}
 {{- end }}
 {{- end -}}
 
@@ -86,9 +106,6 @@ operatorNamespace: {{ .Release.Namespace | quote }}
 {{- $least := add .Values.server.drainDelaySeconds 26 -}}
 {{- if lt (int .Values.server.terminationGracePeriodSeconds) (int $least) -}}
 {{- fail (printf "server.terminationGracePeriodSeconds is %d, and the server takes up to %d seconds to end: server.drainDelaySeconds, 25 for requests under way, and one. Raise the first or lower server.drainDelaySeconds." (int .Values.server.terminationGracePeriodSeconds) $least) -}}
-{{- end -}}
-{{- if and .Values.server.podDisruptionBudget.enabled (eq (int .Values.server.replicas) 0) -}}
-{{- fail "server.replicas is 0, so nothing would issue tokens. Set it to 1 or more." -}}
 {{- end -}}
 {{- end -}}
 
