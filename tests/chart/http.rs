@@ -104,10 +104,11 @@ fn tls(
         .map_err(|e| e.to_string())?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let host = authority
+        .rsplit_once(':')
+        .map_or(authority, |(host, _)| host);
     let name = ServerName::try_from(host.to_owned()).map_err(|e| e.to_string())?;
-    let connection =
-        ClientConnection::new(Arc::new(config), name).map_err(|e| e.to_string())?;
+    let connection = ClientConnection::new(Arc::new(config), name).map_err(|e| e.to_string())?;
     Ok(StreamOwned::new(connection, stream))
 }
 

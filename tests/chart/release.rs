@@ -120,15 +120,19 @@ impl Release {
         }
 
         // What a kubelet would mount.
-        let map: Value = get(cluster, &["configmap", "chancery-settings", "-n", NAMESPACE]);
+        let map: Value = get(
+            cluster,
+            &["configmap", "chancery-settings", "-n", NAMESPACE],
+        );
         let settings = map["data"]["settings.yaml"].as_str().expect("a file");
         mounts.write("settings.yaml", settings);
 
         let accounts = ["chancery-operator", "chancery-server"]
             .map(|name| cluster.kubeconfig_for_service_account(NAMESPACE, name));
         let [operator_account, server_account] = accounts;
-        let deployment =
-            |name: &str| get(cluster, &["deployment", name, "-n", NAMESPACE])["spec"]["template"].clone();
+        let deployment = |name: &str| {
+            get(cluster, &["deployment", name, "-n", NAMESPACE])["spec"]["template"].clone()
+        };
         let admins = [free_port(), free_port()];
         let operator = start(
             &deployment("chancery-operator"),
