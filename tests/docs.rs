@@ -38,7 +38,10 @@ fn blocks(markdown: &str) -> Vec<(String, String)> {
 
 fn readme(heading: &str) -> Vec<String> {
     let text = std::fs::read_to_string(format!("{ROOT}/README.md")).expect("a README");
-    let of = blocks(&text).into_iter().filter(|(h, _)| h == heading).map(|(_, block)| block);
+    let of = blocks(&text)
+        .into_iter()
+        .filter(|(h, _)| h == heading)
+        .map(|(_, block)| block);
     let of: Vec<String> = of.collect();
     assert!(!of.is_empty(), "the README has commands under {heading:?}");
     of
@@ -48,12 +51,21 @@ fn readme(heading: &str) -> Vec<String> {
 fn shell(block: &str, folder: &Path, kubeconfig: Option<&Path>) -> Command {
     let mut command = Command::new("bash");
     let program = chancery_bin();
-    let cargo = format!("cargo() {{ shift 3; {} \"$@\"; }}; set -euo pipefail\n", program.display());
+    let cargo = format!(
+        "cargo() {{ shift 3; {} \"$@\"; }}; set -euo pipefail\n",
+        program.display()
+    );
     command.arg("-c").arg(cargo + block).current_dir(folder);
     if let Some(kubeconfig) = kubeconfig {
-        let kubectl = Binaries::get().kubectl.parent().expect("a folder").to_owned();
+        let kubectl = Binaries::get()
+            .kubectl
+            .parent()
+            .expect("a folder")
+            .to_owned();
         let path = std::env::var("PATH").unwrap_or_default();
-        command.env("PATH", format!("{}:{path}", kubectl.display())).env("KUBECONFIG", kubeconfig);
+        command
+            .env("PATH", format!("{}:{path}", kubectl.display()))
+            .env("KUBECONFIG", kubeconfig);
     }
     command
 }
@@ -62,7 +74,8 @@ fn shell(block: &str, folder: &Path, kubeconfig: Option<&Path>) -> Command {
 fn checkout(scratch: &Scratch) -> PathBuf {
     for folder in ["examples", "crds"] {
         let mut copy = Command::new("cp");
-        copy.args(["-r", &format!("{ROOT}/{folder}")]).arg(scratch.path());
+        copy.args(["-r", &format!("{ROOT}/{folder}")])
+            .arg(scratch.path());
         complete(copy, b"", LIMIT).expect_success("copying the checkout");
     }
     scratch.path().to_owned()
@@ -72,7 +85,9 @@ fn checkout(scratch: &Scratch) -> PathBuf {
 /// README are used as they stand, so that one of the two tours runs at a time.
 fn tour(heading: &str, kubeconfig: Option<&Path>) -> Vec<String> {
     static PORTS: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _alone = PORTS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _alone = PORTS
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let scratch = Scratch::new("readme");
     let folder = checkout(&scratch);
     let (mut printed, mut background) = (Vec::new(), None::<Proc>);
@@ -85,7 +100,11 @@ fn tour(heading: &str, kubeconfig: Option<&Path>) -> Vec<String> {
                 command.env("KUBECONFIG", kubeconfig);
             }
             let process = Proc::start("chancery", command, scratch.path());
-            let sign = if rest.starts_with("dev") { "curl " } else { "serving tokens" };
+            let sign = if rest.starts_with("dev") {
+                "curl "
+            } else {
+                "serving tokens"
+            };
             process.wait_for_line(|line| line.contains(sign), LIMIT);
             background = Some(process);
             continue;
@@ -103,11 +122,16 @@ fn tour(heading: &str, kubeconfig: Option<&Path>) -> Vec<String> {
 fn five_minutes_without_a_cluster() {
     let printed = tour("Five minutes, no cluster", None);
     assert!(printed[0].contains("\"access_token\""), "{printed:?}");
-    let claims: serde_json::Value = serde_json::from_str(printed[1].trim()).expect("decoded claims");
+    let claims: serde_json::Value =
+        serde_json::from_str(printed[1].trim()).expect("decoded claims");
     assert_eq!(claims["scope"], "orders.read");
     // What the README shows is what comes, but for what changes each time.
     let text = std::fs::read_to_string(format!("{ROOT}/README.md")).expect("a README");
-    let shown = text.split("```json\n").nth(1).and_then(|t| t.split("```").next()).expect("a token");
+    let shown = text
+        .split("```json\n")
+        .nth(1)
+        .and_then(|t| t.split("```").next())
+        .expect("a token");
     let mut shown: serde_json::Value = serde_json::from_str(shown).expect("JSON");
     for changing in ["iat", "exp", "jti"] {
         shown[changing] = claims[changing].clone();
@@ -121,7 +145,12 @@ fn the_same_on_a_cluster() {
     let cluster = ControlPlane::start();
     let printed = tour("The same on a cluster", Some(cluster.admin_kubeconfig()));
     let all = printed.join("\n");
-    for part in ["signingkey.chancery.dev/main", "\"access_token\"", "\"keys\"", "KeyActivated"] {
+    for part in [
+        "signingkey.chancery.dev/main",
+        "\"access_token\"",
+        "\"keys\"",
+        "KeyActivated",
+    ] {
         assert!(all.contains(part), "{part} in\n{all}");
     }
 }
@@ -139,8 +168,14 @@ fn the_reasons_are_documented_and_given() {
     for line in source.lines().filter_map(|l| l.strip_prefix("pub const ")) {
         let (name, rest) = line.split_once(':').expect("a constant");
         let value = rest.split('"').nth(1).expect("its value");
-        assert!(page.contains(&format!("`{value}`")), "docs/reasons.md tells of {value}");
-        assert!(controllers.contains(&format!("r::{name}")), "something gives the reason {name}");
+        assert!(
+            page.contains(&format!("`{value}`")),
+            "docs/reasons.md tells of {value}"
+        );
+        assert!(
+            controllers.contains(&format!("r::{name}")),
+            "something gives the reason {name}"
+        );
         seen += 1;
     }
     assert!(seen > 20, "{seen} reasons were found");
@@ -149,9 +184,18 @@ fn the_reasons_are_documented_and_given() {
 /// Every link of our pages to a file of ours leads somewhere.
 #[test]
 fn links_lead_somewhere() {
-    for page in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/reasons.md"] {
+    for page in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "docs/reasons.md",
+    ] {
         let text = std::fs::read_to_string(format!("{ROOT}/{page}")).expect("a page");
-        let folder = Path::new(ROOT).join(page).parent().expect("a folder").to_owned();
+        let folder = Path::new(ROOT)
+            .join(page)
+            .parent()
+            .expect("a folder")
+            .to_owned();
         for link in text.split("](").skip(1).filter_map(|t| t.split(')').next()) {
             if !link.starts_with("http") {
                 assert!(folder.join(link).exists(), "{page} links to {link}");
