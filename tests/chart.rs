@@ -137,7 +137,7 @@ fn a_verified_token_out_of_the_quickstart() {
     let cluster = ControlPlane::shared();
     let release = Release::shared();
     let trust = Some(release.trust.as_str());
-    let [client, secret, token_url] = release.credentials("acme", "orders-credentials");
+    let [client, secret, token_url] = release::credentials(cluster, "acme", "orders-credentials");
     assert_eq!(client, "acme.orders");
     assert_eq!(token_url, format!("{}/oauth/token", release.issuer));
 
@@ -181,9 +181,9 @@ fn a_verified_token_out_of_the_quickstart() {
         if trust.is_some() {
             verifier.arg("-ca").arg(&ca);
         }
-        let verified = complete(verifier, token.as_bytes(), SOON).expect_success("the verifier");
-        let verified: Value = serde_json::from_str(&verified).expect("it prints JSON");
-        let claims = &verified["claims"];
+        let answer = complete(verifier, token.as_bytes(), SOON).expect_success("the verifier");
+        let answer: Value = serde_json::from_str(&answer).expect("it prints JSON");
+        let claims = &answer["claims"];
         assert_eq!(claims["sub"], "acme.orders");
         assert_eq!(claims["scope"], "orders.read");
         assert_eq!(claims["caas_org_id"], "acme");

@@ -1,5 +1,6 @@
 //! A small HTTP/1.1 client, so that what the tests say on the wire is plain to see.
 
+use std::fmt::Write as _;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -62,9 +63,10 @@ fn send(
     let path = if path.is_empty() { "/" } else { path };
     let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {authority}\r\n");
     for (name, value) in fields {
-        request += &format!("{name}: {value}\r\n");
+        let _ = write!(request, "{name}: {value}\r\n");
     }
-    request += &format!(
+    let _ = write!(
+        request,
         "Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     );

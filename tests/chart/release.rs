@@ -1,5 +1,5 @@
 //! The chart as it is rendered, and a release of it that runs: installed by Helm, with operator and
-//! servers as processes that have the settings, the arguments and the ServiceAccounts' tokens that
+//! servers as processes that have the settings, the arguments and the accounts' tokens that
 //! their pods would have.
 
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::http;
 use crate::support::{ControlPlane, Proc, Scratch, chancery_bin, eventually, free_port};
 
-pub const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_mins(1);
 
 /// The namespace of examples/quickstart.
 pub const NAMESPACE: &str = "chancery-system";
@@ -155,7 +155,7 @@ impl Release {
             server_account,
             mounts,
         };
-        release.wait_ready("the operator", admins[0], &release.operator);
+        Release::wait_ready("the operator", admins[0], &release.operator);
 
         let quickstart = repository("examples/quickstart").display().to_string();
         cluster.kubectl_ok(&["apply", "-f", &quickstart]);
@@ -166,7 +166,7 @@ impl Release {
         ] {
             wait_ready(cluster, kind, name, namespace);
         }
-        release.wait_ready("the server", admins[1], &release.server);
+        Release::wait_ready("the server", admins[1], &release.server);
         release
     }
 
@@ -182,11 +182,11 @@ impl Release {
             &self.server_account,
             &[("admin", admin), ("http", port)],
         );
-        self.wait_ready("the other server", admin, &process);
+        Release::wait_ready("the other server", admin, &process);
         (process, port)
     }
 
-    fn wait_ready(&self, what: &str, admin: u16, process: &Proc) {
+    fn wait_ready(what: &str, admin: u16, process: &Proc) {
         eventually(&format!("{what} is ready"), SOON, || {
             let answer = http::get(&format!("http://127.0.0.1:{admin}/readyz?verbose"), None);
             match answer {
@@ -195,12 +195,12 @@ impl Release {
             }
         });
     }
+}
 
-    /// Client id, secret and token URL, as the delivered Secret has them.
-    pub fn credentials(&self, namespace: &str, name: &str) -> [String; 3] {
-        let secret = get(ControlPlane::shared(), &["secret", name, "-n", namespace]);
-        ["client_id", "client_secret", "token_url"].map(|key| decoded(&secret, key))
-    }
+/// Client id, secret and token URL, as a delivered Secret has them.
+pub fn credentials(cluster: &ControlPlane, namespace: &str, name: &str) -> [String; 3] {
+    let secret = get(cluster, &["secret", name, "-n", namespace]);
+    ["client_id", "client_secret", "token_url"].map(|key| decoded(&secret, key))
 }
 
 /// Starts the program of a pod's only container with that container's own arguments, but for what
@@ -269,7 +269,7 @@ pub fn wait_ready(cluster: &ControlPlane, kind: &str, name: &str, namespace: &st
 }
 
 /// A value of a Secret.
-pub fn decoded(secret: &Value, key: &str) -> String {
+fn decoded(secret: &Value, key: &str) -> String {
     use base64::{Engine, engine::general_purpose::STANDARD};
     let value = secret["data"][key].as_str().unwrap_or_default();
     let bytes = STANDARD.decode(value).expect("base64");

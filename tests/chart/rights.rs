@@ -138,12 +138,12 @@ fn granted(cluster: &ControlPlane, who: &str) -> BTreeSet<Right> {
 }
 
 fn used(cluster: &ControlPlane, who: &str) -> BTreeMap<Right, u32> {
-    let user = format!("system:serviceaccount:{NAMESPACE}:chancery-{who}");
+    let account = format!("system:serviceaccount:{NAMESPACE}:chancery-{who}");
     let mut used = BTreeMap::new();
     for event in cluster.audit_events() {
         let agent = event["userAgent"].as_str().unwrap_or_default();
         // Other tests try with the same account what it may not.
-        if event["user"]["username"] != user.as_str() || agent.starts_with("kubectl") {
+        if event["user"]["username"] != account.as_str() || agent.starts_with("kubectl") {
             continue;
         }
         assert_ne!(event["responseStatus"]["code"], 403, "refused: {event}");
@@ -155,7 +155,7 @@ fn used(cluster: &ControlPlane, who: &str) -> BTreeMap<Right, u32> {
             text(&object["resource"])
         );
         if object["subresource"].is_string() {
-            what += &format!("/{}", text(&object["subresource"]));
+            what = format!("{what}/{}", text(&object["subresource"]));
         }
         let scoped = granted_scope(who, &what, &object["namespace"]);
         *used
