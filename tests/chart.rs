@@ -81,7 +81,7 @@ fn the_dockerfile_is_of_the_same_version_as_the_rest() {
         .map(|line| line.trim_end_matches('"'))
         .expect("a channel");
     let minor = channel.rsplit_once('.').map_or(channel, |(minor, _)| minor);
-    let base = format!("FROM docker.io/library/rust:{minor}-bookworm ");
+    let base = format!("FROM rust:{minor}-bookworm ");
     assert!(docker.contains(&base), "the Dockerfile has no {base:?}");
     let version = env!("CARGO_PKG_VERSION");
     assert!(docker.contains(&format!("ARG VERSION={version}\n")));

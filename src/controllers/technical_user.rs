@@ -248,11 +248,16 @@ impl Visit<'_> {
             .into_iter()
             .chain(&self.seen.deliveries)
             .find_map(DeliverySeen::proves);
-        match proof {
-            Some((plain, id)) => self.deliver(standing, plain, id, decision),
-            None => self.renew(hashes, standing, decision),
+        if let Some((plain, id)) = proof {
+            self.deliver(standing, plain, id, decision);
+            return Ok(());
         }
-        Ok(())
+        self.renew(hashes, standing, decision);
+        // Ready comes with the visit that sees it, so that status tells of what is there.
+        Err(Conditions::reconciling(
+            r::PROGRESSING,
+            "A client secret is being made and delivered.",
+        ))
     }
 
     fn is_ours(&self, hashes: &Secret) -> bool {
