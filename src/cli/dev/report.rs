@@ -16,7 +16,7 @@ use crate::objects::credentials::plain_secrets;
 use crate::stores::{Guarded, Stores};
 
 /// How long something may be on its way before that is worth a line.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Where lines go.
 #[derive(Clone, Copy, Debug, Default)]
@@ -165,12 +165,18 @@ impl Report {
             let Some(secret) = ready.then(|| self.secret(user)).flatten() else {
                 continue;
             };
-            if let Err(why) = self.curl.write(&id, &secret) {
-                self.say.problem(format_args!(
-                    "{}: it can not be written: {why}.",
-                    self.curl.path(&id).display()
-                ));
-                continue;
+            match self.curl.write(&id, &secret) {
+                Ok(written) if written && self.shown.contains(&id) => self.say.line(format_args!(
+                    "{id} has a new secret, which its curl line reads from now on."
+                )),
+                Ok(_) => {}
+                Err(why) => {
+                    self.say.problem(format_args!(
+                        "{}: it can not be written: {why}.",
+                        self.curl.path(&id).display()
+                    ));
+                    continue;
+                }
             }
             if user.spec.suspended {
                 continue;
