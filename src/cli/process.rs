@@ -25,6 +25,7 @@ use crate::serve::run::{DEADLINE, Public, Serving};
 use crate::serve::secrets::HashLimits;
 use crate::serve::snapshot::SnapshotStore;
 use crate::serve::tls::Tls;
+use crate::serve::token;
 use crate::stores::{Change, Scope, Stores};
 
 /// What a process does.
@@ -128,6 +129,7 @@ impl Process {
             readiness: readiness.clone(),
             metrics,
             hash_limits: HashLimits::default(),
+            body_timeout: token::BODY_TIMEOUT,
         });
         let gauges = app.clone();
         let admin = Admin::new(readiness.clone(), Arc::new(registry))

@@ -3,8 +3,9 @@
 //! holds this module to it.
 //!
 //! Reading order: [`algorithm`] and [`jwk`] (what a key is), [`rotation`] (the life of a ring of
-//! keys), [x, [`tier`] and [`subscription`] (what a
-//! tenant may), [`client`] and [`grant`] (who gets which token), [`claims`] (what stands in it).
+//! keys), [`tier`] and [`subscription`] (what a
+//! tenant may), [`client`] and [`grant`] (who gets which token), [`claims`] (what stands in it),
+//! [`vocabulary`] (what a manifest may say).
 
 pub mod algorithm;
 pub mod claims;
@@ -19,3 +20,4 @@ pub mod rotation;
 pub mod settings;
 pub mod subscription;
 pub mod tier;
+pub mod vocabulary;

@@ -12,7 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Period(i64);
 
-/// What a period looks like; the CRDs carry it, so that the API server refuses anything else.
+/// What a period looks like; a rule of the CRDs carries it, so that the API server refuses
+/// anything else.
 pub const PATTERN: &str = "^([0-9]{1,5}(h|m|s)){1,3}$";
 
 impl Period {
@@ -116,7 +117,14 @@ impl JsonSchema for Period {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": PATTERN, "maxLength": 18 })
+        json_schema!({
+            "type": "string",
+            "maxLength": 18,
+            "x-kubernetes-validations": [{
+                "rule": format!("self.matches('{PATTERN}')"),
+                "message": "a duration is made of hours, minutes and seconds, each a whole number of at most five digits, such as 90s, 5m or 1h30m; a day is 24h.",
+            }],
+        })
     }
 
     fn inline_schema() -> bool {

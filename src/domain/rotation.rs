@@ -50,10 +50,9 @@ impl KeyFacts {
     /// Where it is in its life, as written down.
     pub fn phase(&self) -> Phase {
         match (self.activated, self.retired) {
-            (_, Some(_)) => Phase::Retired,
             (Some(_), None) if self.has_material => Phase::Active,
-            (Some(_), None) => Phase::Retired,
             (None, None) => Phase::Next,
+            _ => Phase::Retired,
         }
     }
 

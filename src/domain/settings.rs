@@ -312,7 +312,8 @@ mod tests {
 
     #[test]
     fn each_mistake_is_named() {
-        let cases: [(&str, Box<dyn Fn(&mut Settings)>); 9] = [
+        type Spoil = Box<dyn Fn(&mut Settings)>;
+        let cases: [(&str, Spoil); 9] = [
             ("issuer", Box::new(|s| s.issuer = "id.example.com".into())),
             (
                 "issuer",

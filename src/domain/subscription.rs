@@ -9,23 +9,25 @@ use serde::{Deserialize, Serialize};
 
 use super::settings::Settings;
 use super::tier::{self, Entitlements};
+use super::vocabulary;
 
-/// What tokens of a tenant may say at most. An entry `*` stands for everything.
+/// What tokens of a tenant may say at most. An entry `*` stands for every scope, role or audience;
+/// client ids are each listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Allowed {
     /// The scopes that technical users of this namespace may be given; `*` allows any.
-    #[schemars(length(max = 256), inner(length(min = 1, max = 256)))]
+    #[schemars(schema_with = "vocabulary::allowed_scopes")]
     pub scopes: Vec<String>,
     /// The roles that technical users of this namespace may be given; `*` allows any.
-    #[schemars(length(max = 256), inner(length(min = 1, max = 256)))]
+    #[schemars(schema_with = "vocabulary::allowed_roles")]
     pub roles: Vec<String>,
     /// The audiences that tokens of this namespace may name; `*` allows any.
-    #[schemars(length(max = 256), inner(length(min = 1, max = 512)))]
+    #[schemars(schema_with = "vocabulary::allowed_audiences")]
     pub audiences: Vec<String>,
     /// Client ids that technical users here may choose although they do not begin with the
     /// namespace.
-    #[schemars(length(max = 256), inner(length(min = 1, max = 253)))]
+    #[schemars(schema_with = "vocabulary::allowed_client_ids")]
     pub client_ids: Vec<String>,
 }
 
@@ -184,10 +186,10 @@ impl<'a> Bound<'a> {
 
 /// The current one among the sound Subscriptions of one namespace: the latest `periodFrom` among
 /// those whose period contains `now`; of two that begin together, the younger.
-pub fn current<'a, S: AsRef<SubscriptionFacts>>(
-    of_namespace: &'a [S],
+pub fn current<S: AsRef<SubscriptionFacts>>(
+    of_namespace: &[S],
     now: Timestamp,
-) -> Option<&'a SubscriptionFacts> {
+) -> Option<&SubscriptionFacts> {
     of_namespace
         .iter()
         .map(AsRef::as_ref)

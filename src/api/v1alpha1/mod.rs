@@ -1,5 +1,7 @@
 //! The kinds of `chancery.dev/v1alpha1`, one file each. Doc comments here are what
 //! `kubectl explain` prints, so they speak to the person who writes the manifest.
+// Backticks would be printed too.
+#![allow(clippy::doc_markdown)]
 
 mod conditions;
 mod crds;

@@ -38,8 +38,8 @@ use crate::domain::algorithm::{Algorithm, RsaKeySize};
         .message("rsaKeySize is only for the RS and PS algorithms: take it away, or choose one of those.").field_path(".rsaKeySize"),
     validation = Rule::new("self.algorithm == oldSelf.algorithm")
         .message("algorithm can not be changed on a ring that exists: make a second SigningKey with the new algorithm and a higher priority, and delete this one when its tokens have expired.").field_path(".algorithm"),
-    validation = Rule::new("has(self.rsaKeySize) == has(oldSelf.rsaKeySize) && (!has(self.rsaKeySize) || self.rsaKeySize == oldSelf.rsaKeySize)")
-        .message("rsaKeySize can not be changed on a ring that exists: make a second SigningKey with the new size and a higher priority, and delete this one when its tokens have expired."),
+    validation = Rule::new("(has(self.rsaKeySize) ? self.rsaKeySize : 2048) == (has(oldSelf.rsaKeySize) ? oldSelf.rsaKeySize : 2048)")
+        .message("rsaKeySize can not be changed on a ring that exists: make a second SigningKey with the new size and a higher priority, and delete this one when its tokens have expired.").field_path(".rsaKeySize"),
 )]
 pub struct SigningKeySpec {
     /// Which subjects the ring's tokens speak for: client (technical users) or human (people).

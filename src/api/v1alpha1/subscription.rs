@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::subscription::{Allowed, SubscriptionFacts};
 use crate::domain::tier::{EntitlementId, Entitlements, Limit, TimeInterval};
+use crate::domain::vocabulary;
 
 /// Binds a namespace to one legal entity (the tenant), and says what its tokens may say at most.
 /// Platform administrators write it; tenants do not.
@@ -41,7 +42,7 @@ use crate::domain::tier::{EntitlementId, Entitlements, Limit, TimeInterval};
 pub struct SubscriptionSpec {
     /// The Chancery release that serves this namespace, by its environment's name.
     #[serde(default = "default_environment")]
-    #[schemars(length(max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(schema_with = "vocabulary::environment")]
     #[x_kube(validation = Rule::new("self == oldSelf").message("environment can not be changed: delete the Subscription and make it again."))]
     pub environment: String,
 
@@ -50,7 +51,7 @@ pub struct SubscriptionSpec {
     pub legal_entity: LegalEntity,
 
     /// The tier: Free, Developer, Pro, Enterprise, or one that the release defines.
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(schema_with = "vocabulary::tier_name")]
     pub tier: String,
 
     /// What tokens of this namespace may say at most. Nothing is allowed that is not listed.
@@ -68,6 +69,12 @@ pub struct SubscriptionSpec {
     /// Limits that differ from the tier's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
+    #[x_kube(
+        validation = Rule::new("self.all(e, !has(e.limit) || has(e.timeIntervalBound) || !(e.id in ['API_REQUEST', 'EXTERNALIZED_CALL']))")
+            .message("API_REQUEST and EXTERNALIZED_CALL are rates: say with timeIntervalBound in which interval the limit holds."),
+        validation = Rule::new("self.all(e, !has(e.timeIntervalBound) || e.id in ['API_REQUEST', 'EXTERNALIZED_CALL'])")
+            .message("timeIntervalBound is only for the rates API_REQUEST and EXTERNALIZED_CALL: take it away from the others."),
+    )]
     pub entitlements: Vec<Entitlement>,
 }
 
@@ -79,10 +86,10 @@ fn default_environment() -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LegalEntity {
     /// Its id, which stands in every token: letters, digits, dots, dashes and underscores.
-    #[schemars(length(max = 100), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"))]
+    #[schemars(schema_with = "vocabulary::legal_entity_id")]
     pub id: String,
     /// Its name, for people.
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(schema_with = "vocabulary::display_name")]
     pub name: String,
 }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::client::Family;
 use crate::domain::names;
 use crate::domain::period::Period;
+use crate::domain::vocabulary;
 
 /// A machine client that gets access tokens with the client_credentials grant. Its credential is
 /// made by the operator, kept as a hash, and delivered in a Secret of the same namespace.
@@ -35,16 +36,13 @@ use crate::domain::period::Period;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.clientId) == has(oldSelf.clientId) && (!has(self.clientId) || self.clientId == oldSelf.clientId)")
-        .message("clientId can not be changed, since services know the client by it: make a second TechnicalUser."),
+        .message("clientId can not be changed, since services know the client by it: make a second TechnicalUser.").field_path(".clientId"),
 )]
 pub struct TechnicalUserSpec {
     /// The client id; <namespace>.<name> where absent. One of your choosing begins with
     /// "<namespace>." too, unless the Subscription's allowed.clientIds lists it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(max = 253),
-        regex(pattern = r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$")
-    )]
+    #[schemars(schema_with = "vocabulary::client_id")]
     pub client_id: Option<String>,
 
     /// What it is for: Integration, a service that calls another. Its secrets begin with sk-.
@@ -54,30 +52,35 @@ pub struct TechnicalUserSpec {
 
     /// The roles in its tokens, as far as the Subscription allows them.
     #[serde(default)]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(schema_with = "vocabulary::roles")]
     pub roles: Vec<String>,
 
     /// The scopes that it may ask for, as far as the Subscription allows them; a request without
     /// scope gets them all.
     #[serde(default)]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 256), regex(pattern = r"^[!#-\[\]-~]+$")), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(schema_with = "vocabulary::scopes")]
     pub scopes: Vec<String>,
 
     /// The audiences (aud) that it may ask for, as far as the Subscription allows them; a request
     /// that names none gets the first.
-    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 512), regex(pattern = r"^[!-~]+$")), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(schema_with = "vocabulary::audiences")]
     pub audiences: Vec<String>,
 
     /// How long its tokens live, such as 90s, 5m or 1h. The release's default where absent, and
     /// never more than the release allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("duration(self) >= duration('1s')").message("tokenTtl is zero: give tokens a life of at least 1s, or take the field away for the release's default."))]
+    #[x_kube(
+        validation = Rule::new("!self.matches('^([0-9]{1,5}(h|m|s)){1,3}$') || duration(self) >= duration('1s')")
+            .message("tokenTtl is zero: give tokens a life of at least 1s, or take the field away for the release's default."),
+        validation = Rule::new("!self.matches('^([0-9]{1,5}(h|m|s)){1,3}$') || duration(self) <= duration('24h')")
+            .message("tokenTtl is longer than 24h, which is more than any release allows: choose a shorter life."),
+    )]
     pub token_ttl: Option<Period>,
 
     /// The SigningKey that signs its tokens; by default the release's choice among those with
     /// audience client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 52))]
+    #[schemars(schema_with = "vocabulary::signing_key_name")]
     pub signing_key: Option<String>,
 
     /// True: it gets no tokens until this is taken back. Its credential stays as it is.
@@ -105,10 +108,7 @@ pub struct SecretCredential {
     /// The Secret's name; <name>-credentials where absent. A Secret that the operator did not
     /// make is never touched.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
-    )]
+    #[schemars(schema_with = "vocabulary::secret_name")]
     pub secret_name: Option<String>,
     /// What the Secret's keys are called, where not client_id, client_secret, token_url, issuer.
     pub keys: SecretKeys,
@@ -132,19 +132,19 @@ pub enum Delivery {
 pub struct SecretKeys {
     /// Under which key the client id stands.
     #[serde(default = "key_names::client_id")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    #[schemars(schema_with = "vocabulary::data_key")]
     pub client_id: String,
     /// Under which key the secret stands.
     #[serde(default = "key_names::client_secret")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    #[schemars(schema_with = "vocabulary::data_key")]
     pub client_secret: String,
     /// Under which key the token endpoint's URL stands.
     #[serde(default = "key_names::token_url")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    #[schemars(schema_with = "vocabulary::data_key")]
     pub token_url: String,
     /// Under which key the issuer's URL stands.
     #[serde(default = "key_names::issuer")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    #[schemars(schema_with = "vocabulary::data_key")]
     pub issuer: String,
 }
 

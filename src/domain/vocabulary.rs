@@ -1,0 +1,143 @@
+//! What a person may write where a manifest asks for a name or a word: one rule each, in CEL, with
+//! a sentence that says what to write instead. A bare `pattern` would be as strict, but the API
+//! server answers it with the regular expression alone.
+//!
+//! Every text has a greatest length and every list a greatest number of entries, from which the
+//! API server reckons what a rule can cost.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::{Value, json};
+
+/// A condition in CEL on `self`, and the sentence for who breaks it.
+type Rule = (&'static str, &'static str);
+
+const SCOPE: Rule = (
+    r"self.matches('^[!#-\\x5b\\x5d-~]+$')",
+    "a scope is made of visible ASCII characters, without space, double quote or backslash: give each scope an entry of its own.",
+);
+const SCOPE_BY_NAME: Rule = (
+    "!self.contains('*')",
+    "a technical user's scopes are listed by name: * stands for all of them only in a Subscription's allowed.scopes.",
+);
+const SCOPE_OR_ALL: Rule = (
+    "self == '*' || !self.contains('*')",
+    "scopes are compared as they stand, and * is no pattern: it allows every scope as an entry of its own, and nothing within another.",
+);
+const ROLE: Rule = (
+    r"self.matches('^[^\\p{Cc}\\p{Cf}\\p{Z},]([^\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp},]*[^\\p{Cc}\\p{Cf}\\p{Z},])?$')",
+    "a role has no comma, no line break or invisible character, and no space at its beginning or end, since services join roles with commas: give each role an entry of its own.",
+);
+const ROLE_BY_NAME: Rule = (
+    "!self.contains('*')",
+    "a technical user's roles are listed by name: * stands for all of them only in a Subscription's allowed.roles.",
+);
+const ROLE_OR_ALL: Rule = (
+    "self == '*' || !self.contains('*')",
+    "roles are compared as they stand, and * is no pattern: it allows every role as an entry of its own, and nothing within another.",
+);
+const AUDIENCE: Rule = (
+    "self.matches('^[!-~]+$')",
+    "an audience is made of visible ASCII characters without a space, such as https://orders.example: give each audience an entry of its own.",
+);
+const AUDIENCE_BY_NAME: Rule = (
+    "!self.contains('*')",
+    "a technical user's audiences are listed by name: * stands for all of them only in a Subscription's allowed.audiences.",
+);
+const AUDIENCE_OR_ALL: Rule = (
+    "self == '*' || !self.contains('*')",
+    "audiences are compared as they stand, and * is no pattern: it allows every audience as an entry of its own, and nothing within another.",
+);
+const CLIENT_ID: Rule = (
+    "self.matches('^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$')",
+    "a client id is made of lower-case letters, digits, dots, dashes and underscores, and begins and ends with a letter or digit (colons are for the ids of people).",
+);
+const OBJECT_NAME: Rule = (
+    r"self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
+    "the name of an object is made of lower-case letters, digits, dashes and dots, and each part between dots begins and ends with a letter or digit.",
+);
+const DATA_KEY: Rule = (
+    "self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')",
+    "a key of a Secret is made of letters, digits, dashes, underscores and dots, is not a dot alone, and does not begin with two.",
+);
+const ENVIRONMENT: Rule = (
+    "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+    "an environment's name is made of lower-case letters, digits and dashes, and begins and ends with a letter or digit.",
+);
+const LEGAL_ENTITY_ID: Rule = (
+    "self.matches('^[A-Za-z0-9][A-Za-z0-9._-]*$')",
+    "a legal entity's id is made of letters, digits, dots, dashes and underscores, and begins with a letter or digit: it stands in every token.",
+);
+const DISPLAY_NAME: Rule = (
+    r"self.matches('^[^\\p{Cc}\\p{Zl}\\p{Zp}]*$') && !self.matches('^[\\p{Z}]*$')",
+    "a name for people is one line of text, without control characters, and not only spaces.",
+);
+const TIER: Rule = (
+    "self.matches('^[A-Za-z0-9]([A-Za-z0-9 ._-]*[A-Za-z0-9])?$')",
+    "a tier's name is made of letters, digits, spaces, dots, dashes and underscores, and begins and ends with a letter or digit.",
+);
+
+fn text(max_length: u32, rules: &[Rule]) -> Schema {
+    let rules: Vec<Value> = rules
+        .iter()
+        .map(|(rule, message)| json!({ "rule": rule, "message": message }))
+        .collect();
+    json_schema!({
+        "type": "string",
+        "maxLength": max_length,
+        "x-kubernetes-validations": rules,
+    })
+}
+
+/// A list in which nothing stands twice, so that server-side apply merges what two people add.
+fn set(max_items: u32, item: &Schema) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": max_items,
+        "items": item,
+        "x-kubernetes-list-type": "set",
+    })
+}
+
+/// The schemas, to be named by `schema_with`.
+macro_rules! schemas {
+    ($($(#[$doc:meta])* $name:ident = $schema:expr;)*) => {
+        $($(#[$doc])* pub fn $name(_: &mut SchemaGenerator) -> Schema { $schema })*
+    };
+}
+
+schemas! {
+    /// The scopes of a technical user.
+    scopes = set(64, &text(256, &[SCOPE, SCOPE_BY_NAME]));
+    /// The scopes that a Subscription allows.
+    allowed_scopes = set(256, &text(256, &[SCOPE, SCOPE_OR_ALL]));
+    /// The roles of a technical user.
+    roles = set(64, &text(256, &[ROLE, ROLE_BY_NAME]));
+    /// The roles that a Subscription allows.
+    allowed_roles = set(256, &text(256, &[ROLE, ROLE_OR_ALL]));
+    /// The audiences of a technical user: the first is the default, so one is needed.
+    audiences = {
+        let mut list = set(32, &text(512, &[AUDIENCE, AUDIENCE_BY_NAME]));
+        list.insert("minItems".into(), json!(1));
+        list
+    };
+    /// The audiences that a Subscription allows.
+    allowed_audiences = set(256, &text(512, &[AUDIENCE, AUDIENCE_OR_ALL]));
+    /// A client id that a technical user chooses.
+    client_id = text(253, &[CLIENT_ID]);
+    /// The client ids that a Subscription allows besides those with its namespace.
+    allowed_client_ids = set(256, &text(253, &[CLIENT_ID]));
+    /// The name of a Secret.
+    secret_name = text(253, &[OBJECT_NAME]);
+    /// The name of a `SigningKey`, which is shorter, since others follow from it.
+    signing_key_name = text(52, &[OBJECT_NAME]);
+    /// A key in a Secret's data.
+    data_key = text(253, &[DATA_KEY]);
+    /// The name of a release's environment.
+    environment = text(63, &[ENVIRONMENT]);
+    /// A legal entity's id.
+    legal_entity_id = text(100, &[LEGAL_ENTITY_ID]);
+    /// A legal entity's name.
+    display_name = text(256, &[DISPLAY_NAME]);
+    /// A tier's name.
+    tier_name = text(63, &[TIER]);
+}
