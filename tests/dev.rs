@@ -1,5 +1,8 @@
 //! `chancery dev` as a person runs it: the built program, a directory, and an editor.
 
+// Real processes take real time.
+#![allow(clippy::disallowed_methods)]
+
 mod support;
 
 use std::io::{Read as _, Write as _};
@@ -400,7 +403,7 @@ fn each_refusal_is_told_where_it_stands() {
                     "  roles: []\n",
                 )
                 .replace("billing", "b"),
-            "m/b.yaml:6: TechnicalUser acme/b: spec.audiences: Required value",
+            "m/b.yaml:6: TechnicalUser acme/b: spec.audiences: It is missing",
         ),
         (
             "c.yaml",

@@ -327,11 +327,21 @@ fn sentence(document: &Document, message: &str) -> String {
         let what = message.split(':').next().unwrap_or_default();
         return format!("{what} (it is not shown, since it is a Secret's).");
     }
-    message
-        .strip_prefix("Invalid value: \"object\": ")
-        .or_else(|| message.strip_prefix("Invalid value: null: "))
-        .unwrap_or(message)
-        .to_owned()
+    if message == "Required value" {
+        return "It is missing, and has to be given.".to_owned();
+    }
+    let rest = message.strip_prefix("Invalid value: ").unwrap_or(message);
+    let rest = rest.strip_prefix("\"object\": ").unwrap_or(rest);
+    // Where the value is quoted, the words before it stay.
+    let quoted = ["true:", "false:", "null:"]
+        .iter()
+        .any(|v| rest.starts_with(v));
+    if rest.starts_with(char::is_alphabetic) && !quoted {
+        rest
+    } else {
+        message
+    }
+    .to_owned()
 }
 
 /// The paths in `strict decoding error: unknown field "spec.a", unknown field "spec.b"`.
