@@ -184,9 +184,15 @@ impl Visit<'_> {
                 has_material: true,
             });
         }
+        // A key without its Secret stays published where it was; status alone publishes nothing,
+        // else who may write status could have a key of his own trusted.
+        let of_ring = self.seen.ring_map.as_deref().and_then(jwks_map::read);
+        let stands = |jwk: &PublicJwk| {
+            published.keys.contains(jwk) || of_ring.as_ref().is_some_and(|s| s.keys.contains(jwk))
+        };
         for key in remembered {
             let known = keys.iter().any(|k| k.jwk.kid == key.key_id);
-            let Some(jwk) = read_jwk(key).filter(|_| !known) else {
+            let Some(jwk) = read_jwk(key).filter(|jwk| !known && stands(jwk)) else {
                 continue;
             };
             keys.push(KeyFacts {
@@ -293,7 +299,9 @@ impl Visit<'_> {
             };
             // A spoilt Secret may stand where the next key would go.
             let highest = self.seen.secrets.iter().map(|s| s.sequence).max();
-            let sequence = highest.map_or(*sequence, |highest| highest.max(sequence - 1) + 1);
+            let sequence = highest.map_or(*sequence, |highest| {
+                highest.max(sequence - 1).saturating_add(1)
+            });
             let spec = &self.ring.spec;
             let secret =
                 key_secret::template(self.ring, &self.settings.environment, sequence, self.now);

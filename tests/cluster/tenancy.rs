@@ -22,7 +22,7 @@ fn a_technical_user_grants_no_more_than_its_subscription() {
     let tenant = release.tenant("bounds-tenant");
     release.ring("main", "algorithm: ES256");
     release.apply(&format!(
-        "apiVersion: chancery.dev/v1alpha1\nkind: TechnicalUser\nmetadata: {{name: greedy, namespace: {tenant}}}\nspec:\n  roles: [clerk, admin]\n  scopes: [read, 'everything:*']\n  audiences: ['https://c.example', 'https://a.example']\n  tokenTtl: 90s\n  credential: {{secret: {{}}}}\n"
+        "apiVersion: chancery.dev/v1alpha1\nkind: TechnicalUser\nmetadata: {{name: greedy, namespace: {tenant}}}\nspec:\n  roles: [clerk, admin]\n  scopes: [read, 'admin.all']\n  audiences: ['https://c.example', 'https://a.example']\n  tokenTtl: 90s\n  credential: {{secret: {{}}}}\n"
     ));
     release.wait_ready("technicaluser", &tenant, "greedy");
     let restricted = release.wait_reason(
@@ -33,7 +33,7 @@ fn a_technical_user_grants_no_more_than_its_subscription() {
         "BeyondSubscription",
     );
     let message = restricted["message"].as_str().unwrap_or_default();
-    for denied in ["admin", "everything:*", "https://c.example"] {
+    for denied in ["admin", "admin.all", "https://c.example"] {
         assert!(message.contains(denied), "{message}");
     }
     let (id, secret) = release.credentials(&tenant, "greedy");
@@ -48,7 +48,7 @@ fn a_technical_user_grants_no_more_than_its_subscription() {
         Some(90)
     );
     for (parameters, error) in [
-        ("&scope=everything%3A*", "invalid_scope"),
+        ("&scope=admin.all", "invalid_scope"),
         ("&resource=https%3A%2F%2Fc.example", "invalid_target"),
         ("&audience=https%3A%2F%2Fb.example", "invalid_target"),
     ] {
