@@ -23,7 +23,7 @@ pub struct Cli {
     command: Command,
 
     /// What to log, to stderr: error, warn, info, debug or trace, also for a part of the program
-    /// (such as info,chancery::serve=debug). Where it is not given: info, and warn for dev.
+    /// (such as `info,chancery::serve=debug`). Where it is not given: info, and warn for dev.
     #[arg(long, global = true, env = "CHANCERY_LOG", value_name = "FILTER")]
     log: Option<String>,
 

@@ -23,7 +23,7 @@ use self::curl::CurlFiles;
 use self::kinds::Kinds;
 use self::manifests::Found;
 use self::objects::Objects;
-use self::report::{Report, Say};
+use self::report::{Report, complain, say};
 use self::sync::{Outcome, Pass, Sync};
 use super::args::{self, AdminArgs, SettingsArgs};
 use super::process::{Listen, Process, Role};
@@ -142,18 +142,17 @@ pub async fn run(dev: DevArgs) -> Result<(), String> {
     let changes = started.take_changes();
 
     let local = |path: &str| format!("http://{address}{}{path}", settings.issuer_path());
-    let say = Say;
-    say.line(format_args!("issuer     {}", settings.issuer));
-    say.line(format_args!(
+    say(format_args!("issuer     {}", settings.issuer));
+    say(format_args!(
         "JWKS       {}",
         local("/.well-known/jwks.json")
     ));
-    say.line(format_args!(
+    say(format_args!(
         "health     http://{}/readyz",
         started.admin_address
     ));
-    say.line(format_args!("manifests  {shown} (edits are followed)"));
-    say.line(format_args!(
+    say(format_args!("manifests  {shown} (edits are followed)"));
+    say(format_args!(
         "state      {} (keys and secrets, readable by you alone)",
         state.display()
     ));
@@ -167,19 +166,17 @@ pub async fn run(dev: DevArgs) -> Result<(), String> {
         )
         .await?,
         report: Report::new(
-            say,
             started.stores.clone(),
             CurlFiles::new(&state),
             local("/oauth/token"),
         ),
-        say,
     };
     let stores = started.stores.clone();
     let story = tokio::spawn(async move { story.tell(changes, stores).await });
     let ended = started.run(super::asked_to_end()).await;
     story.abort();
     ended?;
-    say.line(format_args!(
+    say(format_args!(
         "Ended. The keys and secrets stay in {} for the next start.",
         Path::new(&state).display()
     ));
@@ -190,7 +187,6 @@ pub async fn run(dev: DevArgs) -> Result<(), String> {
 struct Story {
     sync: Sync,
     report: Report,
-    say: Say,
 }
 
 impl Story {
@@ -201,7 +197,7 @@ impl Story {
     ) {
         let mut last = self.sync.look();
         let outcome = self.pass(&last, Pass::First).await;
-        self.summary(&last, &outcome);
+        Self::summary(&last, &outcome);
         // What was half written then has been read again by the time this is over.
         let mut pending = Some(Instant::now());
         stores.synced().await;
@@ -242,10 +238,10 @@ impl Story {
     }
 
     async fn pass(&mut self, found: &Found, pass: Pass) -> Outcome {
-        match self.sync.pass(found, pass, &self.say).await {
+        match self.sync.pass(found, pass).await {
             Ok(outcome) => outcome,
             Err(sentence) => {
-                self.say.problem(format_args!("chancery: {sentence}"));
+                complain(format_args!("chancery: {sentence}"));
                 Outcome {
                     again: true,
                     ..Outcome::default()
@@ -254,7 +250,7 @@ impl Story {
         }
     }
 
-    fn summary(&self, found: &Found, outcome: &Outcome) {
+    fn summary(found: &Found, outcome: &Outcome) {
         let Outcome {
             created,
             changed,
@@ -273,9 +269,9 @@ impl Story {
             n => format!(", {n} problems"),
         };
         if found.files.is_empty() {
-            self.say.line(format_args!("{files}."));
+            say(format_args!("{files}."));
         } else {
-            self.say.line(format_args!(
+            say(format_args!(
                 "{files}: {created} created, {changed} changed, {unchanged} unchanged{refused}."
             ));
         }

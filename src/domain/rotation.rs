@@ -147,7 +147,10 @@ pub fn plan(keys: &[KeyFacts], policy: Policy, now: Timestamp) -> Plan {
         // The ring's first key, or an emergency: nothing signs, so that no lead is owed.
         match keys.iter().find(usable) {
             None => plan.steps.push(Step::Generate {
-                sequence: keys.last().map_or(0, |k| k.sequence.max(0)).saturating_add(1),
+                sequence: keys
+                    .last()
+                    .map_or(0, |k| k.sequence.max(0))
+                    .saturating_add(1),
             }),
             Some(next) if next.in_jwks => {
                 if next.published.is_none() {

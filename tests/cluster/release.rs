@@ -143,7 +143,10 @@ impl Release {
     /// A tenant namespace with nothing in it.
     pub fn bare_tenant(&self, prefix: &str) -> String {
         let namespace = self.cluster.namespace(prefix);
-        self.tenants.lock().expect("no test panicked here").push(namespace.clone());
+        self.tenants
+            .lock()
+            .expect("no test panicked here")
+            .push(namespace.clone());
         namespace
     }
 

@@ -81,7 +81,7 @@ impl CurlFiles {
 }
 
 fn is_private(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o077 == 0)
+    fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o777 == 0o600)
 }
 
 /// The line that gets a token.

@@ -16,6 +16,8 @@ pub const MANIFEST: &str = "chancery.dev/dev-manifest";
 const OWN_KEYS: &str = "chancery.dev/dev-manifest-keys";
 /// How often a write that another one overtook is tried.
 const TRIES: usize = 8;
+/// How the server begins what it says of a field that it does not know.
+const UNKNOWN: &str = "unknown field \"";
 
 /// What became of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +60,15 @@ impl Objects {
                 Ok(done) => return Ok(done),
                 // Another write was faster, such as that of a status.
                 Err(kube::Error::Api(status)) if status.code == 409 => last = Some(*status),
-                Err(kube::Error::Api(status)) => return Err(refused(document, &status)),
+                Err(kube::Error::Api(status)) => {
+                    let mut refusal = refused(document, &status);
+                    if status.message.contains(UNKNOWN) {
+                        refusal
+                            .problems
+                            .extend(self.rest(document, &manifest).await);
+                    }
+                    return Err(refusal);
+                }
                 Err(other) => {
                     return Err(Refused {
                         problems: vec![document.problem("", format_args!("{other}"))],
@@ -68,6 +78,26 @@ impl Objects {
             }
         }
         Err(refused(document, &last.unwrap_or_default()))
+    }
+
+    /// The server looks no further where a field is unknown: what else is wrong is told as well.
+    async fn rest(&self, document: &Document, manifest: &Value) -> Vec<Problem> {
+        let id = &document.id;
+        let Ok(live) = self.get(id).await else {
+            return Vec::new();
+        };
+        let object = wanted(manifest, live.as_ref(), "");
+        let (method, path) = match live {
+            None => (Method::POST, collection(&id.kind, &id.namespace)),
+            Some(_) => (Method::PUT, one(id)),
+        };
+        let path = format!("{path}?fieldValidation=Ignore&dryRun=All");
+        match self.call(method, &path, Some(&object)).await {
+            Err(kube::Error::Api(status)) if status.code == 422 => {
+                refused(document, &status).problems
+            }
+            _ => Vec::new(),
+        }
     }
 
     async fn apply_once(
@@ -297,17 +327,27 @@ fn sentence(document: &Document, message: &str) -> String {
         let what = message.split(':').next().unwrap_or_default();
         return format!("{what} (it is not shown, since it is a Secret's).");
     }
-    message
-        .strip_prefix("Invalid value: \"object\": ")
-        .or_else(|| message.strip_prefix("Invalid value: null: "))
-        .unwrap_or(message)
-        .to_owned()
+    if message == "Required value" {
+        return "It is missing, and has to be given.".to_owned();
+    }
+    let rest = message.strip_prefix("Invalid value: ").unwrap_or(message);
+    let rest = rest.strip_prefix("\"object\": ").unwrap_or(rest);
+    // Where the value is quoted, the words before it stay.
+    let quoted = ["true:", "false:", "null:"]
+        .iter()
+        .any(|v| rest.starts_with(v));
+    if rest.starts_with(char::is_alphabetic) && !quoted {
+        rest
+    } else {
+        message
+    }
+    .to_owned()
 }
 
 /// The paths in `strict decoding error: unknown field "spec.a", unknown field "spec.b"`.
 fn unknown_fields(message: &str) -> impl Iterator<Item = &str> {
     message
-        .split("unknown field \"")
+        .split(UNKNOWN)
         .skip(1)
         .filter_map(|rest| rest.split('"').next())
 }

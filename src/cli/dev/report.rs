@@ -16,27 +16,20 @@ use crate::objects::credentials::plain_secrets;
 use crate::stores::{Guarded, Stores};
 
 /// How long something may be on its way before that is worth a line.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Where lines go.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Say;
+/// Part of the story, to stdout. A reader that has gone is no error.
+pub fn say(line: fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
 
-impl Say {
-    /// Part of the story. A reader that has gone is no error.
-    pub fn line(self, line: fmt::Arguments<'_>) {
-        let _ = writeln!(std::io::stdout().lock(), "{line}");
-    }
-
-    /// Something that a person has to mend.
-    pub fn problem(self, line: fmt::Arguments<'_>) {
-        let _ = writeln!(std::io::stderr().lock(), "{line}");
-    }
+/// Something that a person has to mend, to stderr.
+pub fn complain(line: fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// Follows the resources' conditions and secrets.
 pub struct Report {
-    say: Say,
     stores: Stores,
     curl: CurlFiles,
     token_url: String,
@@ -65,9 +58,8 @@ struct State {
 
 impl Report {
     /// Of what is in the stores.
-    pub fn new(say: Say, stores: Stores, curl: CurlFiles, token_url: String) -> Self {
+    pub fn new(stores: Stores, curl: CurlFiles, token_url: String) -> Self {
         Self {
-            say,
             stores,
             curl,
             token_url,
@@ -140,7 +132,7 @@ impl Report {
         if !look.told && due {
             look.told = true;
             let (kind, namespace, name) = name;
-            self.say.line(format_args!(
+            say(format_args!(
                 "{kind} {namespace}/{name}: {}",
                 look.state.text
             ));
@@ -165,19 +157,25 @@ impl Report {
             let Some(secret) = ready.then(|| self.secret(user)).flatten() else {
                 continue;
             };
-            if let Err(why) = self.curl.write(&id, &secret) {
-                self.say.problem(format_args!(
-                    "{}: it can not be written: {why}.",
-                    self.curl.path(&id).display()
-                ));
-                continue;
+            match self.curl.write(&id, &secret) {
+                Ok(written) if written && self.shown.contains(&id) => say(format_args!(
+                    "{id} has a new secret, which its curl line reads from now on."
+                )),
+                Ok(_) => {}
+                Err(why) => {
+                    complain(format_args!(
+                        "{}: it can not be written: {why}.",
+                        self.curl.path(&id).display()
+                    ));
+                    continue;
+                }
             }
             if user.spec.suspended {
                 continue;
             }
             if !self.shown.contains(&id) {
                 let line = curl::line(&self.curl.path(&id), &self.token_url);
-                self.say.line(format_args!("  {line}"));
+                say(format_args!("  {line}"));
             }
             working.insert(id);
         }

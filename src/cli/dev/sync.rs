@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::kinds::Kinds;
 use super::manifests::{self, Document, Found, Id, Manifests, Problem};
 use super::objects::{Done, Objects};
-use super::report::Say;
+use super::report::{complain, say};
 
 /// The manifests, and what has become of them.
 pub struct Sync {
@@ -87,7 +87,7 @@ impl Sync {
     }
 
     /// Applies everything that can be.
-    pub async fn pass(&mut self, found: &Found, pass: Pass, say: &Say) -> Result<Outcome, String> {
+    pub async fn pass(&mut self, found: &Found, pass: Pass) -> Result<Outcome, String> {
         let mut manifests = manifests::read(found, &self.kinds);
         let readable = manifests.problems.is_empty();
         let mut outcome = Outcome::default();
@@ -112,7 +112,7 @@ impl Sync {
             match self.objects.apply(document, &label).await {
                 Ok(done) => {
                     self.applied.insert(document.id.clone());
-                    self.count(&document.id, done, &mut outcome, say);
+                    self.count(&document.id, done, &mut outcome);
                 }
                 Err(refusal) => {
                     problems.extend(refusal.problems);
@@ -128,9 +128,9 @@ impl Sync {
         self.refused = refused;
         if pass == Pass::Settled {
             if readable {
-                self.prune(documents, say).await;
+                self.prune(documents).await;
             }
-            self.tell(found, problems, say);
+            self.tell(found, problems);
         }
         Ok(outcome)
     }
@@ -141,7 +141,7 @@ impl Sync {
             .await
     }
 
-    fn count(&self, id: &Id, done: Done, outcome: &mut Outcome, say: &Say) {
+    fn count(&self, id: &Id, done: Done, outcome: &mut Outcome) {
         let (counter, what) = match done {
             Done::Created => (&mut outcome.created, "created"),
             Done::Changed => (&mut outcome.changed, "changed"),
@@ -150,7 +150,7 @@ impl Sync {
         *counter += 1;
         // An object that was refused and is now as it was before has been mended too.
         if done != Done::Unchanged || self.refused.contains(id) {
-            say.line(format_args!("{id}: {what}."));
+            say(format_args!("{id}: {what}."));
         }
     }
 
@@ -182,7 +182,7 @@ impl Sync {
 
     /// Deletes what dev applied and no manifest has any more. The namespaces that dev itself
     /// needs stay.
-    async fn prune(&mut self, documents: &[Document], say: &Say) {
+    async fn prune(&mut self, documents: &[Document]) {
         let wanted: BTreeSet<&Id> = documents.iter().map(|d| &d.id).collect();
         let gone: Vec<Id> = self
             .applied
@@ -200,17 +200,17 @@ impl Sync {
             }
             match self.objects.delete(&id).await {
                 Ok(()) => {
-                    say.line(format_args!("{id}: deleted, as its manifest is gone."));
+                    say(format_args!("{id}: deleted, as its manifest is gone."));
                     self.applied.remove(&id);
                 }
-                Err(sentence) => say.problem(format_args!("{sentence}")),
+                Err(sentence) => complain(format_args!("{sentence}")),
             }
         }
     }
 
     /// Tells of each problem once, of all of a file's again when the file has changed, and when a
     /// file has none any more.
-    fn tell(&mut self, found: &Found, problems: &[Problem], say: &Say) {
+    fn tell(&mut self, found: &Found, problems: &[Problem]) {
         let mut before = std::mem::take(&mut self.told);
         let mut now: BTreeMap<String, Told> = BTreeMap::new();
         for (path, stamp) in &found.files {
@@ -225,11 +225,17 @@ impl Sync {
             let same = earlier.stamp == told.stamp;
             for problem in &told.problems {
                 if !(same && earlier.problems.contains(problem)) {
-                    say.problem(format_args!("{problem}"));
+                    complain(format_args!("{problem}"));
                 }
             }
             if told.problems.is_empty() && !earlier.problems.is_empty() {
-                say.line(format_args!("{file}: mended."));
+                say(format_args!("{file}: mended."));
+            }
+        }
+        // What is no file, such as a directory that could not be read, and now can.
+        for (file, earlier) in before {
+            if !earlier.problems.is_empty() && std::path::Path::new(&file).is_dir() {
+                say(format_args!("{file}: mended."));
             }
         }
         self.told = now;
