@@ -29,14 +29,13 @@ pub fn holds(format: &str, text: &str) -> bool {
 }
 
 /// As the real server has it, and so both more and less than RFC 3339: no leap second, and any
-/// offset. What a rule in CEL looks at has to be a time besides.
+/// offset. (It lets a lower-case t and z through here, and then no rule in CEL can read them.)
 fn is_date_time(text: &str) -> bool {
     static TIME: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new("^([0-9]{2}):([0-9]{2}):([0-9]{2})(.[0-9]+)?(z|([+-][0-9]{2}:[0-9]{2}))$")
+        Regex::new("^([0-9]{2}):([0-9]{2}):([0-9]{2})(.[0-9]+)?(Z|([+-][0-9]{2}:[0-9]{2}))$")
             .expect("a pattern that compiles")
     });
-    let text = text.to_lowercase();
-    let mut parts = text.split('t');
+    let mut parts = text.split('T');
     let date = parts.next().unwrap_or_default();
     let time = parts.next().and_then(|time| TIME.captures(time));
     holds("date", date)
