@@ -263,7 +263,7 @@ fn complaints(source: &Source) -> String {
             let _ = writeln!(said, "{path}: {word}");
         }
     }
-    let ignore = pattern!(r#"(?m)^\s*#\[ignore(.*)"#);
+    let ignore = pattern!(r"(?m)^\s*#\[ignore(.*)");
     for found in ignore.captures_iter(&source.text) {
         let excused = IGNORED
             .iter()
@@ -501,8 +501,8 @@ fn hosts(settings: &str) -> Vec<String> {
         .captures_iter(settings)
         .map(|found| found[1].to_lowercase())
         .filter(|host| {
-            let public = |p: &&str| host == *p || host.ends_with(&format!(".{p}"));
-            !PUBLIC.iter().any(|p| public(&p))
+            let public = |p: &str| host == p || host.ends_with(&format!(".{p}"));
+            !PUBLIC.iter().any(|p| public(p))
         })
         .collect();
     hosts.sort();
