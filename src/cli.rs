@@ -1,6 +1,7 @@
 //! The command line: thin. Each command turns its flags into what the library takes.
 
 mod args;
+mod dev;
 pub mod process;
 
 use std::process::ExitCode;
@@ -22,15 +23,9 @@ pub struct Cli {
     command: Command,
 
     /// What to log, to stderr: error, warn, info, debug or trace, also for a part of the program
-    /// (such as info,chancery::serve=debug).
-    #[arg(
-        long,
-        global = true,
-        env = "CHANCERY_LOG",
-        default_value = "info",
-        value_name = "FILTER"
-    )]
-    log: String,
+    /// (such as info,chancery::serve=debug). Where it is not given: info, and warn for dev.
+    #[arg(long, global = true, env = "CHANCERY_LOG", value_name = "FILTER")]
+    log: Option<String>,
 
     /// How to log.
     #[arg(
@@ -60,6 +55,8 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Manifests in, tokens out, on this machine, with no cluster: for trials and development.
+    Dev(dev::DevArgs),
     /// Operator and server in one process, against a cluster: for trials.
     Run(RunArgs),
     /// The operator alone: follows the custom resources, and makes keys and credentials.
@@ -83,8 +80,14 @@ struct RunArgs {
 /// Runs the command line; the exit code is 1 where something failed, after a sentence on stderr.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    init_log(&cli.log, cli.log_format);
+    // Where dev tells its story, the log has only what is wrong.
+    let usual = match &cli.command {
+        Command::Dev(_) => "warn",
+        _ => "info",
+    };
+    init_log(cli.log.as_deref().unwrap_or(usual), cli.log_format);
     let done = match cli.command {
+        Command::Dev(dev) => on_runtime(dev::run(dev)),
         Command::Crds => print_crds(),
         Command::Run(RunArgs {
             cluster,

@@ -106,28 +106,24 @@ impl Feed {
             .as_ref()
             .and_then(|m| m.data.as_ref()?.get(jwks_map::JWKS_JSON));
         let keys = map.as_ref().and_then(|m| jwks_map::read(m));
-        match (document, keys) {
-            (Some(document), Some(keys)) => {
-                if let Some(before) = before.filter(|b| b.document == *document) {
-                    return Some(before.clone());
-                }
-                let document = Bytes::from(document.clone());
-                let etag = format!("\"{}\"", crypto::sha256_base64url(&document));
-                Some(PublishedJwks {
-                    document,
-                    etag,
-                    keys,
-                })
+        if let (Some(document), Some(keys)) = (document, keys) {
+            if let Some(before) = before.filter(|b| b.document == *document) {
+                return Some(before.clone());
             }
-            _ => {
-                if before.is_some() {
-                    warn!(
-                        "ConfigMap {operator_namespace}/{ISSUER_JWKS} is gone or holds no JWKS: the last good one is served"
-                    );
-                }
-                before.cloned()
-            }
+            let document = Bytes::from(document.clone());
+            let etag = format!("\"{}\"", crypto::sha256_base64url(&document));
+            return Some(PublishedJwks {
+                document,
+                etag,
+                keys,
+            });
         }
+        if before.is_some() {
+            warn!(
+                "ConfigMap {operator_namespace}/{ISSUER_JWKS} is gone or holds no JWKS: the last good one is served"
+            );
+        }
+        before.cloned()
     }
 
     /// The rings that sign for technical users: highest priority first, then by name.

@@ -199,6 +199,7 @@ pub async fn on_cluster(
         clock: clock::system(),
         listen: listen.map(|l| Listen {
             address: l.listen,
+            bound: None,
             tls: l.tls_cert.zip(l.tls_key),
             behind_proxy: l.behind_proxy,
             drain_delay: Duration::from_secs(l.drain_delay),

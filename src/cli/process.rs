@@ -25,6 +25,7 @@ use crate::serve::run::{DEADLINE, Public, Serving};
 use crate::serve::secrets::HashLimits;
 use crate::serve::snapshot::SnapshotStore;
 use crate::serve::tls::Tls;
+use crate::serve::token;
 use crate::stores::{Change, Scope, Stores};
 
 /// What a process does.
@@ -43,6 +44,8 @@ pub enum Role {
 pub struct Listen {
     /// The address.
     pub address: SocketAddr,
+    /// A socket that listens there already, for whoever has to know the port beforehand.
+    pub bound: Option<TcpListener>,
     /// The files with certificate and key.
     pub tls: Option<(PathBuf, PathBuf)>,
     /// A proxy terminates TLS.
@@ -80,8 +83,7 @@ pub struct Started {
     feed: Option<(Feed, mpsc::UnboundedReceiver<Change>, Arc<SnapshotStore>)>,
     serving: Serving,
     readiness: Readiness,
-    /// Further listeners to changes, for `dev`.
-    pub changes: mpsc::UnboundedReceiver<Change>,
+    changes: mpsc::UnboundedReceiver<Change>,
 }
 
 impl Process {
@@ -109,7 +111,8 @@ impl Process {
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::register(&mut registry));
         let snapshots = SnapshotStore::new(clock.clone());
-        let public = match &listen {
+        let drain_delay = listen.as_ref().map_or(Duration::ZERO, |l| l.drain_delay);
+        let public = match listen {
             None => None,
             Some(listen) => Some(bind_public(listen).await?),
         };
@@ -126,6 +129,7 @@ impl Process {
             readiness: readiness.clone(),
             metrics,
             hash_limits: HashLimits::default(),
+            body_timeout: token::BODY_TIMEOUT,
         });
         let gauges = app.clone();
         let admin = Admin::new(readiness.clone(), Arc::new(registry))
@@ -134,7 +138,7 @@ impl Process {
             public: public.map(|(listener, tls)| Public { listener, tls, app }),
             admin: (admin_listener, Arc::new(admin)),
             readiness: readiness.clone(),
-            drain_delay: listen.map_or(Duration::ZERO, |l| l.drain_delay),
+            drain_delay,
             deadline: DEADLINE,
         };
 
@@ -180,6 +184,11 @@ impl Process {
 const WAITING_FOR_STORES: &str = "The API server has not been seen whole yet: are the CRDs installed, and may this account list them?";
 
 impl Started {
+    /// The changes as a further listener sees them: `dev`, which tells of them. Once.
+    pub fn take_changes(&mut self) -> mpsc::UnboundedReceiver<Change> {
+        std::mem::replace(&mut self.changes, mpsc::unbounded_channel().1)
+    }
+
     /// Runs until `stop` completes, then ends: the operator ends what it has begun, the server
     /// answers what it has taken.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), String> {
@@ -230,11 +239,15 @@ async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, String> {
         .map_err(|e| format!("{flag} {address} can not be bound: {e}"))
 }
 
-async fn bind_public(listen: &Listen) -> Result<(TcpListener, Option<Arc<Tls>>), String> {
+async fn bind_public(listen: Listen) -> Result<(TcpListener, Option<Arc<Tls>>), String> {
     listener::check(listen.address, listen.tls.is_some(), listen.behind_proxy)?;
     let tls = match &listen.tls {
         Some((certificate, key)) => Some(Tls::load(certificate, key)?),
         None => None,
     };
-    Ok((bind(listen.address, "--listen").await?, tls))
+    let listener = match listen.bound {
+        Some(listener) => listener,
+        None => bind(listen.address, "--listen").await?,
+    };
+    Ok((listener, tls))
 }

@@ -272,14 +272,14 @@ impl Operator {
                 }
             }
             Watched::ConfigMaps => {
-                hints
-                    .iter()
-                    .for_each(|ring| add(Kind::SigningKey, operator_namespace, ring));
+                for ring in hints {
+                    add(Kind::SigningKey, operator_namespace, ring);
+                }
             }
             Watched::Deliveries => {
-                hints
-                    .iter()
-                    .for_each(|owner| add(Kind::TechnicalUser, namespace, owner));
+                for owner in hints {
+                    add(Kind::TechnicalUser, namespace, owner);
+                }
             }
         }
     }
@@ -363,6 +363,7 @@ async fn look(
     }
 }
 
+#[allow(clippy::large_enum_variant)] // It lives for a moment, on the stack.
 enum Found<K> {
     Readable(Arc<K>),
     Unreadable(InvalidObject),

@@ -152,7 +152,7 @@ impl Visit<'_> {
             self.publish(&plan, &keys, &mut decision.writes);
         }
         self.carry_on(&plan, &mut keys, &mut decision.writes);
-        let conditions = self.conditions(&keys, obstacle.or(violation));
+        let conditions = conditions(&keys, obstacle.or(violation));
         decision.writes.extend(self.status(&keys, &conditions));
         decision
     }
@@ -184,9 +184,15 @@ impl Visit<'_> {
                 has_material: true,
             });
         }
+        // A key without its Secret stays published where it was; status alone publishes nothing,
+        // else who may write status could have a key of his own trusted.
+        let of_ring = self.seen.ring_map.as_deref().and_then(jwks_map::read);
+        let stands = |jwk: &PublicJwk| {
+            published.keys.contains(jwk) || of_ring.as_ref().is_some_and(|s| s.keys.contains(jwk))
+        };
         for key in remembered {
             let known = keys.iter().any(|k| k.jwk.kid == key.key_id);
-            let Some(jwk) = read_jwk(key).filter(|_| !known) else {
+            let Some(jwk) = read_jwk(key).filter(|jwk| !known && stands(jwk)) else {
                 continue;
             };
             keys.push(KeyFacts {
@@ -291,8 +297,11 @@ impl Visit<'_> {
             let Step::Generate { sequence } = step else {
                 continue;
             };
-            let occupied = |s: i64| self.seen.secrets.iter().any(|seen| seen.sequence == s);
-            let sequence = (*sequence..).find(|s| !occupied(*s)).unwrap_or(*sequence);
+            // A spoilt Secret may stand where the next key would go.
+            let highest = self.seen.secrets.iter().map(|s| s.sequence).max();
+            let sequence = highest.map_or(*sequence, |highest| {
+                highest.max(sequence - 1).saturating_add(1)
+            });
             let spec = &self.ring.spec;
             let secret =
                 key_secret::template(self.ring, &self.settings.environment, sequence, self.now);
@@ -436,25 +445,6 @@ impl Visit<'_> {
         }
     }
 
-    fn conditions(&self, keys: &[KeyFacts], trouble: Option<Obstacle>) -> Conditions {
-        let active = keys.iter().find(|k| k.phase() == Phase::Active);
-        match (active, trouble) {
-            (Some(key), None) => Conditions::ready(r::SUCCEEDED, signs(key)),
-            (Some(key), Some(trouble)) => {
-                Conditions::ready_but_stalled((r::SUCCEEDED, signs(key)), trouble)
-            }
-            (None, Some((reason, message))) => Conditions::stalled(reason, message),
-            (None, None) => Conditions::reconciling(
-                r::PROGRESSING,
-                if keys.is_empty() {
-                    "The ring's first key pair is being made."
-                } else {
-                    "A key pair is being published before it signs."
-                },
-            ),
-        }
-    }
-
     fn status(&self, keys: &[KeyFacts], conditions: &Conditions) -> Option<Write> {
         let before = self.ring.status.as_ref();
         let observed = Observed {
@@ -475,6 +465,25 @@ impl Visit<'_> {
             jwks_config_map: (!keys.is_empty()).then(|| names::ring_jwks(&self.seen.name)),
         };
         status::write(self.ring, before, &after)
+    }
+}
+
+fn conditions(keys: &[KeyFacts], trouble: Option<Obstacle>) -> Conditions {
+    let active = keys.iter().find(|k| k.phase() == Phase::Active);
+    match (active, trouble) {
+        (Some(key), None) => Conditions::ready(r::SUCCEEDED, signs(key)),
+        (Some(key), Some(trouble)) => {
+            Conditions::ready_but_stalled((r::SUCCEEDED, signs(key)), trouble)
+        }
+        (None, Some((reason, message))) => Conditions::stalled(reason, message),
+        (None, None) => Conditions::reconciling(
+            r::PROGRESSING,
+            if keys.is_empty() {
+                "The ring's first key pair is being made."
+            } else {
+                "A key pair is being published before it signs."
+            },
+        ),
     }
 }
 

@@ -356,7 +356,12 @@ impl Visit<'_> {
         let id = self.next_id(&stored);
         let family = self.user.spec.family;
         let delivered = standing.and_then(|s| s.plain.as_ref());
-        let only_the_hash_is_lost = hashes.is_none() && delivered.is_some();
+        // Only a secret that we have delivered before: what somebody else has put there first is
+        // no credential.
+        let remembered = standing
+            .and_then(|s| credentials::credential_id(&s.secret))
+            .is_some_and(|id| self.remembered().any(|known| known == id));
+        let only_the_hash_is_lost = hashes.is_none() && delivered.is_some() && remembered;
         let mut after = hashes
             .cloned()
             .unwrap_or_else(|| credentials::hashes_template(self.user, self.settings));
@@ -402,12 +407,6 @@ impl Visit<'_> {
 
     /// Credentials are numbered; a number is not used again while anything remembers it.
     fn next_id(&self, stored: &[StoredCredential]) -> String {
-        let remembered = self
-            .user
-            .status
-            .iter()
-            .flat_map(|s| &s.credentials)
-            .map(|c| c.id.as_str());
         let delivered = self
             .seen
             .deliveries
@@ -416,13 +415,19 @@ impl Visit<'_> {
         let ids = stored
             .iter()
             .map(|c| c.id.as_str())
-            .chain(remembered)
+            .chain(self.remembered())
             .chain(delivered);
         let highest = ids
             .filter_map(|id| id.parse::<u64>().ok())
             .max()
             .unwrap_or(0);
         highest.saturating_add(1).to_string()
+    }
+
+    /// The ids of the credentials that status tells of.
+    fn remembered(&self) -> impl Iterator<Item = &str> {
+        let status = self.user.status.iter();
+        status.flat_map(|s| &s.credentials).map(|c| c.id.as_str())
     }
 
     fn delivery(&self, id: &str, before: Option<&Secret>) -> Secret {

@@ -60,8 +60,8 @@ pub fn client_credentials<'a>(
         )
     })?;
     let allowed = &subscription.allowed;
-    let scope = scope(request.scope, cut_down(&client.scopes, &allowed.scopes))?;
-    let audiences = audiences(request, cut_down(&client.audiences, &allowed.audiences))?;
+    let scope = scope(request.scope, &cut_down(&client.scopes, &allowed.scopes))?;
+    let audiences = audiences(request, &cut_down(&client.audiences, &allowed.audiences))?;
     let tokens = settings.tokens;
     let ttl = client
         .token_ttl
@@ -91,7 +91,7 @@ pub fn client_credentials<'a>(
     })
 }
 
-fn scope(requested: Option<&str>, effective: Vec<&str>) -> Result<String, OAuthError> {
+fn scope(requested: Option<&str>, effective: &[&str]) -> Result<String, OAuthError> {
     let Some(requested) = requested else {
         return Ok(effective.join(" "));
     };
@@ -120,10 +120,7 @@ fn scope(requested: Option<&str>, effective: Vec<&str>) -> Result<String, OAuthE
     Ok(granted.join(" "))
 }
 
-fn audiences<'a>(
-    request: &Request<'a>,
-    effective: Vec<&'a str>,
-) -> Result<Vec<&'a str>, OAuthError> {
+fn audiences<'a>(request: &Request<'a>, effective: &[&'a str]) -> Result<Vec<&'a str>, OAuthError> {
     let invalid = |sentence| Err(OAuthError::new(ErrorCode::InvalidTarget, sentence));
     if !request.resources.iter().all(|r| is_absolute_uri(r)) {
         return invalid(

@@ -27,8 +27,6 @@ pub const KEY_ACTIVATED: &str = "KeyActivated";
 pub const KEY_MATERIAL_LOST: &str = "KeyMaterialLost";
 /// A key left the JWKS.
 pub const KEY_REMOVED: &str = "KeyRemoved";
-/// The Secret with a private key holds something else than it did.
-pub const KEY_MATERIAL_BROKEN: &str = "KeyMaterialBroken";
 /// A JWKS ConfigMap was put right.
 pub const JWKS_REPAIRED: &str = "JwksRepaired";
 

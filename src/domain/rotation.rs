@@ -50,10 +50,9 @@ impl KeyFacts {
     /// Where it is in its life, as written down.
     pub fn phase(&self) -> Phase {
         match (self.activated, self.retired) {
-            (_, Some(_)) => Phase::Retired,
             (Some(_), None) if self.has_material => Phase::Active,
-            (Some(_), None) => Phase::Retired,
             (None, None) => Phase::Next,
+            _ => Phase::Retired,
         }
     }
 
@@ -148,7 +147,7 @@ pub fn plan(keys: &[KeyFacts], policy: Policy, now: Timestamp) -> Plan {
         // The ring's first key, or an emergency: nothing signs, so that no lead is owed.
         match keys.iter().find(usable) {
             None => plan.steps.push(Step::Generate {
-                sequence: 1 + keys.last().map_or(0, |k| k.sequence.max(0)),
+                sequence: keys.last().map_or(0, |k| k.sequence.max(0)).saturating_add(1),
             }),
             Some(next) if next.in_jwks => {
                 if next.published.is_none() {

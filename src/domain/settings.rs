@@ -159,6 +159,12 @@ impl Settings {
         catalogue
     }
 
+    /// The path of the issuer's URL, without a trailing slash; empty if it has none.
+    pub fn issuer_path(&self) -> &str {
+        let after_scheme = self.issuer.split_once("://").map_or("", |(_, rest)| rest);
+        after_scheme.find('/').map_or("", |at| &after_scheme[at..])
+    }
+
     /// The URL of the token endpoint.
     pub fn token_url(&self) -> String {
         format!("{}/oauth/token", self.issuer)
@@ -306,7 +312,8 @@ mod tests {
 
     #[test]
     fn each_mistake_is_named() {
-        let cases: [(&str, Box<dyn Fn(&mut Settings)>); 9] = [
+        type Spoil = Box<dyn Fn(&mut Settings)>;
+        let cases: [(&str, Spoil); 9] = [
             ("issuer", Box::new(|s| s.issuer = "id.example.com".into())),
             (
                 "issuer",

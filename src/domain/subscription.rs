@@ -186,10 +186,10 @@ impl<'a> Bound<'a> {
 
 /// The current one among the sound Subscriptions of one namespace: the latest `periodFrom` among
 /// those whose period contains `now`; of two that begin together, the younger.
-pub fn current<'a, S: AsRef<SubscriptionFacts>>(
-    of_namespace: &'a [S],
+pub fn current<S: AsRef<SubscriptionFacts>>(
+    of_namespace: &[S],
     now: Timestamp,
-) -> Option<&'a SubscriptionFacts> {
+) -> Option<&SubscriptionFacts> {
     of_namespace
         .iter()
         .map(AsRef::as_ref)

@@ -3,11 +3,12 @@
 use serde_json::{Value, json};
 
 use super::builtin;
+use super::field::FieldError;
 use super::kinds::{Builtin, Kind, Rules};
 use super::meta;
 use super::request::FieldValidation;
 use super::rules;
-use super::status::{FieldError, Refusal};
+use super::status::Refusal;
 use super::validate;
 
 /// An object as the server understood it.
@@ -66,9 +67,7 @@ pub fn decode(
         let why = format!("strict decoding error: {}", sentences.join(", "));
         return Err(match patched {
             // The real server quotes the whole object here, which may be a Secret.
-            Some(_) => {
-                Refusal::invalid("", "", "", vec![FieldError::invalid_unquoted("patch", why)])
-            }
+            Some(_) => Refusal::invalid("", "", "", &[FieldError::invalid_unquoted("patch", why)]),
             None => Refusal::bad_request(format!(
                 "{} in version \"{}\" cannot be handled as a {}: {why}",
                 kind.kind, kind.version, kind.kind
@@ -120,7 +119,7 @@ fn type_meta(kind: &Kind, object: &mut Value, patched: Option<&str>) -> Result<(
             }
         }
         if !errors.is_empty() {
-            return Err(Refusal::invalid(&kind.group, &given, name, errors));
+            return Err(Refusal::invalid(&kind.group, &given, name, &errors));
         }
     }
     if version != expected {

@@ -10,10 +10,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use super::field::{Broken, FieldError};
 use super::kinds::Builtin;
 use super::meta;
 use super::names::{config_key, label_key};
-use super::status::{Broken, FieldError, Refusal};
+use super::status::Refusal;
 
 const DATA_MAX_BYTES: usize = 1024 * 1024;
 
@@ -182,7 +183,7 @@ fn secret(object: &Value, errors: &mut Vec<FieldError>) {
             need(&["username", "password"]);
         }
         "kubernetes.io/ssh-auth" if meta::is_empty(&data["ssh-privatekey"]) => {
-            need(&["ssh-privatekey"])
+            need(&["ssh-privatekey"]);
         }
         "kubernetes.io/dockerconfigjson" if data[".dockerconfigjson"].is_null() => {
             need(&[".dockerconfigjson"]);

@@ -34,6 +34,7 @@ pub enum Rules {
 }
 
 /// One kind that is served, in its one served version.
+#[expect(clippy::struct_field_names, reason = "`kind` is what the API calls it")]
 pub struct Kind {
     /// Where it stands in [`Kinds`].
     pub index: usize,

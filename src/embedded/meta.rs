@@ -5,8 +5,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value, json};
 
+use super::field::{FieldError, go_quote};
 use super::names::{dns_label, dns_subdomain, label_key, label_value};
-use super::status::{FieldError, Refusal, go_quote};
+use super::status::Refusal;
 
 const ANNOTATIONS_MAX_BYTES: usize = 256 * 1024;
 

@@ -11,18 +11,20 @@
 //! |---|---|
 //! | `service` | HTTP in and out |
 //! | `request`, `selector` | what a request asks for |
-//! | `read`, `watch`, `write`, `discovery` | the verbs |
+//! | `read`, `watch`, `write`, `delete`, `discovery` | the verbs |
 //! | `admit` | decoding, defaults and checks, from the files below |
 //! | `meta`, `names` | object metadata |
 //! | `builtin` | Secrets, `ConfigMaps`, Namespaces, Events, Leases |
 //! | `kinds`, `schema`, `validate`, `formats`, `rules` | CRDs |
 //! | `gc` | owner references and namespaces |
 //! | `store`, `persist`, `ids` | what is kept, in memory and in files |
-//! | `status` | refusals, worded as the real server words them |
+//! | `status`, `field` | refusals, worded as the real server words them |
 
 mod admit;
 mod builtin;
+mod delete;
 mod discovery;
+mod field;
 mod formats;
 mod gc;
 mod ids;

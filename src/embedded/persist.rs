@@ -6,6 +6,7 @@
 //! rename; a directory is not, so that what a power cut can undo is the last write, never its
 //! wholeness.
 
+use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -129,10 +130,10 @@ fn file_name(name: &str) -> String {
         return format!("{name}.yaml");
     }
     let hash = digest::digest(&digest::SHA256, name.as_bytes());
-    let hex: String = hash.as_ref()[..16]
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
+    let mut hex = String::new();
+    for byte in &hash.as_ref()[..16] {
+        let _ = write!(hex, "{byte:02x}");
+    }
     format!("{}~{hex}.yaml", &name[..NAME_MAX - 40])
 }
 

@@ -8,9 +8,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
+use super::field::FieldError;
 use super::kinds::Kind;
 use super::request::{Options, key};
-use super::status::{FieldError, Refusal};
+use super::status::Refusal;
 use super::store::{Object, State};
 
 /// One object.
@@ -69,7 +70,7 @@ pub fn list(
     options: &Options,
 ) -> Result<Value, Refusal> {
     if options.send_initial_events.is_some() {
-        return Err(list_options(vec![FieldError::forbidden(
+        return Err(list_options(&[FieldError::forbidden(
             "sendInitialEvents",
             "sendInitialEvents is forbidden for list",
         )]));
@@ -77,7 +78,7 @@ pub fn list(
     let asked = asked_version(options)?;
     let matching = options.resource_version_match.as_deref();
     if matching.is_some() && options.resource_version.is_none() {
-        return Err(list_options(vec![FieldError::forbidden(
+        return Err(list_options(&[FieldError::forbidden(
             "resourceVersionMatch",
             "resourceVersionMatch is forbidden unless resourceVersion is provided",
         )]));
@@ -149,7 +150,7 @@ pub fn list(
     }))
 }
 
-fn list_options(errors: Vec<FieldError>) -> Refusal {
+fn list_options(errors: &[FieldError]) -> Refusal {
     Refusal::invalid("meta.k8s.io", "ListOptions", "", errors)
 }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use http::{Method, Uri};
 use percent_encoding::percent_decode_str;
 
+use super::field::FieldError;
 use super::kinds::{Kind, Kinds};
 use super::selector::Selector;
-use super::status::{FieldError, Refusal};
+use super::status::Refusal;
 
 /// What a URL points at.
 pub enum Target {
@@ -178,7 +179,7 @@ pub fn options(uri: &Uri, verb: Verb, kind: &Kind) -> Result<Options, Refusal> {
             "limit" => {
                 options.limit = value
                     .parse::<i64>()
-                    .map_or(0, |n| usize::try_from(n).unwrap_or(0))
+                    .map_or(0, |n| usize::try_from(n).unwrap_or(0));
             }
             "continue" => options.continue_token = text(),
             "labelSelector" => labels = value.into_owned(),

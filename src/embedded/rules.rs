@@ -9,8 +9,8 @@ use std::sync::Arc;
 use kube::core::cel::{CompiledSchema, ErrorKind, Validator, compile_schema};
 use serde_json::{Value, json};
 
+use super::field::{Broken, FieldError};
 use super::schema::{Node, Schema, join};
-use super::status::{Broken, FieldError};
 use super::validate::correlate;
 
 /// One rule of one place.
@@ -20,7 +20,7 @@ pub struct Rule {
     transition: bool,
     field_path: Option<String>,
     reason: Broken,
-    rule: String,
+    text: String,
 }
 
 impl Rule {
@@ -67,7 +67,7 @@ impl Rule {
                         Some("FieldValueDuplicate") => Broken::Duplicate,
                         _ => Broken::Invalid,
                     },
-                    rule: text,
+                    text,
                 })
             })
             .collect()
@@ -185,7 +185,7 @@ fn evaluate(
             // Fails closed, in our own words: the real server's are those of its CEL library.
             _ => (
                 path.to_owned(),
-                format!("{} evaluating rule: {}", failure.message, rule.rule),
+                format!("{} evaluating rule: {}", failure.message, rule.text),
             ),
         };
         let place = if place.is_empty() {

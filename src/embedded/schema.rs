@@ -333,7 +333,9 @@ fn drop_nulls(node: &Node, value: &mut Value) {
         }
         Value::Array(items) => {
             if let Some(child) = &node.items {
-                items.iter_mut().for_each(|inner| drop_nulls(child, inner));
+                for inner in items {
+                    drop_nulls(child, inner);
+                }
             }
         }
         _ => {}

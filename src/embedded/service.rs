@@ -20,7 +20,7 @@ use super::request::{self, Options, Target, Verb};
 use super::status::Refusal;
 use super::watch::Watch;
 use super::write::{Update, Whose, Written};
-use super::{Inner, discovery, gc, read, write};
+use super::{Inner, delete, discovery, gc, read, write};
 
 /// The server as a service of requests.
 #[derive(Clone)]
@@ -93,7 +93,7 @@ impl Inner {
         let (code, body) = match answer {
             Answer::Document(written) => {
                 for warning in written.warnings {
-                    let text = format!("299 - {}", super::status::go_quote(&warning));
+                    let text = format!("299 - {}", super::field::go_quote(&warning));
                     if let Ok(value) = HeaderValue::from_str(&text) {
                         headers.append(WARNING, value);
                     }
@@ -199,7 +199,7 @@ impl Inner {
                 }
                 write::update(self, &mut state, whose, &Update::MergePatch(body), options)
             }
-            Verb::Delete if !whose.status => write::delete(self, &mut state, whose, body, options),
+            Verb::Delete if !whose.status => delete::delete(self, &mut state, whose, body, options),
             Verb::Delete => Err(Refusal::verb_not_supported(whose.kind, "delete")),
             _ => Err(Refusal::method_not_allowed()),
         };

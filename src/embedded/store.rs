@@ -171,16 +171,16 @@ impl State {
         let version = self.version + 1;
         meta::metadata(&mut value).insert("resourceVersion".into(), json!(version.to_string()));
         if let Some(disk) = &mut self.disk {
-            disk.reserve(version).map_err(disk_error)?;
+            disk.reserve(version).map_err(|why| disk_error(&why))?;
             if kind.persisted() {
                 let (namespace, name) =
                     (meta::text(&value, "namespace"), meta::text(&value, "name"));
                 disk.put(&kind.plural, namespace, name, &value)
-                    .map_err(disk_error)?;
+                    .map_err(|why| disk_error(&why))?;
             }
         }
         let now = Arc::new(Object { value, version });
-        let before = self.insert(kind, &key, now.clone());
+        let before = self.insert(kind, &key, &now);
         self.record(kind, key, before, now.clone(), false);
         if kind.builtin() == Some(Builtin::Event) && self.objects[kind.index].len() > EVENTS_MAX {
             self.drop_oldest(kind)?;
@@ -195,20 +195,20 @@ impl State {
         };
         let version = self.version + 1;
         if let Some(disk) = &mut self.disk {
-            disk.reserve(version).map_err(disk_error)?;
+            disk.reserve(version).map_err(|why| disk_error(&why))?;
             if kind.persisted() {
                 let (namespace, name) = (
                     meta::text(&before.value, "namespace"),
                     meta::text(&before.value, "name"),
                 );
                 disk.remove(&kind.plural, namespace, name)
-                    .map_err(disk_error)?;
+                    .map_err(|why| disk_error(&why))?;
             }
         }
         self.objects[kind.index].remove(key);
         let uid = meta::text(&before.value, "uid");
         self.uids.remove(uid);
-        self.unlink((kind.index, key.to_owned()), &before.value);
+        self.unlink(&(kind.index, key.to_owned()), &before.value);
         // Whatever it owned, and the namespace it was in, may be able to go now.
         self.pending.extend(self.dependents(uid));
         let mut value = before.value.clone();
@@ -221,14 +221,14 @@ impl State {
     /// Takes in an object without a trace in the history: at start.
     pub fn load(&mut self, kind: &Kind, value: Value, version: u64) {
         let key = key(meta::text(&value, "namespace"), meta::text(&value, "name"));
-        self.insert(kind, &key, Arc::new(Object { value, version }));
+        self.insert(kind, &key, &Arc::new(Object { value, version }));
     }
 
-    fn insert(&mut self, kind: &Kind, key: &str, now: Arc<Object>) -> Option<Arc<Object>> {
+    fn insert(&mut self, kind: &Kind, key: &str, now: &Arc<Object>) -> Option<Arc<Object>> {
         let place = (kind.index, key.to_owned());
         let before = self.objects[kind.index].insert(key.to_owned(), now.clone());
         if let Some(before) = &before {
-            self.unlink(place.clone(), &before.value);
+            self.unlink(&place, &before.value);
         }
         self.uids
             .insert(meta::text(&now.value, "uid").to_owned(), place.clone());
@@ -251,7 +251,7 @@ impl State {
         before
     }
 
-    fn unlink(&mut self, place: Place, value: &Value) {
+    fn unlink(&mut self, place: &Place, value: &Value) {
         for reference in value["metadata"]["ownerReferences"]
             .as_array()
             .into_iter()
@@ -259,7 +259,7 @@ impl State {
         {
             let uid = reference["uid"].as_str().unwrap_or_default();
             if let Some(places) = self.dependents.get_mut(uid) {
-                places.remove(&place);
+                places.remove(place);
                 if places.is_empty() {
                     self.dependents.remove(uid);
                 }
@@ -332,7 +332,7 @@ impl State {
     }
 }
 
-fn disk_error(why: std::io::Error) -> Refusal {
+fn disk_error(why: &std::io::Error) -> Refusal {
     tracing::error!(error = %why, "the state directory can not be written");
     Refusal::internal(&format!("the state directory can not be written: {why}"))
 }

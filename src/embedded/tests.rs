@@ -211,10 +211,10 @@ async fn an_owner_in_another_namespace_is_none() {
         .await
         .expect("created");
     let elsewhere: Api<ConfigMap> = Api::namespaced(client, "other");
-    let mut owned = config_map("owned", "");
-    owned.metadata.owner_references = Some(vec![owner.owner_ref(&()).expect("it has a UID")]);
+    let mut child = config_map("owned", "");
+    child.metadata.owner_references = Some(vec![owner.owner_ref(&()).expect("it has a UID")]);
     elsewhere
-        .create(&PostParams::default(), &owned)
+        .create(&PostParams::default(), &child)
         .await
         .expect("created");
     assert!(
@@ -416,7 +416,7 @@ async fn kube_discovers_the_kinds() {
         .expect("discovered");
     let kinds: Vec<String> = discovery
         .groups()
-        .flat_map(|group| group.recommended_resources())
+        .flat_map(kube::discovery::ApiGroup::recommended_resources)
         .map(|(resource, _)| resource.kind)
         .collect();
     for kind in ["Secret", "Lease", "Event", "Widget"] {

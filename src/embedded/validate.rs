@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
+use super::field::{Broken, FieldError, go_float};
 use super::schema::{Node, Schema, join};
-use super::status::{Broken, FieldError, go_float};
 
 /// Everything in `new` that the schema forbids. What has not changed since `old` is let be
 /// ("ratcheting"), so that a stricter schema does not make an old object unwritable.
@@ -190,7 +190,7 @@ fn enumeration(node: &Node, value: &Value, place: &str, errors: &mut Vec<FieldEr
     let allowed: Vec<String> = node
         .enumeration
         .iter()
-        .map(|v| super::status::go_quote(&v.as_str().map_or_else(|| v.to_string(), str::to_owned)))
+        .map(|v| super::field::go_quote(&v.as_str().map_or_else(|| v.to_string(), str::to_owned)))
         .collect();
     errors.push(FieldError::of(
         Broken::NotSupported,
@@ -230,7 +230,7 @@ fn string(node: &Node, text: &str, place: &str, path: &str, errors: &mut Vec<Fie
             format!(
                 "{path} in body must be of type {}: {}",
                 node.format,
-                super::status::go_quote(text)
+                super::field::go_quote(text)
             ),
         ));
     }
@@ -369,10 +369,10 @@ fn branches(
         let tries: Vec<_> = node.all_of.iter().map(attempt).collect();
         let valid = tries.iter().filter(|t| t.is_empty()).count();
         if valid != node.all_of.len() {
-            let none = if valid == 0 { ". None validated" } else { "" };
+            let rest = if valid == 0 { ". None validated" } else { "" };
             errors.extend(tries.into_iter().flatten());
             errors.push(composite(format!(
-                "must validate all the schemas (allOf){none}"
+                "must validate all the schemas (allOf){rest}"
             )));
         }
     }

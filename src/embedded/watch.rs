@@ -17,11 +17,12 @@ use serde_json::{Value, json};
 use tokio::time::{Sleep, sleep};
 
 use super::Inner;
+use super::field::FieldError;
 use super::kinds::Kind;
 use super::read::parse_version;
 use super::request::Options;
 use super::selector::Selector;
-use super::status::{FieldError, Refusal};
+use super::status::Refusal;
 use super::store::{Change, State};
 
 /// An open watch.
@@ -175,7 +176,7 @@ fn check(options: &Options) -> Result<(), Refusal> {
     if errors.is_empty() {
         return Ok(());
     }
-    Err(Refusal::invalid("meta.k8s.io", "ListOptions", "", errors))
+    Err(Refusal::invalid("meta.k8s.io", "ListOptions", "", &errors))
 }
 
 impl Stream for Watch {

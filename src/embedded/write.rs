@@ -1,4 +1,4 @@
-//! create, replace, patch and delete, in the order of the real server's generic registry
+//! create, replace and patch, in the order of the real server's generic registry
 //! (`k8s.io/apiserver/pkg/registry/generic/registry/store.go`): which of several faults is
 //! reported depends on that order.
 
@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 
 use super::Inner;
 use super::admit::{self, Decoded};
-use super::gc::{self, Fate};
+use super::field::FieldError;
+use super::gc;
 use super::kinds::{Builtin, Kind};
 use super::meta;
 use super::request::{Options, key};
-use super::status::{FieldError, Refusal};
+use super::status::Refusal;
 use super::store::State;
 
 /// The answer to a write.
@@ -24,7 +25,8 @@ pub struct Written {
 }
 
 impl Written {
-    fn ok(body: Value, warnings: Vec<String>) -> Self {
+    /// A document and its warnings, with the code 200.
+    pub fn ok(body: Value, warnings: Vec<String>) -> Self {
         Self {
             code: 200,
             body,
@@ -100,7 +102,7 @@ pub fn create(
             kind.error_group(),
             &kind.kind,
             &name,
-            errors,
+            &errors,
         ));
     }
     // A default on the status appears when the object is next read from the store: that is in
@@ -261,7 +263,7 @@ pub fn update(
                 &kind.group,
                 &kind.plural,
                 name,
-                vec![FieldError::invalid(
+                &[FieldError::invalid(
                     "metadata.resourceVersion",
                     0,
                     "must be specified for an update",
@@ -304,7 +306,7 @@ pub fn update(
             kind.error_group(),
             &kind.kind,
             name,
-            errors,
+            &errors,
         ));
     }
     admit::default(kind, &mut object);
@@ -381,95 +383,4 @@ fn merge(target: &mut Value, patch: &Value) {
             }
         }
     }
-}
-
-/// DELETE of one object.
-pub fn delete(
-    inner: &Inner,
-    state: &mut State,
-    whose: &Whose<'_>,
-    body: &[u8],
-    options: &Options,
-) -> Result<Written, Refusal> {
-    let Whose {
-        kind,
-        namespace,
-        name,
-        ..
-    } = *whose;
-    let given = if body.is_empty() {
-        json!({})
-    } else {
-        admit::parse(body)?
-    };
-    let propagation = given["propagationPolicy"]
-        .as_str()
-        .or(options.propagation.as_deref());
-    let orphan = match propagation {
-        None | Some("Background") => false,
-        Some("Orphan") => true,
-        Some("Foreground") => {
-            return Err(Refusal::bad_request(
-                "propagationPolicy Foreground is not served here: Background and Orphan are",
-            ));
-        }
-        Some(other) => {
-            let allowed = ["Foreground", "Background", "Orphan", "nil"];
-            let error = FieldError::not_supported("propagationPolicy", other, &allowed);
-            return Err(Refusal::invalid_option("DeleteOptions", error));
-        }
-    };
-    let at = key(namespace, name);
-    let object = state
-        .get(kind, &at)
-        .ok_or_else(|| Refusal::not_found(kind, name))?;
-    let object = object.value.clone();
-    let uid = meta::text(&object, "uid");
-    let wanted = &given["preconditions"];
-    if let Some(expected) = wanted["uid"].as_str()
-        && expected != uid
-    {
-        let why = format!(
-            "the UID in the precondition ({expected}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
-        );
-        return Err(Refusal::precondition(kind, name, &why));
-    }
-    let version = meta::text(&object, "resourceVersion");
-    if let Some(expected) = wanted["resourceVersion"].as_str()
-        && expected != version
-    {
-        let why = format!(
-            "the ResourceVersion in the precondition ({expected}) does not match the ResourceVersion in record ({version}). The object might have been modified"
-        );
-        return Err(Refusal::precondition(kind, name, &why));
-    }
-    if kind.builtin() == Some(Builtin::Namespace)
-        && matches!(name, "default" | "kube-system" | "kube-public")
-    {
-        return Err(Refusal::forbidden(
-            kind,
-            name,
-            "this namespace may not be deleted",
-        ));
-    }
-    if !(options.dry_run || given["dryRun"] == json!(["All"])) {
-        if orphan {
-            gc::orphan(inner, state, uid)?;
-        }
-        if let Fate::Held(object) = gc::terminate(inner, state, kind, &at)? {
-            return Ok(Written::ok(object, Vec::new()));
-        }
-    }
-    let mut details = json!({"name": name, "kind": kind.plural, "uid": uid});
-    if !kind.group.is_empty() {
-        details["group"] = json!(kind.group);
-    }
-    let body = json!({
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Success",
-        "details": details,
-    });
-    Ok(Written::ok(body, Vec::new()))
 }

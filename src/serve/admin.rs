@@ -37,21 +37,19 @@ impl Admin {
 
     /// Answers a request.
     pub fn respond<B>(&self, request: &Request<B>) -> Reply {
-        let answer = match request.uri().path() {
-            "/livez" => Self::live,
-            "/readyz" => Self::ready,
-            "/metrics" => Self::metrics,
-            _ => return not_found(),
-        };
-        if reads(request.method()) {
-            answer(self, request.uri().query().unwrap_or_default())
-        } else {
-            method_not_allowed(READ)
+        let uri = request.uri();
+        let path = uri.path();
+        if !["/livez", "/readyz", "/metrics"].contains(&path) {
+            return not_found();
         }
-    }
-
-    fn live(&self, _: &str) -> Reply {
-        plain(StatusCode::OK, "ok\n".into())
+        if !reads(request.method()) {
+            return method_not_allowed(READ);
+        }
+        match path {
+            "/readyz" => self.ready(uri.query().unwrap_or_default()),
+            "/metrics" => self.metrics(),
+            _ => plain(StatusCode::OK, "ok\n".into()),
+        }
     }
 
     /// 200 or 503; `?verbose` lists the reasons.
@@ -78,7 +76,7 @@ impl Admin {
         )
     }
 
-    fn metrics(&self, _: &str) -> Reply {
+    fn metrics(&self) -> Reply {
         self.before_scrape.iter().for_each(|refresh| refresh());
         let mut body = String::new();
         if text::encode(&mut body, &self.registry).is_err() {

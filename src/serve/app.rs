@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -31,6 +32,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// How much bcrypt may go on at once.
     pub hash_limits: HashLimits,
+    /// How long a client may take to send a request's body; [`token::BODY_TIMEOUT`] as a rule.
+    pub body_timeout: Duration,
 }
 
 /// The server of tokens and documents.
@@ -41,6 +44,7 @@ pub struct App {
     pub(super) readiness: Readiness,
     pub(super) metrics: Arc<Metrics>,
     pub(super) secrets: Secrets,
+    pub(super) body_timeout: Duration,
     /// `WWW-Authenticate` of a 401.
     pub(super) challenge: HeaderValue,
     /// `Cache-Control` of the documents.
@@ -65,8 +69,9 @@ impl App {
             readiness,
             metrics,
             hash_limits,
+            body_timeout,
         } = parts;
-        let path = issuer_path(&settings.issuer);
+        let path = settings.issuer_path();
         let routes = [
             (format!("{path}/oauth/token"), Route::Token),
             (format!("{path}/.well-known/jwks.json"), Route::Jwks),
@@ -103,6 +108,7 @@ impl App {
             clock,
             readiness,
             metrics,
+            body_timeout,
             routes,
         })
     }
@@ -176,10 +182,4 @@ impl App {
             metrics.active_keys.get_or_create(&labels).set(1);
         }
     }
-}
-
-/// The path of an issuer URL, without a trailing slash; empty if it has none.
-fn issuer_path(issuer: &str) -> &str {
-    let after_scheme = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
-    after_scheme.find('/').map_or("", |at| &after_scheme[at..])
 }

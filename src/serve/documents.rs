@@ -14,7 +14,7 @@ use super::snapshot::{PublishedJwks, View};
 use crate::domain::algorithm::Algorithm;
 use crate::domain::settings::Settings;
 
-/// The JWKS, byte for byte as it stands in its ConfigMap (RFC 7517 §5).
+/// The JWKS, byte for byte as it stands in its `ConfigMap` (RFC 7517 §5).
 pub(super) fn jwks<B>(app: &App, request: &Request<B>) -> Reply {
     let view = app.snapshots.load();
     let Some(jwks) = &view.snapshot.jwks else {
@@ -34,7 +34,7 @@ pub(super) fn jwks<B>(app: &App, request: &Request<B>) -> Reply {
     public(app, reply)
 }
 
-/// The metadata document of RFC 8414 §2 and OpenID Connect Discovery §3, the same for both.
+/// The metadata document of RFC 8414 §2 and `OpenID` Connect Discovery §3, the same for both.
 pub(super) fn metadata<B>(app: &App, request: &Request<B>) -> Reply {
     let view = app.snapshots.load();
     let Some(jwks) = &view.snapshot.jwks else {

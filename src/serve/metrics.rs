@@ -48,6 +48,10 @@ pub struct Metrics {
     duration: Histogram,
     /// Handlers that panicked.
     pub panics: Counter,
+    /// Token requests under way.
+    pub in_flight: Gauge,
+    /// bcrypt comparisons, those with dummies included.
+    pub comparisons: Counter,
     /// bcrypt checks under way.
     pub hashing: Gauge,
     /// bcrypt checks that wait for their turn.
@@ -110,6 +114,12 @@ impl Metrics {
             "Requests that panicked",
             panics.clone(),
         );
+        let comparisons = Counter::default();
+        registry.register(
+            "chancery_hash_comparisons",
+            "bcrypt comparisons, those with dummies included",
+            comparisons.clone(),
+        );
         let active_keys = Family::<Labels, Gauge>::default();
         registry.register(
             "chancery_active_keys",
@@ -134,6 +144,12 @@ impl Metrics {
                 .map(|(_, r)| checks.get_or_create_owned(&vec![("result", r.to_owned())])),
             duration,
             panics,
+            in_flight: gauge(
+                registry,
+                "chancery_token_requests_in_flight",
+                "Token requests under way",
+            ),
+            comparisons,
             hashing: gauge(
                 registry,
                 "chancery_hash_checks_running",
@@ -180,6 +196,18 @@ impl Metrics {
     /// How often a check ended so.
     pub fn checks(&self, check: SecretCheck) -> u64 {
         self.checks[check as usize].get()
+    }
+
+    /// A token request is under way until what this returns is dropped.
+    pub fn under_way(&self) -> impl Drop {
+        struct UnderWay(Gauge);
+        impl Drop for UnderWay {
+            fn drop(&mut self) {
+                self.0.dec();
+            }
+        }
+        self.in_flight.inc();
+        UnderWay(self.in_flight.clone())
     }
 
     /// A token request was answered after so long.

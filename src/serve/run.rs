@@ -77,11 +77,14 @@ impl Serving {
         } = self;
         let (stop_public, public_stopped) = watch::channel(());
         let (stop_admin, admin_stopped) = watch::channel(());
+        let acceptor = match &public {
+            Some(Public { tls: Some(tls), .. }) => Some(tls.acceptor()?),
+            _ => None,
+        };
         let public = async {
             let Some(Public { listener, tls, app }) = public else {
-                return Ok(());
+                return;
             };
-            let acceptor = tls.as_ref().map(Tls::acceptor).transpose()?;
             let serving = accept(
                 listener,
                 acceptor,
@@ -97,7 +100,6 @@ impl Serving {
                 },
                 None => serving.await,
             }
-            Ok(())
         };
         let admin = accept(
             admin_listener,
@@ -114,11 +116,11 @@ impl Serving {
             drop(stop_public);
         };
         let public_then_admin = async {
-            let ended = tokio::join!(public, ending).0;
+            tokio::join!(public, ending);
             drop(stop_admin);
-            ended
         };
-        tokio::join!(public_then_admin, admin).0
+        tokio::join!(public_then_admin, admin);
+        Ok(())
     }
 }
 

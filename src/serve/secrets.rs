@@ -183,17 +183,13 @@ impl Secrets {
         }
         let outcome = self.check_once(view, client, tag, secret).await;
         let verified = outcome.inspect_err(|_| self.metrics.checked(SecretCheck::Shed))?;
-        match client.zip(verified) {
-            Some((client, verified)) => {
-                self.metrics.checked(SecretCheck::Verified);
-                view.remembered.remember(client_id, verified);
-                Ok(client)
-            }
-            None => {
-                self.metrics.checked(SecretCheck::Wrong);
-                Err(Denied::Invalid)
-            }
-        }
+        let Some((client, verified)) = client.zip(verified) else {
+            self.metrics.checked(SecretCheck::Wrong);
+            return Err(Denied::Invalid);
+        };
+        self.metrics.checked(SecretCheck::Verified);
+        view.remembered.remember(client_id, verified);
+        Ok(client)
     }
 
     fn tag(&self, client_id: &str, secret: &str) -> Tag {
@@ -246,8 +242,10 @@ impl Secrets {
         let dummies = COMPARISONS - candidates.len();
         let dummy_hash = self.dummy_hash.clone();
         let secret = zeroize::Zeroizing::new(secret.to_owned());
+        let metrics = Arc::clone(&self.metrics);
         let compare = move || {
             for (credential_id, stored) in candidates {
+                metrics.comparisons.inc();
                 if hash::verify(&secret, &stored) {
                     return Some(Arc::new(Verified {
                         credential_id,
@@ -257,6 +255,7 @@ impl Secrets {
                 }
             }
             for _ in 0..dummies {
+                metrics.comparisons.inc();
                 // Its result counts for nothing, whatever it is.
                 std::hint::black_box(hash::verify(&secret, &dummy_hash));
             }
@@ -296,13 +295,12 @@ impl Pool {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Denied> {
-        let permit = match Arc::clone(&self.permits).try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => {
-                let _place = self.queue().ok_or(Denied::Busy)?;
-                let permit = Arc::clone(&self.permits).acquire_owned().await;
-                permit.map_err(|_| Denied::Busy)?
-            }
+        let permit = if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            permit
+        } else {
+            let _place = self.queue().ok_or(Denied::Busy)?;
+            let permit = Arc::clone(&self.permits).acquire_owned().await;
+            permit.map_err(|_| Denied::Busy)?
         };
         let metrics = Arc::clone(&self.metrics);
         let done = tokio::task::spawn_blocking(move || {

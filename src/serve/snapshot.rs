@@ -17,7 +17,7 @@ use crate::domain::jwk::JwkSet;
 /// Everything that a request may need.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    /// The issuer's JWKS as it stands in its ConfigMap; none until there is one.
+    /// The issuer's JWKS as it stands in its `ConfigMap`; none until there is one.
     pub jwks: Option<PublishedJwks>,
     /// The rings that can sign for technical users, the preferred one first.
     pub client_rings: Vec<Arc<Ring>>,
@@ -38,7 +38,7 @@ pub struct Ring {
 /// The JWKS document that HTTP serves byte for byte.
 #[derive(Debug, Clone)]
 pub struct PublishedJwks {
-    /// The bytes of the ConfigMap.
+    /// The bytes of the `ConfigMap`.
     pub document: Bytes,
     /// A strong entity tag of these bytes, quotes included (RFC 9110 §8.8.3).
     pub etag: String,

@@ -22,7 +22,7 @@ use crate::domain::oauth_error::ErrorCode;
 
 /// The longest body in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
-/// How long a client may take to send its body.
+/// How long a client may take to send its body, as a rule.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The parameters that may stand in a request more than once (RFC 8707 §2, RFC 8693 §2.1).
 const REPEATABLE: [&str; 2] = ["resource", "audience"];
@@ -49,6 +49,7 @@ where
     B: Body<Data = Bytes>,
 {
     let began = Instant::now();
+    let _under_way = app.metrics.under_way();
     let outcome = handle(app, request).await;
     let took = began.elapsed();
     app.metrics.answered(took);
@@ -82,7 +83,7 @@ where
             "Content-Type must be application/x-www-form-urlencoded.",
         ));
     }
-    let body = read(body).await?;
+    let body = read(body, app.body_timeout).await?;
     let form =
         Form::parse(&body, &REPEATABLE).map_err(|e| Refusal::invalid_request(e.to_string()))?;
     let grant = form
@@ -131,7 +132,7 @@ fn is_form(headers: &HeaderMap) -> bool {
 }
 
 /// The body, of which no more than [`MAX_BODY`] is ever held.
-async fn read<B>(body: B) -> Result<Bytes, Refusal>
+async fn read<B>(body: B, within: Duration) -> Result<Bytes, Refusal>
 where
     B: Body<Data = Bytes>,
 {
@@ -171,7 +172,7 @@ where
             more.freeze()
         })
     };
-    timeout(BODY_TIMEOUT, reading).await.unwrap_or_else(|_| {
+    timeout(within, reading).await.unwrap_or_else(|_| {
         Err(
             Refusal::invalid_request("the body took too long to arrive.")
                 .with_status(StatusCode::REQUEST_TIMEOUT),

@@ -22,6 +22,7 @@ pub mod canary;
 pub mod control_plane;
 pub mod der;
 pub mod go_build;
+pub mod http;
 pub mod janitor;
 pub mod ports;
 pub mod process;

@@ -1,5 +1,7 @@
 //! The kinds of `chancery.dev/v1alpha1`, one file each. Doc comments here are what
 //! `kubectl explain` prints, so they speak to the person who writes the manifest.
+// Backticks would be printed too.
+#![allow(clippy::doc_markdown)]
 
 mod conditions;
 mod crds;
@@ -7,7 +9,7 @@ mod signing_key;
 mod subscription;
 mod technical_user;
 
-pub use conditions::{Conditions, Observed};
+pub use conditions::{Conditions, Observed, READY, STALLED};
 pub use crds::{all_crds, to_yaml};
 pub use signing_key::*;
 pub use subscription::*;

@@ -56,13 +56,9 @@ pub async fn see(cx: &Context, ring: Option<Arc<SigningKey>>, name: &str) -> Res
     seen.secrets = secrets.into_iter().map(look).collect();
 
     // Before a key is made, the place where it will go is looked at, and those behind it.
-    let mut next = 1 + seen
-        .secrets
-        .iter()
-        .map(|s| s.sequence)
-        .chain(remembered.iter().map(|k| k.sequence))
-        .max()
-        .unwrap_or(0);
+    let sequences = seen.secrets.iter().map(|s| s.sequence);
+    let sequences = sequences.chain(remembered.iter().map(|k| k.sequence));
+    let mut next = sequences.max().unwrap_or(0).saturating_add(1);
     while !seen.secrets.iter().any(|s| s.usable().is_some()) {
         let Some(secret) = cx
             .get::<Secret>(namespace, &names::key_secret(name, next))
@@ -71,7 +67,7 @@ pub async fn see(cx: &Context, ring: Option<Arc<SigningKey>>, name: &str) -> Res
             break;
         };
         seen.secrets.push(look((next, Arc::new(secret))));
-        next += 1;
+        next = next.saturating_add(1);
     }
     Ok(seen)
 }

@@ -95,10 +95,13 @@ fn scopes_as_a_table() {
     }
 }
 
+/// Resources, audiences, and what comes of them.
+type Case<'a> = (&'a [&'a str], &'a [&'a str], Result<&'a str, &'a str>);
+
 #[test]
 fn audiences_as_a_table() {
     let client = client(&[], &[], &["https://a.example", "b", "urn:c"]);
-    let cases: [(&[&str], &[&str], Result<&str, &str>); 10] = [
+    let cases: [Case; 10] = [
         (&[], &[], Ok(" for https://a.example")),
         (&["urn:c"], &[], Ok(" for urn:c")),
         (

@@ -109,7 +109,7 @@ async fn reopen(path: &Path) -> ApiServer {
     for _ in 0..200 {
         match open(path) {
             Err(OpenError::Locked { .. }) => {
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
             }
             other => return other.expect("it opens"),
         }
@@ -168,9 +168,9 @@ async fn a_crash_between_any_two_steps_loses_nothing() {
         .create(&PostParams::default(), &config_map("owner", ""))
         .await
         .expect("created");
-    let mut owned = config_map("owned", "");
-    owned.metadata.owner_references = owner.owner_ref(&()).map(|o| vec![o]);
-    api.create(&PostParams::default(), &owned)
+    let mut child = config_map("owned", "");
+    child.metadata.owner_references = owner.owner_ref(&()).map(|o| vec![o]);
+    api.create(&PostParams::default(), &child)
         .await
         .expect("created");
     api.create(&PostParams::default(), &config_map("kept", "1"))

@@ -45,6 +45,8 @@ pub fn api_server(binaries: &Binaries, scratch: &Scratch, ports: &Ports, files: 
         .arg("--endpoint-reconciler-type=none")
         .arg("--service-cluster-ip-range=10.0.0.0/24")
         .arg("--authorization-mode=RBAC")
+        // As OpenShift has it: to set an owner on an object that exists takes the right to delete it.
+        .arg("--enable-admission-plugins=OwnerReferencesPermissionEnforcement")
         .arg(path("--token-auth-file", &files.tokens))
         .arg(format!("--service-account-issuer={SERVICE_ACCOUNT_ISSUER}"))
         .arg(path(

@@ -1,0 +1,252 @@
+//! What dev tells the person in front of it: the story on stdout, problems on stderr.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io::Write as _;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{Resource, ResourceExt};
+use tokio::time::Instant;
+
+use super::curl::{self, CurlFiles};
+use crate::api::v1alpha1::{READY, STALLED, TechnicalUser};
+
+use crate::objects::credentials::plain_secrets;
+use crate::stores::{Guarded, Stores};
+
+/// How long something may be on its way before that is worth a line.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Where lines go.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Say;
+
+impl Say {
+    /// Part of the story. A reader that has gone is no error.
+    pub fn line(self, line: fmt::Arguments<'_>) {
+        let _ = writeln!(std::io::stdout().lock(), "{line}");
+    }
+
+    /// Something that a person has to mend.
+    pub fn problem(self, line: fmt::Arguments<'_>) {
+        let _ = writeln!(std::io::stderr().lock(), "{line}");
+    }
+}
+
+/// Follows the resources' conditions and secrets.
+pub struct Report {
+    say: Say,
+    stores: Stores,
+    curl: CurlFiles,
+    token_url: String,
+    looks: BTreeMap<Name, Look>,
+    /// The clients whose line has been shown and still works.
+    shown: BTreeSet<String>,
+}
+
+/// Kind, namespace and name.
+type Name = (&'static str, String, String);
+
+/// What was seen of a resource.
+struct Look {
+    state: State,
+    since: Instant,
+    told: bool,
+}
+
+/// How a resource is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct State {
+    /// It works, or a person has to do something: not about to change by itself.
+    settled: bool,
+    text: String,
+}
+
+impl Report {
+    /// Of what is in the stores.
+    pub fn new(say: Say, stores: Stores, curl: CurlFiles, token_url: String) -> Self {
+        Self {
+            say,
+            stores,
+            curl,
+            token_url,
+            looks: BTreeMap::new(),
+            shown: BTreeSet::new(),
+        }
+    }
+
+    /// Tells what has changed since it was called before.
+    pub fn update(&mut self) {
+        let mut seen = Vec::new();
+        let stores = self.stores.clone();
+        for ring in stores.signing_keys.state() {
+            let conditions = |status: &crate::api::v1alpha1::SigningKeyStatus| {
+                (status.observed_generation, status.conditions.clone())
+            };
+            let state = match &ring.0 {
+                Ok(ring) => state(ring, ring.status.as_ref().map(conditions)),
+                Err(error) => Some(unreadable(&error.error)),
+            };
+            seen.push((name("SigningKey", &*ring), state));
+        }
+        for subscription in stores.subscriptions.state() {
+            let conditions = |status: &crate::api::v1alpha1::SubscriptionStatus| {
+                (status.observed_generation, status.conditions.clone())
+            };
+            let state = match &subscription.0 {
+                Ok(s) => state(s, s.status.as_ref().map(conditions)),
+                Err(error) => Some(unreadable(&error.error)),
+            };
+            seen.push((name("Subscription", &*subscription), state));
+        }
+        for user in stores.technical_users.state() {
+            let conditions = |status: &crate::api::v1alpha1::TechnicalUserStatus| {
+                (status.observed_generation, status.conditions.clone())
+            };
+            let state = match &user.0 {
+                Ok(u) => state(u, u.status.as_ref().map(conditions)),
+                Err(error) => Some(unreadable(&error.error)),
+            };
+            seen.push((name("TechnicalUser", &*user), state));
+        }
+        seen.sort_by(|a, b| a.0.cmp(&b.0));
+        let names: BTreeSet<Name> = seen.iter().map(|(name, _)| name.clone()).collect();
+        self.looks.retain(|name, _| names.contains(name));
+        for (name, state) in seen {
+            if let Some(state) = state {
+                self.look(name, state);
+            }
+        }
+        self.secrets();
+    }
+
+    fn look(&mut self, name: Name, state: State) {
+        let now = Instant::now();
+        let look = self.looks.entry(name.clone()).or_insert_with(|| Look {
+            state: state.clone(),
+            since: now,
+            told: false,
+        });
+        if look.state != state {
+            *look = Look {
+                state,
+                since: now,
+                told: false,
+            };
+        }
+        // What is on its way will most likely have arrived before anybody could read of it.
+        let due = look.state.settled || now - look.since >= PATIENCE;
+        if !look.told && due {
+            look.told = true;
+            let (kind, namespace, name) = name;
+            self.say.line(format_args!(
+                "{kind} {namespace}/{name}: {}",
+                look.state.text
+            ));
+        }
+    }
+
+    /// The files for curl, and the lines that use them.
+    fn secrets(&mut self) {
+        let mut known = BTreeSet::new();
+        let mut working = BTreeSet::new();
+        let mut users = self.stores.technical_users.state();
+        users.sort_by_key(|u| (u.namespace(), u.name_any()));
+        for user in &users {
+            let Ok(user) = &user.0 else { continue };
+            let id = user.client_id();
+            known.insert(id.clone());
+            let Some(ready) = is_ready(user) else {
+                // Not looked at since it was changed: as it was.
+                working.extend(self.shown.get(&id).cloned());
+                continue;
+            };
+            let Some(secret) = ready.then(|| self.secret(user)).flatten() else {
+                continue;
+            };
+            if let Err(why) = self.curl.write(&id, &secret) {
+                self.say.problem(format_args!(
+                    "{}: it can not be written: {why}.",
+                    self.curl.path(&id).display()
+                ));
+                continue;
+            }
+            if user.spec.suspended {
+                continue;
+            }
+            if !self.shown.contains(&id) {
+                let line = curl::line(&self.curl.path(&id), &self.token_url);
+                self.say.line(format_args!("  {line}"));
+            }
+            working.insert(id);
+        }
+        self.shown = working;
+        self.curl.keep(&known);
+    }
+
+    fn secret(&self, user: &TechnicalUser) -> Option<zeroize::Zeroizing<String>> {
+        let namespace = user.namespace().unwrap_or_default();
+        let secret = Stores::get(&self.stores.deliveries, &namespace, &user.secret_name())?;
+        plain_secrets(&secret).into_iter().next()
+    }
+}
+
+fn name<K: Resource<DynamicType = ()>>(kind: &'static str, object: &Guarded<K>) -> Name
+where
+    Guarded<K>: ResourceExt,
+{
+    (
+        kind,
+        object.namespace().unwrap_or_default(),
+        object.name_any(),
+    )
+}
+
+fn unreadable(error: &str) -> State {
+    State {
+        settled: true,
+        text: format!("it can not be read: {error}"),
+    }
+}
+
+/// Whether it is ready as it is now; `None` before the operator has looked at it.
+fn is_ready(user: &TechnicalUser) -> Option<bool> {
+    let status = user.status.as_ref()?;
+    (Some(status.observed_generation) == user.metadata.generation).then(|| {
+        status
+            .conditions
+            .iter()
+            .any(|c| c.type_ == READY && c.status == "True")
+    })
+}
+
+/// What the conditions say, if they speak of the object as it is now.
+fn state<K: Resource>(object: &K, status: Option<(i64, Vec<Condition>)>) -> Option<State> {
+    let (observed, conditions) = status?;
+    if Some(observed) != object.meta().generation {
+        return None;
+    }
+    let holds = |kind: &str| {
+        conditions
+            .iter()
+            .find(|c| c.type_ == kind && c.status == "True")
+    };
+    if let Some(stalled) = holds(STALLED) {
+        return Some(State {
+            settled: true,
+            text: format!("stalled ({}): {}", stalled.reason, stalled.message),
+        });
+    }
+    let ready = conditions.iter().find(|c| c.type_ == READY)?;
+    let works = ready.status == "True";
+    let word = if works { "ready" } else { "not ready" };
+    Some(State {
+        settled: works,
+        text: if works && ready.reason == crate::domain::reasons::SUCCEEDED {
+            format!("{word}. {}", ready.message)
+        } else {
+            format!("{word} ({}): {}", ready.reason, ready.message)
+        },
+    })
+}

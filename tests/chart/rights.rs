@@ -1,0 +1,192 @@
+//! What an account may do: as the API server tells it, as it shows when it is tried, and as the
+//! audit log has it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::release::{NAMESPACE, SOON, get};
+use crate::support::{ControlPlane, eventually};
+
+/// Granted, and not seen in the audit log of the tests, each for a reason.
+const NOT_SEEN: [(&str, &str, &str, &str); 2] = [
+    // An object that this version can not read is read again, as it is: that takes a newer CRD.
+    (
+        "operator",
+        "everywhere",
+        "get",
+        "chancery.dev/subscriptions",
+    ),
+    // No request: OwnerReferencesPermissionEnforcement asks whether it may. The test that takes the
+    // owner of a ConfigMap away fails without it.
+    ("operator", "own", "delete", "/configmaps"),
+];
+
+/// All rights of an account in a namespace: those, and what every authenticated user has.
+#[track_caller]
+pub fn are_exactly(
+    cluster: &ControlPlane,
+    account: &Path,
+    namespace: &str,
+    expected: &[(&str, &[&str])],
+) {
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": namespace},
+    });
+    let file = crate::support::Scratch::new("review");
+    let file = file.write("review.json", review.to_string());
+    let file = file.display().to_string();
+    // Validation would list the CRDs first, which neither account may.
+    let create = ["create", "--validate=false", "-o", "json", "-f", &file];
+    let answer = cluster.kubectl_as(account, &create);
+    let answer: Value = serde_json::from_str(&answer.expect_success("the review")).expect("JSON");
+    let mut rights = BTreeSet::new();
+    for rule in answer["status"]["resourceRules"].as_array().expect("rules") {
+        assert!(rule["resourceNames"].is_null(), "{rule}");
+        for (group, resource, verb) in each(rule) {
+            // Asking what one may do, and who one is.
+            if !["authorization.k8s.io", "authentication.k8s.io"].contains(&group) {
+                rights.insert(format!("{verb} {group}/{resource}"));
+            }
+        }
+    }
+    let expected: BTreeSet<String> = expected
+        .iter()
+        .flat_map(|(resource, verbs)| verbs.iter().map(move |verb| format!("{verb} {resource}")))
+        .collect();
+    assert_eq!(rights, expected, "in {namespace}");
+}
+
+/// Each of these is refused, and by RBAC.
+#[track_caller]
+pub fn refused(cluster: &ControlPlane, account: &Path, attempts: &[&[&str]]) {
+    for attempt in attempts {
+        let answer = cluster.kubectl_as(account, attempt);
+        let forbidden =
+            answer.stderr.contains("(Forbidden)") || answer.stderr.contains("forbidden:");
+        assert!(
+            !answer.success() && forbidden,
+            "kubectl {attempt:?}: {answer:?}"
+        );
+    }
+}
+
+/// Compares what the release's roles grant with what the audit log shows of its two programs.
+/// Nothing was refused to them, and nothing is granted that they do not use.
+pub fn granted_is_used(cluster: &ControlPlane) {
+    for who in ["operator", "server"] {
+        let granted = granted(cluster, who);
+        assert!(!granted.is_empty());
+        let exceptions: BTreeSet<Right> = NOT_SEEN
+            .iter()
+            .filter(|(of, ..)| *of == who)
+            .map(|(_, scope, verb, what)| {
+                ((*scope).to_owned(), (*verb).to_owned(), (*what).to_owned())
+            })
+            .collect();
+        // The log is written a moment after the answers.
+        eventually(
+            &format!("the {who} has used what it is granted"),
+            SOON,
+            || {
+                let used = used(cluster, who);
+                let unused: Vec<_> = granted
+                    .iter()
+                    .filter(|right| !used.contains_key(*right) && !exceptions.contains(*right))
+                    .collect();
+                unused.is_empty().then_some(()).ok_or(format!("{unused:?}"))
+            },
+        );
+        let used = used(cluster, who);
+        println!("{who}:");
+        for right in &granted {
+            println!("  {right:?}: {} times", used.get(right).unwrap_or(&0));
+        }
+        for (right, times) in &used {
+            assert!(
+                granted.contains(right),
+                "{who} did {right:?} {times} times without a grant"
+            );
+        }
+    }
+}
+
+/// `own` or `everywhere`; the verb; group and resource.
+type Right = (String, String, String);
+
+fn granted(cluster: &ControlPlane, who: &str) -> BTreeSet<Right> {
+    let own = format!("chancery-{who}");
+    let everywhere = format!("chancery-system:chancery:{who}");
+    [
+        ("own", get(cluster, &["role", &own, "-n", NAMESPACE])),
+        ("everywhere", get(cluster, &["clusterrole", &everywhere])),
+    ]
+    .iter()
+    .flat_map(|(scope, role)| {
+        let rules = role["rules"].as_array().expect("rules").iter();
+        rules.flat_map(each).map(move |(group, resource, verb)| {
+            (
+                (*scope).to_owned(),
+                verb.to_owned(),
+                format!("{group}/{resource}"),
+            )
+        })
+    })
+    .collect()
+}
+
+fn used(cluster: &ControlPlane, who: &str) -> BTreeMap<Right, u32> {
+    let user = format!("system:serviceaccount:{NAMESPACE}:chancery-{who}");
+    let mut used = BTreeMap::new();
+    for event in cluster.audit_events() {
+        let agent = event["userAgent"].as_str().unwrap_or_default();
+        // Other tests try with the same account what it may not.
+        if event["user"]["username"] != user.as_str() || agent.starts_with("kubectl") {
+            continue;
+        }
+        assert_ne!(event["responseStatus"]["code"], 403, "refused: {event}");
+        let object = &event["objectRef"];
+        let text = |of: &Value| of.as_str().unwrap_or_default().to_owned();
+        let mut what = format!(
+            "{}/{}",
+            text(&object["apiGroup"]),
+            text(&object["resource"])
+        );
+        if object["subresource"].is_string() {
+            what += &format!("/{}", text(&object["subresource"]));
+        }
+        let scoped = granted_scope(who, &what, &object["namespace"]);
+        *used
+            .entry((scoped, text(&event["verb"]), what))
+            .or_default() += 1;
+    }
+    used
+}
+
+/// Where a right comes from: what is of the operator namespace alone is granted there.
+fn granted_scope(who: &str, what: &str, namespace: &Value) -> String {
+    let kept_to_it = what.starts_with("chancery.dev/signingkeys")
+        || what == "/configmaps"
+        || (who == "server" && what == "/secrets");
+    let own = kept_to_it && namespace == NAMESPACE;
+    if own { "own" } else { "everywhere" }.to_owned()
+}
+
+fn each(rule: &Value) -> impl Iterator<Item = (&str, &str, &str)> {
+    let list = |key: &str| -> Vec<&str> {
+        let list = rule[key].as_array().map(Vec::as_slice).unwrap_or_default();
+        list.iter().filter_map(Value::as_str).collect()
+    };
+    let (groups, resources, verbs) = (list("apiGroups"), list("resources"), list("verbs"));
+    groups.into_iter().flat_map(move |group| {
+        let verbs = verbs.clone();
+        resources.clone().into_iter().flat_map(move |resource| {
+            verbs
+                .clone()
+                .into_iter()
+                .map(move |verb| (group, resource, verb))
+        })
+    })
+}

@@ -1,0 +1,19 @@
+//! Chancery on a real kube-apiserver, as a user would meet it: kubectl in, tokens out.
+//!
+//! Each test has an environment of its own: an operator namespace, tenant namespaces, and a
+//! `chancery run` process.
+
+mod support;
+
+#[path = "cluster/algorithms.rs"]
+mod algorithms;
+#[path = "cluster/kills.rs"]
+mod kills;
+#[path = "cluster/ownership.rs"]
+mod ownership;
+#[path = "cluster/quickstart.rs"]
+mod quickstart;
+#[path = "cluster/release.rs"]
+mod release;
+#[path = "cluster/tenancy.rs"]
+mod tenancy;

@@ -1,0 +1,368 @@
+//! A release on the shared control plane: its namespaces, its process, and what it must not leak.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::http::{self, Answer};
+use crate::support::{Canary, ControlPlane, Proc, chancery_bin, eventually, free_port};
+
+/// How long anything may take here. What a test waits for takes milliseconds on an idle machine;
+/// these machines are not idle.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// A release: an environment with its operator namespace and its process.
+pub struct Release {
+    pub cluster: &'static ControlPlane,
+    /// The environment's name, also that of the operator namespace.
+    pub name: String,
+    pub port: u16,
+    pub admin_port: u16,
+    process: Option<Proc>,
+    /// What earlier processes of the release printed.
+    printed: Vec<String>,
+    /// The tenants' namespaces.
+    tenants: Mutex<Vec<String>>,
+    /// Client secrets that were read during the test, also those that are gone since.
+    read: Mutex<BTreeSet<String>>,
+}
+
+/// Whatever a test was about: at its end nothing of its secrets is to be found anywhere.
+impl Drop for Release {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.assert_nothing_leaked();
+        }
+    }
+}
+
+/// The control plane with the CRDs installed, once for all tests.
+pub fn cluster() -> &'static ControlPlane {
+    static READY: OnceLock<()> = OnceLock::new();
+    let cluster = ControlPlane::shared();
+    READY.get_or_init(|| {
+        let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
+        cluster.kubectl_ok(&["apply", "-f", crds]);
+        cluster.kubectl_ok(&[
+            "wait",
+            "--for=condition=Established",
+            "--timeout=60s",
+            "-f",
+            crds,
+        ]);
+    });
+    cluster
+}
+
+impl Release {
+    /// A release whose process has begun.
+    pub fn start(prefix: &str) -> Self {
+        let mut release = Self::prepared(prefix);
+        release.run(&[]);
+        release
+    }
+
+    /// A release without a process.
+    pub fn prepared(prefix: &str) -> Self {
+        let cluster = cluster();
+        let name = cluster.namespace(prefix);
+        let (port, admin_port) = (free_port(), free_port());
+        Self {
+            cluster,
+            name,
+            port,
+            admin_port,
+            process: None,
+            printed: Vec::new(),
+            tenants: Mutex::default(),
+            read: Mutex::default(),
+        }
+    }
+
+    /// Starts the release's process.
+    pub fn run(&mut self, more: &[&str]) {
+        let kubeconfig = self.cluster.admin_kubeconfig().display().to_string();
+        let (listen, admin) = (
+            format!("127.0.0.1:{}", self.port),
+            format!("127.0.0.1:{}", self.admin_port),
+        );
+        let issuer = self.issuer();
+        let mut args = vec![
+            "run",
+            "--kubeconfig",
+            &kubeconfig,
+            "--issuer",
+            &issuer,
+            "--environment",
+            &self.name,
+            "--namespace",
+            &self.name,
+            "--listen",
+            &listen,
+            "--admin-listen",
+            &admin,
+            "--log",
+            "debug,hyper=info,tower=info,kube=debug,kube_client=debug",
+        ];
+        args.extend(more);
+        self.process = Some(Proc::run(chancery_bin(), &args, &[]));
+    }
+
+    /// Ends the process with SIGKILL, wherever it is.
+    pub fn kill(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.signal(crate::support::Signal::Kill);
+            process.wait_exit(LIMIT);
+            self.printed.push(process.output());
+        }
+    }
+
+    /// The running process.
+    pub fn process(&self) -> &Proc {
+        self.process.as_ref().expect("the release runs")
+    }
+
+    pub fn issuer(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn apply(&self, manifests: &str) -> String {
+        self.cluster.apply(manifests)
+    }
+
+    /// A ring with audience client.
+    pub fn ring(&self, name: &str, spec: &str) {
+        let namespace = &self.name;
+        self.apply(&format!(
+            "apiVersion: chancery.dev/v1alpha1\nkind: SigningKey\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {{audience: client, {spec}}}\n"
+        ));
+    }
+
+    /// A tenant namespace with nothing in it.
+    pub fn bare_tenant(&self, prefix: &str) -> String {
+        let namespace = self.cluster.namespace(prefix);
+        self.tenants.lock().expect("no test panicked here").push(namespace.clone());
+        namespace
+    }
+
+    /// A tenant namespace with a Subscription that allows what the tests use.
+    pub fn tenant(&self, prefix: &str) -> String {
+        let namespace = self.bare_tenant(prefix);
+        self.subscribe(&namespace, "main", &namespace, "");
+        namespace
+    }
+
+    /// A Subscription; `more` goes into its spec.
+    pub fn subscribe(&self, namespace: &str, name: &str, legal_entity: &str, more: &str) {
+        self.apply(&format!(
+            "apiVersion: chancery.dev/v1alpha1\nkind: Subscription\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  environment: {}\n  legalEntity: {{id: {legal_entity}, name: A tenant}}\n  tier: Free\n  allowed: {{scopes: [read, write], roles: [clerk], audiences: ['https://a.example', 'https://b.example']}}\n{more}",
+            self.name
+        ));
+    }
+
+    /// A technical user; `more` goes into its spec.
+    pub fn user(&self, namespace: &str, name: &str, more: &str) {
+        self.apply(&format!(
+            "apiVersion: chancery.dev/v1alpha1\nkind: TechnicalUser\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  roles: [clerk]\n  scopes: [read, write]\n  audiences: ['https://a.example', 'https://b.example']\n  credential: {{secret: {{}}}}\n{more}"
+        ));
+    }
+
+    pub fn wait_ready(&self, kind: &str, namespace: &str, name: &str) {
+        self.cluster.kubectl_ok(&[
+            "wait",
+            "--for=condition=Ready",
+            "--timeout=60s",
+            "-n",
+            namespace,
+            &format!("{kind}/{name}"),
+        ]);
+    }
+
+    /// The object as JSON; null if there is none.
+    pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Value {
+        let output = self
+            .cluster
+            .kubectl(&["get", kind, name, "-n", namespace, "-o", "json"]);
+        serde_json::from_str(&output.stdout).unwrap_or_default()
+    }
+
+    /// All of a kind in a namespace.
+    pub fn list(&self, kind: &str, namespace: &str) -> Vec<Value> {
+        let json = self
+            .cluster
+            .kubectl_ok(&["get", kind, "-n", namespace, "-o", "json"]);
+        let list: Value = serde_json::from_str(&json).expect("JSON");
+        list["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Waits until a condition of an object has that reason, and gives the condition.
+    pub fn wait_reason(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        condition: &str,
+        reason: &str,
+    ) -> Value {
+        eventually(
+            &format!("{kind} {namespace}/{name}: {condition} for {reason}"),
+            LIMIT,
+            || {
+                let object = self.get(kind, namespace, name);
+                let conditions = object["status"]["conditions"]
+                    .as_array()
+                    .cloned()
+                    .unwrap_or_default();
+                conditions
+                    .iter()
+                    .find(|c| c["type"] == condition && c["reason"] == reason)
+                    .cloned()
+                    .ok_or_else(|| format!("{conditions:?}\n{}", self.tail()))
+            },
+        )
+    }
+
+    /// The last lines of the process's log.
+    pub fn tail(&self) -> String {
+        let output = self.process.as_ref().map(Proc::output).unwrap_or_default();
+        let lines: Vec<&str> = output.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+
+    /// What a key of a Secret holds.
+    pub fn secret_value(&self, namespace: &str, name: &str, key: &str) -> Option<String> {
+        use base64::Engine as _;
+        let secret = self.get("secret", namespace, name);
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(secret["data"][key].as_str()?)
+            .ok()?;
+        let value = String::from_utf8(bytes).ok()?;
+        if value.starts_with("sk-") {
+            self.read
+                .lock()
+                .expect("no test panicked here")
+                .insert(value.clone());
+        }
+        Some(value)
+    }
+
+    /// Client id and secret of a technical user, from its delivered Secret.
+    pub fn credentials(&self, namespace: &str, user: &str) -> (String, String) {
+        let secret = format!("{user}-credentials");
+        eventually(&format!("Secret {namespace}/{secret}"), LIMIT, || {
+            let value = |key| self.secret_value(namespace, &secret, key);
+            value("client_id")
+                .zip(value("client_secret"))
+                .ok_or_else(|| self.tail())
+        })
+    }
+
+    /// Asks for a token, once.
+    pub fn ask(&self, id: &str, secret: &str, parameters: &str) -> Answer {
+        http::token(
+            &format!("{}/oauth/token", self.issuer()),
+            id,
+            secret,
+            parameters,
+        )
+        .expect("the server answers")
+    }
+
+    /// Asks until there is a token: the server's watches may lag the operator's by a moment.
+    pub fn token(&self, id: &str, secret: &str, parameters: &str) -> String {
+        eventually(&format!("a token for {id}"), LIMIT, || {
+            let answer = http::token(
+                &format!("{}/oauth/token", self.issuer()),
+                id,
+                secret,
+                parameters,
+            )
+            .map_err(|e| format!("{e}\n{}", self.tail()))?;
+            let token = answer.json()["access_token"].as_str().map(str::to_owned);
+            token.ok_or_else(|| format!("{}: {}\n{}", answer.status, answer.text(), self.tail()))
+        })
+    }
+
+    /// Waits until a token is refused, and gives the refusal.
+    pub fn refused(&self, id: &str, secret: &str, parameters: &str) -> Answer {
+        eventually(&format!("no token for {id}"), LIMIT, || {
+            let answer = self.ask(id, secret, parameters);
+            if answer.status == 200 {
+                Err("it still gets one".to_owned())
+            } else {
+                Ok(answer)
+            }
+        })
+    }
+
+    /// Every secret and private key of the release's objects, searched for in everything that a
+    /// person or a machine may read of this run.
+    fn assert_nothing_leaked(&self) {
+        use base64::Engine as _;
+        let mut canary = Canary::new();
+        let mut haystacks: Vec<(String, Vec<u8>)> = Vec::new();
+        let mut secrets = 0;
+        for secret in self.read.lock().expect("no test panicked here").iter() {
+            canary.add(secret, "a client secret that was read");
+            secrets += 1;
+        }
+        let tenants = self.tenants.lock().expect("no test panicked here");
+        for namespace in tenants.iter().chain([&self.name]) {
+            for secret in self.list("secrets", namespace) {
+                let name = secret["metadata"]["name"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned();
+                for (key, value) in secret["data"].as_object().into_iter().flatten() {
+                    let public = ["client_id", "token_url", "issuer"].contains(&key.as_str());
+                    let bytes = base64::engine::general_purpose::STANDARD
+                        .decode(value.as_str().unwrap_or_default())
+                        .expect("base64");
+                    if !public {
+                        canary.add(&bytes, &format!("{namespace}/{name}: {key}"));
+                        secrets += 1;
+                    }
+                }
+            }
+            for kind in [
+                "signingkeys",
+                "subscriptions",
+                "technicalusers",
+                "configmaps",
+                "events",
+            ] {
+                let text = self
+                    .cluster
+                    .kubectl_ok(&["get", kind, "-n", namespace, "-o", "yaml"]);
+                haystacks.push((format!("{kind} in {namespace}"), text.into_bytes()));
+            }
+        }
+        let printed = self.process.as_ref().map(Proc::output).unwrap_or_default();
+        haystacks.push(("the log".into(), printed.into_bytes()));
+        for (n, printed) in self.printed.iter().enumerate() {
+            haystacks.push((
+                format!("the log of process {n}"),
+                printed.clone().into_bytes(),
+            ));
+        }
+        if self.process.as_ref().is_some_and(Proc::is_running) {
+            for path in ["metrics", "readyz?verbose"] {
+                let url = format!("http://127.0.0.1:{}/{path}", self.admin_port);
+                haystacks.push((
+                    path.into(),
+                    http::get(&url).expect("the admin port answers").body,
+                ));
+            }
+        }
+        let haystacks: Vec<(&str, &[u8])> = haystacks
+            .iter()
+            .map(|(n, b)| (n.as_str(), b.as_slice()))
+            .collect();
+        // A test about Subscriptions alone makes none.
+        if secrets > 0 {
+            canary.assert_absent(&haystacks);
+        }
+    }
+}

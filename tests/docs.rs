@@ -1,0 +1,218 @@
+//! The README, run: every `sh` block of it, in order, as a newcomer would in a fresh checkout.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use support::process::complete;
+use support::{Binaries, ControlPlane, Proc, Scratch, Signal, chancery_bin};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// The `sh` blocks under each second-level heading.
+fn blocks(markdown: &str) -> Vec<(String, String)> {
+    let (mut heading, mut block, mut found) = (String::new(), None::<String>, Vec::new());
+    for line in markdown.lines() {
+        match (&mut block, line) {
+            (Some(text), "```") => {
+                found.push((heading.clone(), std::mem::take(text)));
+                block = None;
+            }
+            (Some(text), line) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+            (None, "```sh") => block = Some(String::new()),
+            (None, line) => {
+                if let Some(title) = line.strip_prefix("## ") {
+                    title.clone_into(&mut heading);
+                }
+            }
+        }
+    }
+    found
+}
+
+fn readme(heading: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(format!("{ROOT}/README.md")).expect("a README");
+    let of = blocks(&text)
+        .into_iter()
+        .filter(|(h, _)| h == heading)
+        .map(|(_, block)| block);
+    let of: Vec<String> = of.collect();
+    assert!(!of.is_empty(), "the README has commands under {heading:?}");
+    of
+}
+
+/// A shell in which `cargo run --release -- …` runs the built program, and `kubectl` is ours.
+fn shell(block: &str, folder: &Path, kubeconfig: Option<&Path>) -> Command {
+    let mut command = Command::new("bash");
+    let program = chancery_bin();
+    let cargo = format!(
+        "cargo() {{ shift 3; {} \"$@\"; }}; set -euo pipefail\n",
+        program.display()
+    );
+    command.arg("-c").arg(cargo + block).current_dir(folder);
+    if let Some(kubeconfig) = kubeconfig {
+        let kubectl = Binaries::get()
+            .kubectl
+            .parent()
+            .expect("a folder")
+            .to_owned();
+        let path = std::env::var("PATH").unwrap_or_default();
+        command
+            .env("PATH", format!("{}:{path}", kubectl.display()))
+            .env("KUBECONFIG", kubeconfig);
+    }
+    command
+}
+
+/// A copy of what the README's commands need.
+fn checkout(scratch: &Scratch) -> PathBuf {
+    for folder in ["examples", "crds"] {
+        let mut copy = Command::new("cp");
+        copy.args(["-r", &format!("{ROOT}/{folder}")])
+            .arg(scratch.path());
+        complete(copy, b"", LIMIT).expect_success("copying the checkout");
+    }
+    scratch.path().to_owned()
+}
+
+/// Runs the blocks; one that starts `dev` or `run` goes on in the background. The ports of the
+/// README are used as they stand, so that one of the two tours runs at a time.
+fn tour(heading: &str, kubeconfig: Option<&Path>) -> Vec<String> {
+    static PORTS: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _alone = PORTS
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let scratch = Scratch::new("readme");
+    let folder = checkout(&scratch);
+    let (mut printed, mut background) = (Vec::new(), None::<Proc>);
+    for block in readme(heading) {
+        let mut command = shell(&block, &folder, kubeconfig);
+        if let Some(rest) = block.strip_prefix("cargo run --release -- ") {
+            let mut command = Command::new(chancery_bin());
+            command.args(rest.split_whitespace()).current_dir(&folder);
+            if let Some(kubeconfig) = kubeconfig {
+                command.env("KUBECONFIG", kubeconfig);
+            }
+            let process = Proc::start("chancery", command, scratch.path());
+            let sign = if rest.starts_with("dev") {
+                "curl "
+            } else {
+                "serving tokens"
+            };
+            process.wait_for_line(|line| line.contains(sign), LIMIT);
+            background = Some(process);
+            continue;
+        }
+        command.env("LC_ALL", "C");
+        printed.push(complete(command, b"", LIMIT).expect_success(&block));
+    }
+    let process = background.expect("the tour starts something");
+    process.signal(Signal::Term);
+    assert!(process.wait_exit(LIMIT).success(), "{}", process.output());
+    printed
+}
+
+#[test]
+fn five_minutes_without_a_cluster() {
+    let printed = tour("Five minutes, no cluster", None);
+    assert!(printed[0].contains("\"access_token\""), "{printed:?}");
+    let claims: serde_json::Value =
+        serde_json::from_str(printed[1].trim()).expect("decoded claims");
+    assert_eq!(claims["scope"], "orders.read");
+    // What the README shows is what comes, but for what changes each time.
+    let text = std::fs::read_to_string(format!("{ROOT}/README.md")).expect("a README");
+    let shown = text
+        .split("```json\n")
+        .nth(1)
+        .and_then(|t| t.split("```").next())
+        .expect("a token");
+    let mut shown: serde_json::Value = serde_json::from_str(shown).expect("JSON");
+    for changing in ["iat", "exp", "jti"] {
+        shown[changing] = claims[changing].clone();
+    }
+    assert_eq!(shown, claims);
+    assert!(printed[2].contains("token_endpoint") && printed[2].contains("\"keys\""));
+}
+
+#[test]
+fn the_same_on_a_cluster() {
+    let cluster = ControlPlane::start();
+    let printed = tour("The same on a cluster", Some(cluster.admin_kubeconfig()));
+    let all = printed.join("\n");
+    for part in [
+        "signingkey.chancery.dev/main",
+        "\"access_token\"",
+        "\"keys\"",
+        "KeyActivated",
+    ] {
+        assert!(all.contains(part), "{part} in\n{all}");
+    }
+}
+
+/// `docs/reasons.md` knows every reason, and every reason is given somewhere.
+#[test]
+fn the_reasons_are_documented_and_given() {
+    let source = std::fs::read_to_string(format!("{ROOT}/src/domain/reasons.rs")).expect("reasons");
+    let page = std::fs::read_to_string(format!("{ROOT}/docs/reasons.md")).expect("the page");
+    let mut controllers = String::new();
+    for file in walk(&PathBuf::from(format!("{ROOT}/src/controllers"))) {
+        controllers += &std::fs::read_to_string(file).expect("a source");
+    }
+    let mut seen = 0;
+    for line in source.lines().filter_map(|l| l.strip_prefix("pub const ")) {
+        let (name, rest) = line.split_once(':').expect("a constant");
+        let value = rest.split('"').nth(1).expect("its value");
+        assert!(
+            page.contains(&format!("`{value}`")),
+            "docs/reasons.md tells of {value}"
+        );
+        assert!(
+            controllers.contains(&format!("r::{name}")),
+            "something gives the reason {name}"
+        );
+        seen += 1;
+    }
+    assert!(seen > 20, "{seen} reasons were found");
+}
+
+/// Every link of our pages to a file of ours leads somewhere.
+#[test]
+fn links_lead_somewhere() {
+    for page in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "docs/reasons.md",
+    ] {
+        let text = std::fs::read_to_string(format!("{ROOT}/{page}")).expect("a page");
+        let folder = Path::new(ROOT)
+            .join(page)
+            .parent()
+            .expect("a folder")
+            .to_owned();
+        for link in text.split("](").skip(1).filter_map(|t| t.split(')').next()) {
+            if !link.starts_with("http") {
+                assert!(folder.join(link).exists(), "{page} links to {link}");
+            }
+        }
+    }
+}
+
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(walk(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files
+}

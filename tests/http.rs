@@ -1,0 +1,16 @@
+//! The HTTP server: the router in memory, rule by rule, and real listeners for what needs them.
+
+#[path = "http/authentication.rs"]
+mod authentication;
+#[path = "http/documents.rs"]
+mod documents;
+#[path = "http/listening.rs"]
+mod listening;
+#[path = "http/secrets.rs"]
+mod secrets;
+#[path = "http/support.rs"]
+mod support;
+#[path = "http/tls.rs"]
+mod tls;
+#[path = "http/token.rs"]
+mod token;

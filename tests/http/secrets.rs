@@ -1,0 +1,152 @@
+//! The memory of verified secrets and the bcrypt pool, seen through their counters.
+
+use std::sync::Arc;
+
+use chancery::crypto::hash;
+use chancery::domain::client::Client;
+use chancery::serve::metrics::SecretCheck::{Misshapen, Remembered, Shed, Verified, Wrong};
+use chancery::serve::secrets::HashLimits;
+
+use crate::support::*;
+
+fn publish(world: &World, client: &Client) {
+    world
+        .store
+        .publish(snapshot([ring("main", &es256())], [client.clone()]));
+}
+
+fn counts(world: &World) -> [u64; 5] {
+    [Remembered, Verified, Wrong, Misshapen, Shed].map(|c| world.metrics.checks(c))
+}
+
+#[tokio::test]
+async fn a_secret_is_hashed_once_and_then_remembered() {
+    let (client, secret) = robot();
+    let world = World::serving(client.clone());
+    for _ in 0..3 {
+        assert_eq!(world.token("acme.robot", &secret, "").await.status, 200);
+    }
+    assert_eq!(counts(&world), [2, 1, 0, 0, 0]);
+    // A snapshot that changes nothing about it changes nothing.
+    publish(&world, &client);
+    assert_eq!(world.token("acme.robot", &secret, "").await.status, 200);
+    assert_eq!(counts(&world), [3, 1, 0, 0, 0]);
+    assert_eq!(
+        world.token("acme.robot", &new_secret(), "").await.status,
+        401
+    );
+    assert_eq!(world.token("acme.robot", "guess", "").await.status, 401);
+    assert_eq!(counts(&world), [3, 1, 1, 1, 0]);
+}
+
+#[tokio::test]
+async fn what_is_remembered_ends_with_its_hash_its_client_and_its_suspension() {
+    let (client, secret) = robot();
+    let rotated = Client {
+        credentials: vec![credential("c1", &new_secret(), 2)],
+        ..client.clone()
+    };
+    let suspended = Client {
+        suspended: true,
+        ..client.clone()
+    };
+    let world = World::serving(client.clone());
+    for gone in [rotated, suspended] {
+        publish(&world, &client);
+        assert_eq!(world.token("acme.robot", &secret, "").await.status, 200);
+        publish(&world, &gone);
+        assert_eq!(world.token("acme.robot", &secret, "").await.status, 401);
+    }
+    assert_eq!(counts(&world), [0, 2, 2, 0, 0]);
+    // Back again, it is looked at anew.
+    publish(&world, &client);
+    assert_eq!(world.token("acme.robot", &secret, "").await.status, 200);
+    assert_eq!(counts(&world), [0, 3, 2, 0, 0]);
+    world.store.publish(snapshot([ring("main", &es256())], []));
+    assert_eq!(world.token("acme.robot", &secret, "").await.status, 401);
+}
+
+#[tokio::test]
+async fn old_and_new_both_work_and_a_third_does_not() {
+    let (mut client, second) = robot();
+    let (oldest, newest) = (new_secret(), new_secret());
+    let mut costly = credential("c3", &new_secret(), 9);
+    costly.hash = hash::hash("sk-supplied", 6).expect("hashed");
+    client.credentials = vec![
+        credential("c0", &oldest, 0),
+        credential("c1", &second, 1),
+        credential("c2", &newest, 2),
+        costly,
+    ];
+    let world = World::serving(client);
+    for (secret, status) in [(&newest, 200), (&second, 200), (&oldest, 401)] {
+        assert_eq!(world.token("acme.robot", secret, "").await.status, status);
+        assert_eq!(world.token("acme.robot", secret, "").await.status, status);
+    }
+    assert_eq!(counts(&world), [2, 2, 2, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_full_pool_turns_away_and_says_when_to_come_again() {
+    let (client, secret) = robot();
+    // None runs and one may wait, so that the state is sure.
+    let world = Arc::new(World::with(
+        ISSUER,
+        HashLimits {
+            running: 0,
+            waiting: 1,
+        },
+    ));
+    publish(&world, &client);
+    let waiting = tokio::spawn({
+        let (world, secret) = (Arc::clone(&world), secret.clone());
+        async move { world.token("acme.robot", &secret, "").await }
+    });
+    eventually("the first one waits", || {
+        world.metrics.hash_queue.get() == 1
+    })
+    .await;
+    for (id, presented) in [("acme.robot", new_secret()), ("acme.unknown", new_secret())] {
+        let answer = world.token(id, &presented, "").await;
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.error(), "temporarily_unavailable");
+        assert_ne!(answer.header("retry-after"), "");
+        assert_eq!(answer.header("cache-control"), "no-store");
+    }
+    // What needs no hash is answered all the same.
+    assert_eq!(world.token("acme.robot", "guess", "").await.status, 401);
+    // The same secret again shares the check and takes no place of its own.
+    let sharing = tokio::spawn({
+        let (world, secret) = (Arc::clone(&world), secret.clone());
+        async move { world.token("acme.robot", &secret, "").await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!sharing.is_finished());
+    assert_eq!(world.metrics.hash_queue.get(), 1);
+    // A client that hangs up gives its place back.
+    waiting.abort();
+    sharing.abort();
+    eventually("the queue is empty", || world.metrics.hash_queue.get() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_first_requests_share_one_check() {
+    let (client, secret) = robot();
+    let world = Arc::new(World::with(
+        ISSUER,
+        HashLimits {
+            running: 1,
+            waiting: 0,
+        },
+    ));
+    publish(&world, &client);
+    let requests = (0..32).map(|_| {
+        let (world, secret) = (Arc::clone(&world), secret.clone());
+        tokio::spawn(async move { world.token("acme.robot", &secret, "").await.status })
+    });
+    for status in futures::future::join_all(requests).await {
+        assert_eq!(status.expect("answered"), 200);
+    }
+    assert_eq!(world.metrics.checks(Shed), 0);
+    assert_eq!(world.metrics.hashing.get(), 0);
+}
