@@ -320,7 +320,7 @@ fn kubectl_explain_has_a_word_on_every_field() {
     }
     let algorithm = cluster.kubectl_ok(&["explain", "signingkey.spec.algorithm"]);
     assert!(
-        words(&algorithm).contains("enum: RS256, RS384"),
+        words(&algorithm).contains("ENUM: RS256 RS384"),
         "{algorithm}"
     );
     assert!(algorithm.contains("RFC 7518"), "{algorithm}");

@@ -60,10 +60,12 @@ pub struct SubscriptionSpec {
 
     /// When it begins (RFC 3339). Absent: since ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("timestamp('0001-01-01T00:00:00Z') <= self && self < timestamp('9999-01-01T00:00:00Z')").message("a date lies in the years 1 to 9998: for a period without beginning leave periodFrom away."))]
     pub period_from: Option<Time>,
 
     /// When it ends (RFC 3339): from then on it is not current. Absent: without end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("timestamp('0001-01-01T00:00:00Z') <= self && self < timestamp('9999-01-01T00:00:00Z')").message("a date lies in the years 1 to 9998: for a period without end leave periodTo away."))]
     pub period_to: Option<Time>,
 
     /// Limits that differ from the tier's.

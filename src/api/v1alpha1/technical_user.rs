@@ -47,7 +47,7 @@ pub struct TechnicalUserSpec {
 
     /// What it is for: Integration, a service that calls another. Its secrets begin with sk-.
     #[serde(default)]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("family can not be changed: make a second TechnicalUser."))]
+    // A second family needs a rule that it can not change; with one no manifest could break it.
     pub family: Family,
 
     /// The roles in its tokens, as far as the Subscription allows them.
