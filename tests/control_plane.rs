@@ -1,6 +1,8 @@
 //! Is the control plane that the tests stand on a real one? Each property that they rely on is
 //! checked here once.
 
+#![allow(clippy::pedantic)] // Pedantry is for what ships.
+
 mod support;
 
 use base64::Engine;

@@ -11,7 +11,7 @@ use crate::support::{Canary, ControlPlane, Proc, chancery_bin, eventually, free_
 
 /// How long anything may take here. What a test waits for takes milliseconds on an idle machine;
 /// these machines are not idle.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_mins(1);
 
 /// A release: an environment with its operator namespace and its process.
 pub struct Release {

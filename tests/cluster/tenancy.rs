@@ -2,6 +2,8 @@
 
 use crate::quickstart::verify;
 use crate::release::{LIMIT, Release, cluster};
+use chancery::clock::Clock as _;
+
 use crate::support::eventually;
 
 fn claims(
@@ -98,15 +100,8 @@ fn suspended_and_out_of_period() {
     release.token(&id, &secret, "");
 
     // The period ends in a moment, and the next one is there already.
-    let end = jiff::Timestamp::from_second(
-        std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .expect("a time")
-            .as_secs()
-            .cast_signed()
-            + 4,
-    )
-    .expect("a time");
+    let now = chancery::clock::system().now();
+    let end = jiff::Timestamp::from_second(now.as_second() + 4).expect("a time");
     release.subscribe(
         &tenant,
         "main",

@@ -14,6 +14,8 @@
 
 // Every test binary compiles this module for itself and uses its own part of it.
 #![allow(dead_code, unused_imports)]
+// Pedantry is for what ships.
+#![allow(clippy::pedantic)]
 // Real processes take real time: no clock that a test can move applies to them.
 #![allow(clippy::disallowed_methods)]
 

@@ -1,5 +1,7 @@
 //! Manifests as people write them, well and badly, and where each mistake is told.
 
+#![allow(clippy::format_collect, clippy::format_push_string)] // Small strings, once.
+
 use std::path::Path;
 
 use serde_json::json;
