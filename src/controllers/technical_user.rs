@@ -4,26 +4,24 @@
 //! in between leaves a hash whose secret nobody holds: the next visit finds no delivery that
 //! proves a hash, and makes a new one in its place.
 
+mod report;
 mod see;
 
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use zeroize::Zeroizing;
 
-use super::{Decision, Fill, Note, Object, Write, status};
-use crate::api::v1alpha1::{
-    Conditions, CredentialStatus, Observed, TechnicalUser, TechnicalUserStatus,
-};
+use super::{Decision, Fill, Note, Object, Write};
+use crate::api::v1alpha1::{Conditions, TechnicalUser};
 use crate::domain::client::StoredCredential;
 use crate::domain::reasons as r;
 use crate::domain::settings::Settings;
-use crate::domain::subscription::{self, SubscriptionFacts, cut_down};
+use crate::domain::subscription::{self, SubscriptionFacts};
 use crate::objects::{Ownership, credentials};
-use crate::tenancy::{Claim, Tenancy};
+use crate::tenancy::Tenancy;
 
 pub use see::{Proofs, see, signing_rings};
 
@@ -161,55 +159,6 @@ impl Visit<'_> {
         };
         decision.writes.extend(self.status(&conditions, current));
         decision
-    }
-
-    /// What stands against the spec, on a look at the release and at the others.
-    fn violation(&self) -> Option<(&'static str, String)> {
-        let (namespace, id) = (
-            self.user.namespace().unwrap_or_default(),
-            self.user.client_id(),
-        );
-        if let Some(ttl) = self
-            .user
-            .spec
-            .token_ttl
-            .filter(|t| *t > self.settings.tokens.max_ttl)
-        {
-            return Some((
-                r::POLICY_VIOLATION,
-                format!(
-                    "spec.tokenTtl is {ttl}, and this release lets tokens live at most {}: set it to that or less.",
-                    self.settings.tokens.max_ttl
-                ),
-            ));
-        }
-        if !self.seen.tenancy.may_have(&namespace, &id) {
-            return Some((
-                r::CLIENT_ID_NOT_ALLOWED,
-                format!(
-                    "spec.clientId is {id:?}, which does not begin with \"{namespace}.\": choose one that does, take the field away, or have a platform administrator list it in allowed.clientIds of the Subscription."
-                ),
-            ));
-        }
-        if let Some(Claim {
-            namespace: theirs,
-            name,
-            ..
-        }) = self.seen.tenancy.rival(self.user)
-        {
-            let who = if *theirs == namespace {
-                format!("TechnicalUser {name}")
-            } else {
-                "another TechnicalUser".into()
-            };
-            return Some((
-                r::CLIENT_ID_CONFLICT,
-                format!(
-                    "spec.clientId {id:?} is already that of {who}, which is older: choose another."
-                ),
-            ));
-        }
-        None
     }
 
     /// Brings hash and delivery to where one proves the other.
@@ -437,112 +386,5 @@ impl Visit<'_> {
 
     fn delivery(&self, id: &str, before: Option<&Secret>) -> Secret {
         credentials::delivery(self.user, self.settings, id, before)
-    }
-
-    fn conditions(&self, tenant: &Tenant) -> Conditions {
-        let id = self.user.client_id();
-        let Tenant::Current(current) = tenant else {
-            return Conditions::reconciling(
-                r::SUBSCRIPTION_NOT_CURRENT,
-                "No Subscription of this namespace is current, so that no token is issued: kubectl get subscriptions tells why.",
-            );
-        };
-        if let Some(conditions) = self.no_signer() {
-            return conditions;
-        }
-        let conditions = if self.user.spec.suspended {
-            Conditions::ready(
-                r::SUSPENDED,
-                format!(
-                    "{id} is suspended: no token is issued until spec.suspended is taken back."
-                ),
-            )
-        } else {
-            Conditions::ready(
-                r::SUCCEEDED,
-                format!(
-                    "{id} gets tokens with the secret in Secret {}.",
-                    self.user.secret_name()
-                ),
-            )
-        };
-        let beyond = self.beyond(current);
-        if beyond.is_empty() {
-            return conditions;
-        }
-        let message = format!(
-            "Subscription {} does not allow {}, so that tokens go without.",
-            current.name,
-            beyond.join("; ")
-        );
-        conditions.and(RESTRICTED, true, r::BEYOND_SUBSCRIPTION, message)
-    }
-
-    fn no_signer(&self) -> Option<Conditions> {
-        let message = match &self.user.spec.signing_key {
-            Some(ring) if !self.seen.rings.contains(ring) => format!("spec.signingKey is {ring:?}, and no SigningKey of that name with audience client has a key that signs."),
-            None if self.seen.rings.is_empty() => "No SigningKey with audience client has a key that signs: make one in the operator's namespace.".to_owned(),
-            _ => return None,
-        };
-        Some(Conditions::reconciling(r::NO_SIGNING_KEY, message))
-    }
-
-    /// What the user asks for and the Subscription does not allow.
-    fn beyond(&self, current: &SubscriptionFacts) -> Vec<String> {
-        let (spec, allowed) = (&self.user.spec, &current.allowed);
-        [
-            ("roles", &spec.roles, &allowed.roles),
-            ("scopes", &spec.scopes, &allowed.scopes),
-            ("audiences", &spec.audiences, &allowed.audiences),
-        ]
-        .into_iter()
-        .filter_map(|(what, wanted, allowed)| {
-            let granted = cut_down(wanted, allowed);
-            let denied: Vec<_> = wanted
-                .iter()
-                .map(String::as_str)
-                .filter(|w| !granted.contains(w))
-                .collect();
-            (!denied.is_empty()).then(|| format!("the {what} {}", denied.join(", ")))
-        })
-        .collect()
-    }
-
-    fn status(
-        &self,
-        conditions: &Conditions,
-        current: Option<&SubscriptionFacts>,
-    ) -> Option<Write> {
-        let before = self.user.status.as_ref();
-        let observed = Observed {
-            generation: self.user.metadata.generation.unwrap_or(0),
-            now: self.now,
-        };
-        // As they were seen: what this visit writes is seen by the next.
-        let stored = self
-            .seen
-            .hashes
-            .as_deref()
-            .filter(|h| self.is_ours(h))
-            .and_then(credentials::read_hashes);
-        let working = self.seen.deliveries.iter().any(|d| d.proves().is_some());
-        let after = TechnicalUserStatus {
-            observed_generation: observed.generation,
-            conditions: conditions.write(before.map_or(&[], |s| &s.conditions), observed),
-            client_id: Some(self.user.client_id()),
-            secret_name: working.then(|| self.user.secret_name()),
-            credentials: stored
-                .unwrap_or_default()
-                .iter()
-                .map(|c| CredentialStatus {
-                    id: c.id.clone(),
-                    created_at: Time(
-                        Timestamp::from_second(c.created_at.as_second()).unwrap_or(c.created_at),
-                    ),
-                })
-                .collect(),
-            subscription: current.map(|c| c.name.clone()),
-        };
-        status::write(self.user, before, &after)
     }
 }

@@ -9,6 +9,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A span of whole seconds, written as in the Gateway API (GEP-2257) and Go: `90s`, `5m`,
 /// `1h30m`. Never negative.
+///
+/// ```
+/// use chancery::domain::period::Period;
+///
+/// let ttl: Period = "1h30m".parse()?;
+/// assert_eq!(ttl.as_secs(), 5400);
+/// # Ok::<(), chancery::domain::period::PeriodError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Period(i64);
 

@@ -2,8 +2,6 @@
 
 use crate::quickstart::verify;
 use crate::release::{LIMIT, Release, cluster};
-use chancery::clock::Clock as _;
-
 use crate::support::eventually;
 
 fn claims(
