@@ -62,10 +62,10 @@ fn read(path: PathBuf) -> Bad {
         .pop()
         .map(|first| path.parent().expect("a folder").join(first));
     Bad {
+        path,
         text,
         expect,
         first,
-        path,
     }
 }
 

@@ -58,7 +58,7 @@ pub fn demands(crd: &Value) -> Vec<Demand> {
         if path.starts_with("status") {
             return;
         }
-        let place = regex::escape(path).replace("0", "[0-9]+");
+        let place = regex::escape(path).replace('0', "[0-9]+");
         let mut demand = |what: &str, refusal: String| {
             demands.push(Demand {
                 what: format!("{}: {path}: {what}", kind(crd)),
