@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 
 const OPERATOR: &str = "chancery-system";
 const TENANT: &str = "acme";
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 fn settings() -> Arc<Settings> {
     Arc::new(Settings {
@@ -91,7 +91,7 @@ impl tower::Service<Request<Body>> for Faulty {
         };
         Box::pin(async move {
             if !hit {
-                return call().await.map_err(Into::into);
+                return call().await;
             }
             match fault {
                 Fault::KillBefore => {
