@@ -72,6 +72,8 @@ pub enum Write {
     Create(Object, Fill),
     /// Replaces an object, if it is still as it was seen (by its resourceVersion).
     Replace(Object, Fill),
+    /// Has the API server judge an object without writing it.
+    TryOut(Object),
     /// Deletes an object, if it is still as it was seen (by UID and resourceVersion).
     Delete(Object),
     /// Replaces the status of the visited object, if that is still as it was seen.
@@ -183,6 +185,17 @@ pub enum Error {
     /// The API server did not answer in time.
     #[error("{0}: no answer from the API server within 10 s")]
     Timeout(String),
+    /// The API server refused: a quota, an admission policy, a missing right.
+    #[error("{what}: {message}")]
+    Refused {
+        /// What was tried.
+        what: String,
+        /// Its own words.
+        message: String,
+    },
+    /// A bug.
+    #[error("the visit panicked, which is a bug: please report it with the log's lines before")]
+    Panicked,
     /// Key generation or hashing failed.
     #[error("making key material failed: {0}")]
     Material(String),

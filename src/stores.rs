@@ -18,7 +18,7 @@ use tracing::warn;
 
 use crate::api::v1alpha1::{SigningKey, Subscription, TechnicalUser};
 use crate::domain::names::{
-    ENVIRONMENT_LABEL, MANAGED_BY, MANAGED_BY_LABEL, PART_DELIVERY, PART_LABEL,
+    ENVIRONMENT_LABEL, MANAGED_BY, MANAGED_BY_LABEL, PART_DELIVERY, PART_LABEL, is_object_name,
 };
 use crate::domain::settings::Settings;
 
@@ -178,13 +178,7 @@ impl Stores {
                     Watched::Deliveries,
                     Api::all(client.clone()),
                     delivered,
-                    |secret: &Secret| {
-                        secret
-                            .owner_references()
-                            .iter()
-                            .map(|o| o.name.clone())
-                            .collect()
-                    },
+                    |secret: &Secret| owning_user(secret).into_iter().collect(),
                 )
             } else {
                 reflector::store().0
@@ -223,6 +217,19 @@ impl Stores {
 
 fn hints_of_custom_resource<K>(_: &Guarded<K>) -> Vec<String> {
     Vec::new()
+}
+
+/// The technical user that controls a Secret. Tenants write owner references as they please: what
+/// could be no technical user's name goes no further.
+fn owning_user(secret: &Secret) -> Option<String> {
+    let owners = secret.owner_references().iter();
+    let mut ours = owners.filter(|o| {
+        o.controller == Some(true)
+            && o.kind == "TechnicalUser"
+            && o.api_version.starts_with("chancery.dev/")
+            && is_object_name(&o.name)
+    });
+    ours.next().map(|o| o.name.clone())
 }
 
 fn hints_of_secret(secret: &Secret) -> Vec<String> {

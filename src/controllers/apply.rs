@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use kube::core::DynamicObject;
 use kube::discovery::ApiResource;
@@ -94,6 +95,32 @@ impl<'a> Applier<'a> {
                             api::<ConfigMap>(self.client, &m).replace(&name, &params, &m),
                         )
                         .await
+                    }
+                }
+            }
+            Write::TryOut(object) => {
+                let params = PostParams {
+                    dry_run: true,
+                    field_manager: Some(MANAGER.into()),
+                };
+                let what = format!("writing {}", describe(&object));
+                let seen = |meta: &ObjectMeta| meta.resource_version.is_some();
+                match object {
+                    Object::Secret(s) => {
+                        let (api, name) = (api::<Secret>(self.client, &s), s.name_any());
+                        if seen(&s.metadata) {
+                            settle(what, api.replace(&name, &params, &s)).await
+                        } else {
+                            settle(what, api.create(&params, &s)).await
+                        }
+                    }
+                    Object::ConfigMap(m) => {
+                        let (api, name) = (api::<ConfigMap>(self.client, &m), m.name_any());
+                        if seen(&m.metadata) {
+                            settle(what, api.replace(&name, &params, &m)).await
+                        } else {
+                            settle(what, api.create(&params, &m)).await
+                        }
                     }
                 }
             }
@@ -220,7 +247,7 @@ pub fn api_resource(kind: Kind) -> ApiResource {
     }
 }
 
-fn if_unchanged(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> DeleteParams {
+fn if_unchanged(meta: &ObjectMeta) -> DeleteParams {
     DeleteParams::background().preconditions(Preconditions {
         uid: meta.uid.clone(),
         resource_version: meta.resource_version.clone(),
@@ -249,19 +276,21 @@ async fn settle<T>(
         Err(_) => Err(Error::Timeout(what)),
         Ok(Ok(_)) => Ok(Applied::Done),
         Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => {
-            // A missing namespace is a failure: looking again at once would not mend it.
+            // A missing namespace would not come of looking again at once.
             let gone = status
                 .details
                 .as_ref()
                 .is_some_and(|d| d.kind == "namespaces");
-            if gone || status.reason == "Forbidden" {
-                return Err(Error::Api {
-                    what,
-                    source: Box::new(kube::Error::Api(status)),
-                });
+            if gone {
+                let message = status.message;
+                return Err(Error::Refused { what, message });
             }
             tracing::debug!(%what, reason = %status.reason, "the world has moved on: looking again");
             Ok(Applied::LookAgain)
+        }
+        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 400 | 403 | 405 | 422) => {
+            let message = status.message;
+            Err(Error::Refused { what, message })
         }
         Ok(Err(source)) => Err(Error::Api {
             what,

@@ -1,9 +1,11 @@
 //! The loop that drives every kind: changes come in from the watches, objects are visited, and
 //! each visit says when to come back.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 use kube::api::Api;
@@ -35,6 +37,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// The longest sleep: a wake-up further off is looked at again in between.
 const LONGEST_SLEEP: Duration = Duration::from_hours(1);
 
+/// How long one read may take.
+const READ_LIMIT: Duration = Duration::from_secs(10);
+
 /// What every visit needs.
 pub struct Context {
     /// The way to the API server.
@@ -60,8 +65,12 @@ impl Context {
             + std::fmt::Debug,
     {
         let what = || format!("reading {} {namespace}/{name}", K::kind(&()));
+        if !names::is_object_name(name) || !names::is_object_name(namespace) {
+            // It could be no object, and must not become part of a path.
+            return Ok(None);
+        }
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
-        match tokio::time::timeout(Duration::from_secs(10), api.get_opt(name)).await {
+        match tokio::time::timeout(READ_LIMIT, api.get_opt(name)).await {
             Err(_) => Err(Error::Timeout(what())),
             Ok(result) => result.map_err(|source| Error::Api {
                 what: what(),
@@ -135,7 +144,9 @@ impl Operator {
             {
                 let cx = self.cx.clone();
                 visits.push(async move {
-                    let outcome = visit(&cx, &key).await;
+                    // A bug in one visit is a failed visit, and not the end of them all.
+                    let outcome = AssertUnwindSafe(visit(&cx, &key)).catch_unwind().await;
+                    let outcome = outcome.unwrap_or(Err(Error::Panicked));
                     (key, outcome)
                 });
             }
@@ -180,7 +191,7 @@ impl Operator {
                 let (kind, namespace, name) =
                     (key.kind.name(), key.namespace.clone(), key.name.clone());
                 let wait = queue.failed(key, now, jitter);
-                warn!(kind, %namespace, %name, %error, wait_ms = wait.as_millis(), "a visit failed; trying again");
+                warn!(kind, ?namespace, ?name, %error, wait_ms = wait.as_millis(), "a visit failed; trying again");
             }
         }
     }
@@ -294,11 +305,60 @@ async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
     for write in decision.writes {
         if let Write::Event(note) = write {
             cx.events.tell(key, uid.clone(), note).await;
-        } else if applier.apply(write).await? == Applied::LookAgain {
-            return Ok(Outcome::LookAgain);
+            continue;
+        }
+        match applier.apply(write).await {
+            Ok(Applied::Done) => {}
+            Ok(Applied::LookAgain) => return Ok(Outcome::LookAgain),
+            Err(error) => {
+                if let Error::Refused { .. } = &error {
+                    tell_refusal(cx, key, &error, now).await;
+                }
+                return Err(error);
+            }
         }
     }
     Ok(Outcome::Settled(decision.wake_at))
+}
+
+/// A write that the API server refuses (a quota, an admission policy, a missing right) is for a
+/// person to mend: status says so, beside the log.
+async fn tell_refusal(cx: &Context, key: &Key, error: &Error, now: Timestamp) {
+    let Ok(Some(live)) = live(cx, key).await else {
+        return;
+    };
+    let message = format!("The API server refused what this needs: {error}. It is tried again.");
+    let observed = Observed {
+        generation: live.metadata.generation.unwrap_or(0),
+        now,
+    };
+    let conditions = match (key.kind, status::ready_as_before(&live)) {
+        // A ring that signs goes on signing.
+        (Kind::SigningKey, Some(before)) => {
+            Conditions::ready_but_stalled((r::SUCCEEDED, before), (r::WRITE_REFUSED, message))
+        }
+        _ => Conditions::stalled(r::WRITE_REFUSED, message),
+    };
+    if let Some(write) = status::conditions_only(&live, &conditions, observed)
+        && let Err(error) = Applier::new(&cx.client, key).apply(write).await
+    {
+        debug!(?key, %error, "the refusal could not be told in status either");
+    }
+}
+
+/// The object as it is now, whatever is in it.
+async fn live(cx: &Context, key: &Key) -> Result<Option<DynamicObject>, Error> {
+    let resource = super::apply::api_resource(key.kind);
+    let api: Api<DynamicObject> =
+        Api::namespaced_with(cx.client.clone(), &key.namespace, &resource);
+    let what = || format!("reading {} {}/{}", key.kind.name(), key.namespace, key.name);
+    match tokio::time::timeout(READ_LIMIT, api.get_opt(&key.name)).await {
+        Err(_) => Err(Error::Timeout(what())),
+        Ok(live) => live.map_err(|source| Error::Api {
+            what: what(),
+            source: Box::new(source),
+        }),
+    }
 }
 
 /// Sees and decides. An object that does not parse gets a status that says so.
@@ -411,16 +471,7 @@ async fn unreadable(
     invalid: &InvalidObject,
     now: Timestamp,
 ) -> Result<(Decision, Option<String>), Error> {
-    let resource = super::apply::api_resource(key.kind);
-    let api: Api<DynamicObject> =
-        Api::namespaced_with(cx.client.clone(), &key.namespace, &resource);
-    let what = || format!("reading {} {}/{}", key.kind.name(), key.namespace, key.name);
-    let live = api.get_opt(&key.name).await;
-    let live = live.map_err(|source| Error::Api {
-        what: what(),
-        source: Box::new(source),
-    })?;
-    let Some(live) = live else {
+    let Some(live) = live(cx, key).await? else {
         return Ok((Decision::default(), None));
     };
     let message = format!(
@@ -432,7 +483,7 @@ async fn unreadable(
         now,
     };
     let conditions = Conditions::stalled(r::INVALID_SPEC, message);
-    let writes = status::unreadable(&live, &conditions, observed)
+    let writes = status::conditions_only(&live, &conditions, observed)
         .into_iter()
         .collect();
     Ok((

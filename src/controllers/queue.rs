@@ -20,12 +20,21 @@ pub struct Queue {
     /// Those of `due` that are not under visit, in the order of their times.
     order: BTreeSet<(Instant, Key)>,
     visited_now: BTreeSet<Key>,
-    failures: BTreeMap<Key, u32>,
+    failures: BTreeMap<Key, Failures>,
+}
+
+/// What is remembered of an object whose visits fail.
+#[derive(Clone, Copy, Debug)]
+struct Failures {
+    count: u32,
+    /// Whatever changes, and a failed visit may itself have changed something: not before then.
+    not_before: Instant,
 }
 
 impl Queue {
     /// Visit it at that time, or earlier if it is wanted earlier already.
     pub fn add(&mut self, key: Key, at: Instant) {
+        let at = self.failures.get(&key).map_or(at, |f| f.not_before.max(at));
         let before = self.due.get(&key).copied();
         if before.is_some_and(|before| before <= at) {
             return;
@@ -71,13 +80,19 @@ impl Queue {
     /// A visit failed: it is due again after a backoff. `jitter` is between 0 and 1, so that many
     /// that failed together do not come back together.
     pub fn failed(&mut self, key: Key, now: Instant, jitter: f64) -> Duration {
-        self.leave(&key);
-        let failures = self.failures.entry(key.clone()).or_insert(0);
+        let count = self.failures.get(&key).map_or(0, |f| f.count);
         let wait = FIRST_BACKOFF
-            .saturating_mul(2_u32.saturating_pow((*failures).min(16)))
+            .saturating_mul(2_u32.saturating_pow(count.min(16)))
             .min(LONGEST_BACKOFF)
             .mul_f64(1.0 + 0.5 * jitter);
-        *failures = failures.saturating_add(1);
+        let failures = Failures {
+            count: count.saturating_add(1),
+            not_before: now + wait,
+        };
+        self.failures.insert(key.clone(), failures);
+        // What changed during the visit waits too.
+        self.due.remove(&key);
+        self.leave(&key);
         self.add(key, now + wait);
         wait
     }
@@ -108,6 +123,18 @@ mod tests {
         assert_eq!(queue.next_due(), Some(now + Duration::from_secs(1)));
         queue.done(&key("a"));
         assert_eq!(queue.take(now), Some(key("a")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_does_not_cut_a_backoff_short() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.add(key("a"), now);
+        queue.take(now);
+        queue.add(key("a"), now);
+        let wait = queue.failed(key("a"), now, 0.0);
+        queue.add(key("a"), now);
+        assert_eq!(queue.take(now), None);
+        assert_eq!(queue.next_due(), Some(now + wait));
     }
 
     #[tokio::test(start_paused = true)]

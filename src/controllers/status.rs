@@ -26,9 +26,16 @@ where
     })
 }
 
-/// The write of a status for an object that this version can not read, unless it stands there
-/// already.
-pub fn unreadable(
+/// What `Ready` says of an object, where it is true.
+pub fn ready_as_before(object: &DynamicObject) -> Option<String> {
+    let conditions: Vec<Condition> =
+        serde_json::from_value(object.data["status"]["conditions"].clone()).ok()?;
+    let ready = conditions.into_iter().find(|c| c.type_ == "Ready")?;
+    (ready.status == "True").then_some(ready.message)
+}
+
+/// The write of a status in which only the conditions are new, unless they stand there already.
+pub fn conditions_only(
     object: &DynamicObject,
     conditions: &Conditions,
     observed: Observed,
@@ -40,7 +47,7 @@ pub fn unreadable(
     if before == after && status["observedGeneration"] == observed.generation {
         return None;
     }
-    // The rest of the status stays: it is what the object's last readable spec came to.
+    // The rest stays: it is what the last visit that succeeded came to.
     let mut status = status.as_object().cloned().unwrap_or_default();
     status.insert("observedGeneration".into(), observed.generation.into());
     status.insert("conditions".into(), serde_json::to_value(after).ok()?);

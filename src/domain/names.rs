@@ -1,6 +1,8 @@
 //! The names of what the operator makes. All of them follow from the names of what a person
 //! applied, so that making something twice is a conflict and never a second object.
 
+use super::settings::is_dns_label;
+
 /// The API group of all our kinds.
 pub const GROUP: &str = "chancery.dev";
 
@@ -28,6 +30,12 @@ pub const UID_LABEL: &str = "chancery.dev/technical-user-uid";
 pub const TENANT_NAMESPACE_LABEL: &str = "chancery.dev/technical-user-namespace";
 /// On a Secret with hashes: the name of its technical user.
 pub const TENANT_NAME_LABEL: &str = "chancery.dev/technical-user";
+
+/// Whether this can be an object's name (a DNS subdomain, RFC 1123): all that may become part of
+/// a request's path.
+pub fn is_object_name(name: &str) -> bool {
+    (1..=253).contains(&name.len()) && name.split('.').all(is_dns_label)
+}
 
 /// The Secret of a ring's key pair with that sequence number.
 pub fn key_secret(ring: &str, sequence: i64) -> String {
@@ -69,6 +77,28 @@ pub fn default_delivery_secret(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_become_part_of_a_path() {
+        for good in ["a", "orders", "a.b-c", "0"] {
+            assert!(is_object_name(good), "{good}");
+        }
+        let long = "a".repeat(254);
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "?watch=true&x=1",
+            "../../secrets",
+            "a b",
+            "x\ny",
+            "A",
+            &long,
+        ] {
+            assert!(!is_object_name(bad), "{bad:?}");
+        }
+    }
 
     #[test]
     fn sequences_read_back_and_nothing_else_does() {

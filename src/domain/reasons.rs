@@ -12,6 +12,8 @@ pub const POLICY_VIOLATION: &str = "PolicyViolation";
 /// The resource stands in a namespace where its kind has no meaning.
 pub const WRONG_NAMESPACE: &str = "WrongNamespace";
 
+/// The API server refused a write: a quota, an admission policy, a missing right.
+pub const WRITE_REFUSED: &str = "WriteRefused";
 /// A Secret of the name that we need is not ours.
 pub const SECRET_NAME_CONFLICT: &str = "SecretNameConflict";
 /// A ConfigMap of the name that we need is not ours.
