@@ -176,7 +176,8 @@ impl Feed {
     ) -> Option<(i64, Arc<KeyPair>)> {
         let sequence = names::key_sequence(&ring.name_any(), &secret.name_any())?;
         let ours = ownership(&secret.metadata, &ring.uid()?) == Ownership::Ours;
-        if !ours || key_secret::life(secret).activated.is_none() {
+        let life = key_secret::life(secret);
+        if !ours || life.activated.is_none() || life.retired.is_some() {
             return None;
         }
         let id = (secret.uid()?, secret.resource_version()?);
@@ -191,12 +192,9 @@ impl Feed {
         });
         seen.insert(id, pair.clone());
         let pair = pair?;
-        let retired = ring
-            .status
-            .iter()
-            .flat_map(|s| &s.keys)
-            .any(|k| k.key_id == pair.key_id() && k.retired_at.is_some());
-        (!retired && jwks.keys.contains(pair.key_id())).then_some((sequence, pair))
+        jwks.keys
+            .contains(pair.key_id())
+            .then_some((sequence, pair))
     }
 
     /// The technical users of this environment's tenants that have their client id to themselves.

@@ -259,7 +259,7 @@ async fn converged(client: &Client, running: &Running, what: &str) {
 
     // The delivered secret is the one whose hash is kept, and the snapshot signs.
     let secret = &tenants[0];
-    let plain = credentials::plain_secrets(secret)
+    let plain = credentials::plain_secrets(secret, "client_secret")
         .pop()
         .expect("a client secret");
     let snapshots = SnapshotStore::new(clock::system());

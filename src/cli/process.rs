@@ -1,10 +1,12 @@
 //! Puts the parts together: the same for `dev`, `run`, `operator` and `serve`.
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -209,27 +211,58 @@ impl Started {
             info!(%address, "serving tokens and the JWKS");
         }
         info!(address = %self.admin_address, "serving health and metrics");
-        let operator = operator.map(|o| tokio::spawn(o.run(until_end(ended.clone()))));
+        // A part that ends before it was asked to has met a bug: better to start anew than to go on
+        // as half a program that looks alive.
+        let (died, mut deaths) = mpsc::unbounded_channel();
+        let operator = operator.map(|operator| {
+            let run = operator.run(until_end(ended.clone()));
+            tokio::spawn(watched("the operator", run, ended.clone(), died.clone()))
+        });
         let feed = match feed {
-            Some((feed, changes, snapshots)) => tokio::spawn(feed.run(changes, snapshots)),
+            Some((feed, changes, snapshots)) => {
+                let run = feed.run(changes, snapshots);
+                tokio::spawn(watched("the feed", run, ended.clone(), died.clone()))
+            }
             None => tokio::spawn(async move {
                 stores.synced().await;
                 readiness.ready(feed::STORES);
             }),
         };
+        let mut dead = None;
         let stop = async {
-            stop.await;
+            tokio::select! {
+                () = stop => {}
+                part = deaths.recv() => dead = part,
+            }
             ending.send_replace(true);
         };
         let served = serving.run(stop).await;
+        // Also where serving ended for another reason.
+        ending.send_replace(true);
         if let Some(operator) = operator {
-            // Also where serving ended for another reason.
-            ending.send_replace(true);
             let _ = operator.await;
         }
         feed.abort();
         drop(watches);
-        served
+        match dead {
+            Some(part) => Err(format!(
+                "{part} has ended by a bug, which the log tells of; the process ends so that it can be started anew"
+            )),
+            None => served,
+        }
+    }
+}
+
+/// Runs a part, and tells if it ends or panics before the end was asked for.
+async fn watched(
+    part: &'static str,
+    run: impl Future<Output = ()>,
+    ended: watch::Receiver<bool>,
+    died: mpsc::UnboundedSender<&'static str>,
+) {
+    let _ = AssertUnwindSafe(run).catch_unwind().await;
+    if !*ended.borrow() {
+        let _ = died.send(part);
     }
 }
 

@@ -1,11 +1,16 @@
 //! Events: what `kubectl describe` tells of an object's life.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tracing::{info, warn};
 
 use super::{Key, Note};
+
+/// How long an event may hold up a visit.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// Writes events; an event that can not be written is logged and not tried again.
 #[derive(Clone)]
@@ -51,8 +56,10 @@ impl Events {
             uid,
             ..ObjectReference::default()
         };
-        if let Err(error) = self.0.publish(&event, &reference).await {
-            warn!(reason, %error, "an event could not be written");
+        match tokio::time::timeout(LIMIT, self.0.publish(&event, &reference)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(reason, %error, "an event could not be written"),
+            Err(_) => warn!(reason, "an event could not be written in time"),
         }
     }
 }

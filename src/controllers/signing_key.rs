@@ -161,7 +161,6 @@ impl Visit<'_> {
             .and_then(jwks_map::read)
             .unwrap_or_default();
         let remembered = self.ring.status.as_ref().map_or(&[][..], |s| &s.keys);
-        let of = |kid: &str| remembered.iter().find(|k| k.key_id == kid);
         let mut keys: Vec<KeyFacts> = Vec::new();
         for seen in &self.seen.secrets {
             let Some(jwk) = seen.usable() else { continue };
@@ -169,6 +168,7 @@ impl Visit<'_> {
                 created,
                 published: at,
                 activated,
+                retired,
             } = key_secret::life(&seen.secret);
             keys.push(KeyFacts {
                 sequence: seen.sequence,
@@ -177,7 +177,8 @@ impl Visit<'_> {
                 created,
                 published: at,
                 activated,
-                retired: of(&jwk.kid).and_then(|k| time(k.retired_at.as_ref())),
+                // Its Secret knows; status is believed only of keys that have none.
+                retired,
                 has_material: true,
             });
         }
@@ -271,7 +272,9 @@ impl Visit<'_> {
                 Some(_) => writes.push(Write::Replace(object, Fill::Nothing)),
                 None => writes.push(Write::Create(object, Fill::Nothing)),
             }
-            if settled {
+            let published = before.and_then(jwks_map::read).unwrap_or_default();
+            let lacked = !plan.publish.iter().all(|k| published.keys.contains(k));
+            if settled && lacked {
                 writes.push(Note::warning(
                     r::JWKS_REPAIRED,
                     format!("ConfigMap {repaired} was deleted or altered by someone else; it holds the ring's keys again."),
@@ -289,6 +292,13 @@ impl Visit<'_> {
                     set(keys, key_id, |k| k.published = Some(self.now));
                 }
                 Step::Activate { key_id } => set(keys, key_id, |k| k.activated = Some(self.now)),
+                Step::Retire { key_id } => {
+                    set(keys, key_id, |k| k.retired = Some(self.now));
+                    writes.push(Note::warning(
+                        r::KEY_RETIRED,
+                        format!("Key {key_id} has come back after another began to sign in its place: it verifies, and signs no more."),
+                    ));
+                }
                 Step::NoteLost { key_id } => {
                     set(keys, key_id, |k| k.retired = Some(self.now));
                     let until = keys
@@ -324,6 +334,7 @@ impl Visit<'_> {
             created,
             published,
             activated,
+            retired,
             ..
         } = *key;
         let environment = &self.settings.environment;
@@ -339,6 +350,7 @@ impl Visit<'_> {
                 created,
                 published,
                 activated,
+                retired,
             },
         );
         if after.metadata == seen.secret.metadata {

@@ -122,6 +122,12 @@ impl Visit<'_> {
     fn decide(&self) -> Decision {
         let namespace = self.user.namespace().unwrap_or_default();
         let subscriptions = self.seen.tenancy.of(&namespace);
+        if let Some(other) = self.served_from_elsewhere() {
+            // It writes this status too: two of us would write it without end.
+            let name = self.user.name_any();
+            tracing::warn!(%namespace, %name, other, "another release of this environment, in that namespace, has delivered this technical user's credential: give each release an environment of its own, or delete the delivered Secret");
+            return Decision::default();
+        }
         let tenant = match self.seen.tenancy.environments.get(&namespace) {
             Some(environment) if *environment != self.settings.environment => {
                 Tenant::AnothersNamespace
@@ -172,6 +178,9 @@ impl Visit<'_> {
         if let Some(standing) = standing.filter(|s| !s.ours()) {
             return Err(self.in_the_way(standing, decision));
         }
+        if let Some(conditions) = standing.and_then(|s| self.unwritable(s, decision)) {
+            return Err(conditions);
+        }
         let hashes = match self.seen.hashes.as_deref() {
             Some(hashes) if !self.is_ours(hashes) => {
                 if credentials::hashes_of(hashes).is_some() {
@@ -198,6 +207,9 @@ impl Visit<'_> {
             .chain(&self.seen.deliveries)
             .find_map(DeliverySeen::proves);
         if let Some((plain, id)) = proof {
+            if let Some(hashes) = hashes {
+                self.relabel(hashes, decision);
+            }
             self.deliver(standing, plain, id, decision);
             return Ok(());
         }
@@ -209,9 +221,58 @@ impl Visit<'_> {
         ))
     }
 
+    /// Without their labels the server would not find the hashes.
+    fn relabel(&self, hashes: &Secret, decision: &mut Decision) {
+        let mut after = hashes.clone();
+        let template = credentials::hashes_template(self.user, self.settings)
+            .metadata
+            .labels;
+        after
+            .metadata
+            .labels
+            .get_or_insert_default()
+            .extend(template.unwrap_or_default());
+        if after.metadata.labels != hashes.metadata.labels {
+            let object = Object::Secret(Box::new(after));
+            decision.writes.push(Write::Replace(object, Fill::Nothing));
+        }
+    }
+
+    /// A Secret of ours that someone has made such that it can not be replaced.
+    fn unwritable(&self, standing: &DeliverySeen, decision: &mut Decision) -> Option<Conditions> {
+        let secret = &standing.secret;
+        let opaque = secret.type_.as_deref() == Some("Opaque");
+        if opaque && (secret.immutable != Some(true) || standing.proves().is_some()) {
+            return None;
+        }
+        self.recheck(FOREIGN_RECHECK, decision);
+        let name = secret.name_any();
+        let why = if opaque {
+            "immutable"
+        } else {
+            "not of type Opaque"
+        };
+        Some(Conditions::stalled(
+            r::SECRET_NAME_CONFLICT,
+            format!(
+                "Secret {name} is {why}, so that the client secret can not be put there: delete it, and a new one is made."
+            ),
+        ))
+    }
+
     fn is_ours(&self, hashes: &Secret) -> bool {
         credentials::hashes_of(hashes)
             .is_some_and(|(_, _, uid)| Some(uid) == self.user.uid().as_deref())
+    }
+
+    /// The operator namespace that a delivered Secret of ours names, where that is another.
+    fn served_from_elsewhere(&self) -> Option<&str> {
+        let target = self.user.secret_name();
+        let delivered = self.seen.deliveries.iter().filter(|d| d.ours());
+        delivered
+            .filter(|d| d.secret.name_any() == target)
+            .find_map(|d| credentials::delivered_from(&d.secret))
+            .filter(|from| *from != self.settings.operator_namespace)
     }
 
     fn recheck(&self, after: SignedDuration, decision: &mut Decision) {
@@ -346,6 +407,11 @@ impl Visit<'_> {
             .status
             .as_ref()
             .is_some_and(|s| !s.credentials.is_empty());
+        // A hash is replaced only where its secret can be delivered: else a quota, say, would take
+        // away what works.
+        decision
+            .writes
+            .push(Write::TryOut(Object::Secret(Box::new(delivery.clone()))));
         decision.writes.push(put(Fill::NewHash { family, id, now }));
         decision.writes.push(match standing {
             Some(_) => Write::Replace(Object::Secret(Box::new(delivery)), Fill::NewSecret(key)),
@@ -372,10 +438,10 @@ impl Visit<'_> {
             .chain(self.remembered())
             .chain(delivered);
         let highest = ids
-            .filter_map(|id| id.parse::<u64>().ok())
+            .filter_map(|id| id.parse::<u32>().ok())
             .max()
             .unwrap_or(0);
-        highest.saturating_add(1).to_string()
+        u64::from(highest).saturating_add(1).to_string()
     }
 
     /// The ids of the credentials that status tells of.

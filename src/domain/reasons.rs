@@ -27,6 +27,8 @@ pub const KEY_PUBLISHED: &str = "KeyPublished";
 pub const KEY_ACTIVATED: &str = "KeyActivated";
 /// The Secret with a private key is gone.
 pub const KEY_MATERIAL_LOST: &str = "KeyMaterialLost";
+/// A key ceased to sign.
+pub const KEY_RETIRED: &str = "KeyRetired";
 /// A key left the JWKS.
 pub const KEY_REMOVED: &str = "KeyRemoved";
 /// A JWKS ConfigMap was put right.

@@ -97,6 +97,11 @@ pub enum Step {
         /// Which key.
         key_id: String,
     },
+    /// Write down that the key has ceased to sign: another one does.
+    Retire {
+        /// Which key.
+        key_id: String,
+    },
     /// The key's grace is over: strike it off.
     Forget {
         /// Which key.
@@ -139,6 +144,14 @@ pub fn plan(keys: &[KeyFacts], policy: Policy, now: Timestamp) -> Plan {
             None => {}
         }
         plan.publish.push(key.jwk.clone());
+    }
+
+    // A key that was lost and has come back finds another in its place: the newer one signs.
+    let active = || keys.iter().filter(|k| k.phase() == Phase::Active);
+    for older in active().take(active().count().saturating_sub(1)) {
+        plan.steps.push(Step::Retire {
+            key_id: older.jwk.kid.clone(),
+        });
     }
 
     let usable = |k: &&&KeyFacts| k.has_material && k.retired.is_none();

@@ -21,6 +21,8 @@ use crate::domain::settings::Settings;
 pub const HASHES_TYPE: &str = "chancery.dev/credentials";
 /// The key with the list of hashes, as JSON.
 pub const HASHES: &str = "credentials.json";
+/// On a delivered Secret: the operator namespace of the release that delivered it.
+const DELIVERED_FROM: &str = "chancery.dev/operator-namespace";
 /// On a delivered Secret: which credential it holds.
 const CREDENTIAL_ID: &str = "chancery.dev/credential-id";
 
@@ -83,11 +85,10 @@ pub fn delivery(
     secret.metadata.owner_references = owner(user);
     let all_labels = secret.metadata.labels.get_or_insert_default();
     all_labels.extend(labels(&settings.environment, PART_DELIVERY));
-    secret
-        .metadata
-        .annotations
-        .get_or_insert_default()
-        .insert(CREDENTIAL_ID.into(), credential_id.into());
+    secret.metadata.annotations.get_or_insert_default().extend([
+        (CREDENTIAL_ID.into(), credential_id.into()),
+        (DELIVERED_FROM.into(), settings.operator_namespace.clone()),
+    ]);
     secret.type_ = Some("Opaque".into());
     secret.data = Some(BTreeMap::from([
         (keys.client_id.clone(), text(&user.client_id())),
@@ -105,21 +106,33 @@ pub fn fill_delivery(secret: &mut Secret, key: &str, plain: &str) {
         .insert(key.to_owned(), ByteString(plain.as_bytes().to_vec()));
 }
 
+/// The operator namespace of the release that delivered a Secret.
+pub fn delivered_from(secret: &Secret) -> Option<&str> {
+    annotation(&secret.metadata, DELIVERED_FROM)
+}
+
 /// Which credential a delivered Secret says that it holds.
 pub fn credential_id(secret: &Secret) -> Option<&str> {
     annotation(&secret.metadata, CREDENTIAL_ID)
 }
 
-/// The generated secrets in a delivered Secret, whatever its keys are called: those of its values
-/// that have the shape of one.
-pub fn plain_secrets(secret: &Secret) -> Vec<Zeroizing<String>> {
-    secret
-        .data
-        .iter()
-        .flat_map(|d| d.values())
+/// How many values of a delivered Secret are looked at: what a tenant puts there costs no more.
+const MOST_CANDIDATES: usize = 4;
+
+/// The generated secrets in a delivered Secret, by their shape: first the one under the key that it
+/// should have, then others, since keys can be renamed.
+pub fn plain_secrets(secret: &Secret, key: &str) -> Vec<Zeroizing<String>> {
+    let Some(data) = &secret.data else {
+        return Vec::new();
+    };
+    let others = data.iter().filter(|(name, _)| *name != key).map(|(_, v)| v);
+    data.get(key)
+        .into_iter()
+        .chain(others)
         .filter_map(|v| std::str::from_utf8(&v.0).ok())
         .filter(|v| crate::crypto::secret::shape(v).is_some())
         .map(|v| Zeroizing::new(v.to_owned()))
+        .take(MOST_CANDIDATES)
         .collect()
 }
 

@@ -9,9 +9,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 
 use super::{annotation, labels, owner, time_annotation, write_time};
-use crate::api::v1alpha1::SigningKey;
+use crate::api::v1alpha1::{SigningKey, SigningKeySpec};
 use crate::crypto::key_pair::{KeyError, KeyPair};
 use crate::domain::algorithm::Algorithm;
+use crate::domain::jwk::{KeyMembers, PublicJwk};
 use crate::domain::names::{self, PART_KEY, RING_LABEL};
 
 /// The Secret's type, by which a key pair is recognised even when its labels are stripped.
@@ -23,6 +24,7 @@ const ALGORITHM: &str = "chancery.dev/algorithm";
 const CREATED_AT: &str = "chancery.dev/created-at";
 const PUBLISHED_AT: &str = "chancery.dev/published-at";
 const ACTIVATED_AT: &str = "chancery.dev/activated-at";
+const RETIRED_AT: &str = "chancery.dev/retired-at";
 
 /// The facts of a key's life that its Secret holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub struct Life {
     pub published: Option<Timestamp>,
     /// When it began to sign.
     pub activated: Option<Timestamp>,
+    /// When it ceased to sign.
+    pub retired: Option<Timestamp>,
 }
 
 /// A new key pair's Secret, without the key.
@@ -65,6 +69,7 @@ pub fn stamp(secret: &mut Secret, life: Life) {
         (CREATED_AT, life.created),
         (PUBLISHED_AT, life.published),
         (ACTIVATED_AT, life.activated),
+        (RETIRED_AT, life.retired),
     ] {
         if let Some(time) = time {
             annotations.insert(name.into(), write_time(time));
@@ -80,6 +85,7 @@ pub fn life(secret: &Secret) -> Life {
             .or_else(|| meta.creation_timestamp.as_ref().map(|t| t.0)),
         published: time_annotation(meta, PUBLISHED_AT),
         activated: time_annotation(meta, ACTIVATED_AT),
+        retired: time_annotation(meta, RETIRED_AT),
     }
 }
 
@@ -103,6 +109,30 @@ pub enum Unreadable {
 /// Whether a Secret says of itself that it holds a key pair of ours.
 pub fn is_key_secret(secret: &Secret) -> bool {
     secret.type_.as_deref() == Some(TYPE)
+}
+
+/// The public half of the key pair in a Secret, if it is one that the ring may use; else why not.
+pub fn key_of(secret: &Secret, ring: &SigningKeySpec) -> Result<PublicJwk, String> {
+    let pair = key_pair(secret, ring.algorithm).map_err(|e| e.to_string())?;
+    if pair.algorithm() != ring.algorithm {
+        return Err(format!(
+            "its key is for {}, and the ring's algorithm is {}",
+            pair.algorithm(),
+            ring.algorithm
+        ));
+    }
+    let jwk = pair.public_jwk().clone();
+    if let KeyMembers::Rsa { n, .. } = &jwk.key {
+        // Six bits a base64url character; a modulus has no leading zero octet (RFC 7518 §6.3.1.1).
+        let bits = i32::try_from(n.len() * 6 / 8 * 8).unwrap_or(i32::MAX);
+        if bits < ring.rsa_size().bits() {
+            return Err(format!(
+                "its RSA key has {bits} bits, and the ring's keys have {}",
+                ring.rsa_size().bits()
+            ));
+        }
+    }
+    Ok(jwk)
 }
 
 /// Parses the key pair in a Secret, for the algorithm that the Secret names or else this one.

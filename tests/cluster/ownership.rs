@@ -404,3 +404,123 @@ fn changed(release: &Release, tenant: &str, before: &str) -> String {
         }
     })
 }
+
+/// What a tenant writes into a Secret of its own stops nobody, and makes nothing its own.
+#[test]
+fn forged_secrets_stop_nobody() {
+    let release = Release::start("forged");
+    let (tenant, evil) = (
+        release.tenant("forged-tenant"),
+        release.bare_tenant("forged-evil"),
+    );
+    release.ring("main", "algorithm: ES256");
+    release.wait_ready("signingkey", &release.name, "main");
+    // Names of owners that would be paths, queries or log lines.
+    let mut owners = String::new();
+    for n in 0..60 {
+        for name in [
+            "?watch=true&x=",
+            "../../../../api/v1/secrets?",
+            "a b",
+            "x\\nforged line ",
+        ] {
+            owners += &format!(
+                "    - {{apiVersion: chancery.dev/v1alpha1, kind: TechnicalUser, name: \"{name}{n}\", uid: u-{n}, controller: false}}\n"
+            );
+        }
+    }
+    owners += "    - {apiVersion: chancery.dev/v1alpha1, kind: TechnicalUser, name: \"?watch=true\", uid: u, controller: true}\n";
+    release.apply(&format!(
+        "apiVersion: v1\nkind: Secret\nmetadata:\n  name: forged\n  namespace: {evil}\n  labels: {{app.kubernetes.io/managed-by: chancery, chancery.dev/environment: {}, chancery.dev/part: client-secret}}\n  ownerReferences:\n{owners}",
+        release.name
+    ));
+    for n in 0..4 {
+        release.user(&tenant, &format!("user{n}"), "");
+    }
+    for n in 0..4 {
+        release.wait_ready("technicaluser", &tenant, &format!("user{n}"));
+    }
+    let output = release.process().output();
+    assert!(
+        !output.contains("watch=true&x="),
+        "no such name came into a request"
+    );
+    assert!(
+        !output.lines().any(|l| l.starts_with("forged line")),
+        "nor into the log as a line"
+    );
+
+    // Who may write status has no key of his own published.
+    let forged = r#"{"status":{"keys":[{"keyId":"evil","sequence":7,"state":"Retired","publicJwk":{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","kid":"evil","alg":"EdDSA","use":"sig"}}]}}"#;
+    release.cluster.kubectl_ok(&[
+        "patch",
+        "signingkey",
+        "main",
+        "-n",
+        &release.name,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        forged,
+    ]);
+    eventually("status tells of the ring's own key alone", LIMIT, || {
+        let ring = release.get("signingkey", &release.name, "main");
+        let keys = ring["status"]["keys"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        if keys.len() == 1 && keys[0]["keyId"] != "evil" {
+            Ok(())
+        } else {
+            Err(ring["status"].to_string())
+        }
+    });
+    assert_eq!(kids(&release).len(), 1);
+}
+
+/// A quota stands against the delivered Secret: a condition tells, nothing is written over and
+/// over, and what works goes on working.
+#[test]
+fn a_refused_write_is_told_and_waits() {
+    let release = Release::start("quota");
+    let tenant = release.tenant("quota-tenant");
+    release.ring("main", "algorithm: ES256");
+    release.user(&tenant, "first", "");
+    let (id, secret) = release.credentials(&tenant, "first");
+    release.token(&id, &secret, "");
+    release.apply(&format!(
+        "apiVersion: v1\nkind: ResourceQuota\nmetadata: {{name: none, namespace: {tenant}}}\nspec: {{hard: {{count/secrets: 1}}}}\n"
+    ));
+    eventually("the quota counts", LIMIT, || {
+        let quota = release.get("resourcequota", &tenant, "none");
+        if quota["status"]["used"]["count/secrets"] == "1" {
+            Ok(())
+        } else {
+            Err(quota["status"].to_string())
+        }
+    });
+    release.user(&tenant, "second", "");
+    let told = release.wait_reason(
+        "technicaluser",
+        &tenant,
+        "second",
+        "Stalled",
+        "WriteRefused",
+    );
+    assert!(
+        told["message"]
+            .as_str()
+            .is_some_and(|m| m.contains("quota")),
+        "{told}"
+    );
+    let hashes = format!("{tenant}.second-credentials");
+    assert!(
+        release.get("secret", &release.name, &hashes).is_null(),
+        "no hash without its secret"
+    );
+    release
+        .cluster
+        .kubectl_ok(&["delete", "resourcequota", "none", "-n", &tenant]);
+    release.wait_ready("technicaluser", &tenant, "second");
+    release.token(&id, &secret, "");
+}

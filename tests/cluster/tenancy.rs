@@ -143,6 +143,18 @@ fn the_older_subscription_wins() {
     let tenant = release.tenant("conflict-tenant");
     let other = cluster().namespace("conflict-other");
     release.wait_ready("subscription", &tenant, "main");
+    // Kubernetes tells ages to the second; within one, the UID decides.
+    let main = release.get("subscription", &tenant, "main");
+    let created = main["metadata"]["creationTimestamp"].as_str();
+    let created: jiff::Timestamp = created.expect("a time").parse().expect("a time");
+    eventually("the next second", LIMIT, || {
+        let age = chancery::clock::system().now().duration_since(created);
+        if age.as_secs() > 1 {
+            Ok(())
+        } else {
+            Err("the same second")
+        }
+    });
     release.subscribe(&tenant, "younger", "someone-else", "");
     let bound = release.wait_reason(
         "subscription",

@@ -118,6 +118,7 @@ pub struct KeyStatus {
     /// Its kid in JWT headers: the RFC 7638 thumbprint.
     pub key_id: String,
     /// Its number in the ring; the Secret is called <ring>-<sequence>.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     pub sequence: i64,
     /// Next (made, perhaps published, does not sign), Active (signs), or Retired (verifies only).
     pub state: KeyState,

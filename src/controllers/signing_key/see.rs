@@ -7,13 +7,16 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt;
 
 use super::{SecretSeen, Seen};
-use crate::api::v1alpha1::SigningKey;
+use crate::api::v1alpha1::{KeyStatus, SigningKey};
 use crate::controllers::Error;
 use crate::controllers::operator::Context;
 use crate::domain::jwk::PublicJwk;
 use crate::domain::names::{self, RING_LABEL};
 use crate::objects::{jwks_map, key_secret, label, ownership};
 use crate::stores::Stores;
+
+/// A greater number in status than any ring comes to is nobody's.
+const MOST_KEYS: i64 = 1_000_000_000;
 
 /// Looks at a ring. What the stores do not show is asked for: that something is missing is acted
 /// upon only when the API server says so itself, since a watch may lag.
@@ -37,6 +40,8 @@ pub async fn see(cx: &Context, ring: Option<Arc<SigningKey>>, name: &str) -> Res
         .filter_map(|s| Some((names::key_sequence(name, &s.name_any())?, s)))
         .collect();
     let remembered = ring.status.as_ref().map_or(&[][..], |s| &s.keys);
+    let sane = |k: &&KeyStatus| (1..=MOST_KEYS).contains(&k.sequence);
+    let remembered: Vec<&KeyStatus> = remembered.iter().filter(sane).collect();
     let mut missing: BTreeSet<i64> = remembered.iter().map(|k| k.sequence).collect();
     missing.retain(|s| !secrets.contains_key(s));
     for sequence in missing {
@@ -48,9 +53,7 @@ pub async fn see(cx: &Context, ring: Option<Arc<SigningKey>>, name: &str) -> Res
     let look = |(sequence, secret): (i64, Arc<Secret>)| SecretSeen {
         sequence,
         ownership: ownership(&secret.metadata, &ring.uid().unwrap_or_default()),
-        key: key_secret::key_pair(&secret, ring.spec.algorithm)
-            .map(|pair| pair.public_jwk().clone())
-            .map_err(|e| e.to_string()),
+        key: key_secret::key_of(&secret, &ring.spec),
         secret,
     };
     seen.secrets = secrets.into_iter().map(look).collect();

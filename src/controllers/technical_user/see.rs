@@ -34,7 +34,22 @@ pub async fn see(
         hashes: Stores::get(&cx.stores.secrets, operator_namespace, &hashes_name),
         deliveries: Vec::new(),
     };
-    let Some(user) = user else { return Ok(seen) };
+    let Some(user) = user else {
+        if seen.hashes.is_none() {
+            // Without its labels the store would not show it, and nobody would ever sweep it.
+            seen.hashes = cx
+                .get::<Secret>(operator_namespace, &hashes_name)
+                .await?
+                .map(Arc::new);
+        }
+        return Ok(seen);
+    };
+    let environment = seen.tenancy.environments.get(namespace);
+    if environment.is_some_and(|other| *other != cx.settings.environment) {
+        // Another release's: nothing of it is ours to look at.
+        return Ok(seen);
+    }
+    let key = user.spec.credential.secret.keys.client_secret.as_str();
     let uid = user.uid().unwrap_or_default();
     let target = user.secret_name();
     let mut secrets: Vec<Arc<Secret>> = cx.stores.deliveries.state_filter(|s| {
@@ -42,7 +57,7 @@ pub async fn see(
             && (s.name_any() == target || ownership(&s.metadata, &uid) == Ownership::Ours)
     });
     secrets.sort_by_key(|s| s.name_any());
-    seen.deliveries = prove(cx, &uid, seen.hashes.as_deref(), secrets.clone()).await?;
+    seen.deliveries = prove(cx, &uid, key, seen.hashes.as_deref(), secrets.clone()).await?;
     let settled = seen
         .deliveries
         .iter()
@@ -55,7 +70,7 @@ pub async fn see(
         let live = cx.get::<Secret>(namespace, &target).await?.map(Arc::new);
         secrets.retain(|s| s.name_any() != target);
         secrets.extend(live);
-        seen.deliveries = prove(cx, &uid, seen.hashes.as_deref(), secrets).await?;
+        seen.deliveries = prove(cx, &uid, key, seen.hashes.as_deref(), secrets).await?;
     }
     Ok(seen)
 }
@@ -96,6 +111,7 @@ const MOST_PROOFS: usize = 100_000;
 async fn prove(
     cx: &Context,
     uid: &str,
+    key: &str,
     hashes: Option<&Secret>,
     secrets: Vec<Arc<Secret>>,
 ) -> Result<Vec<DeliverySeen>, Error> {
@@ -108,13 +124,13 @@ async fn prove(
         let ownership = ownership(&secret.metadata, uid);
         // Only what is ours is read; a stranger's Secret is none of our business.
         let mut candidates = match ownership {
-            Ownership::Ours => credentials::plain_secrets(&secret),
+            Ownership::Ours => credentials::plain_secrets(&secret, key),
             Ownership::Nobodys | Ownership::Anothers => Vec::new(),
         };
         let proof = proof(cx, &secret, &candidates, &stored).await?;
         let plain = match proof {
             Some((index, id)) => Some((candidates.swap_remove(index), Some(id))),
-            None => candidates.pop().map(|plain| (plain, None)),
+            None => candidates.into_iter().next().map(|plain| (plain, None)),
         };
         seen.push(DeliverySeen {
             secret,
