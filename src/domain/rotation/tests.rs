@@ -47,7 +47,7 @@ fn carry_out(keys: &mut Vec<KeyFacts>, plan: &Plan, now: Timestamp) {
             Step::StampPublished { key_id } => find(key_id, &|k| k.published = Some(now)),
             Step::Activate { key_id } => find(key_id, &|k| k.activated = Some(now)),
             Step::Retire { key_id } | Step::NoteLost { key_id } => {
-                find(key_id, &|k| k.retired = Some(now))
+                find(key_id, &|k| k.retired = Some(now));
             }
             Step::Forget { key_id } => keys.retain(|k| k.jwk.kid != *key_id),
         }
