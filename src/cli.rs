@@ -5,9 +5,10 @@ mod dev;
 pub mod process;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use self::args::{ClusterArgs, OperatorArgs, ServeArgs};
@@ -140,18 +141,45 @@ fn init_log(filter: &str, format: LogFormat) {
     }
 }
 
-/// Completes when the process is asked to end: SIGTERM, or Ctrl-C.
+/// Completes when the process is asked to end: SIGTERM, or Ctrl-C. Who asks once more is tired of
+/// waiting: then the process ends at once, with what shells expect of that signal.
 pub async fn asked_to_end() {
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signals) => {
-                signals.recv().await;
+    let mut terminate = signal(SignalKind::terminate()).ok();
+    let mut interrupt = signal(SignalKind::interrupt()).ok();
+    either(&mut terminate, &mut interrupt).await;
+    tokio::spawn(async move {
+        let same = tokio::time::sleep(SAME_SIGNAL);
+        tokio::pin!(same);
+        loop {
+            tokio::select! {
+                () = &mut same => break,
+                _ = either(&mut terminate, &mut interrupt) => {}
             }
-            Err(_) => std::future::pending().await,
         }
-    };
+        let number = either(&mut terminate, &mut interrupt).await;
+        eprintln!("chancery: ended at once, as it was asked to a second time");
+        std::process::exit(128 + number);
+    });
+}
+
+/// What signals twice at the same time means it once: `timeout` does so, to the process and to its
+/// group.
+const SAME_SIGNAL: Duration = Duration::from_millis(250);
+
+/// The number of the signal that comes first.
+async fn either(terminate: &mut Option<Signal>, interrupt: &mut Option<Signal>) -> i32 {
     tokio::select! {
-        () = terminated => {}
-        _ = tokio::signal::ctrl_c() => {}
+        () = next(terminate) => SignalKind::terminate().as_raw_value(),
+        () = next(interrupt) => SignalKind::interrupt().as_raw_value(),
+    }
+}
+
+async fn next(signals: &mut Option<Signal>) {
+    let got = match signals {
+        Some(signals) => signals.recv().await,
+        None => None,
+    };
+    if got.is_none() {
+        std::future::pending::<()>().await;
     }
 }
