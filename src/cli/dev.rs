@@ -177,6 +177,9 @@ pub async fn run(dev: DevArgs) -> Result<(), String> {
     let story = tokio::spawn(async move { story.tell(changes, stores).await });
     let ended = started.run(super::asked_to_end()).await;
     story.abort();
+    // What it was about to say is said of a server that still runs: once the runtime goes down,
+    // it would tell of errors that are none.
+    let _ = story.await;
     ended?;
     say(format_args!(
         "Ended. The keys and secrets stay in {} for the next start.",
