@@ -5,10 +5,12 @@ mod dev;
 pub mod process;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use self::args::{ClusterArgs, OperatorArgs, ServeArgs};
 use self::process::Role;
@@ -85,8 +87,24 @@ pub fn main() -> ExitCode {
         Command::Dev(_) => "warn",
         _ => "info",
     };
-    init_log(cli.log.as_deref().unwrap_or(usual), cli.log_format);
-    let done = match cli.command {
+    let done = match log_filter(cli.log.as_deref().unwrap_or(usual)) {
+        Ok(filter) => {
+            init_log(filter, cli.log_format);
+            run(cli.command)
+        }
+        Err(sentence) => Err(sentence),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("chancery: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), String> {
+    match command {
         Command::Dev(dev) => on_runtime(dev::run(dev)),
         Command::Crds => print_crds(),
         Command::Run(RunArgs {
@@ -102,13 +120,6 @@ pub fn main() -> ExitCode {
             listen,
             admin,
         }) => on_runtime(args::on_cluster(Role::Server, cluster, Some(listen), admin)),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(sentence) => {
-            eprintln!("chancery: {sentence}");
-            ExitCode::FAILURE
-        }
     }
 }
 
@@ -128,9 +139,27 @@ fn on_runtime(work: impl Future<Output = Result<(), String>>) -> Result<(), Stri
         .block_on(work)
 }
 
-fn init_log(filter: &str, format: LogFormat) {
+/// The filter that a text says. A word that is no level would be taken for a part of the program,
+/// and all else would be silent: a slip such as `inof` must not cost the log of an incident.
+fn log_filter(text: &str) -> Result<EnvFilter, String> {
+    let refused = |what: String| {
+        format!(
+            "--log is {text:?}, {what}: use error, warn, info, debug or trace, also for a part of \
+             the program, such as info,chancery::serve=debug"
+        )
+    };
+    let slip = text.split(',').find(|part| {
+        let other = part.contains(['=', '[', ']', '{', '}']);
+        !part.is_empty() && !other && part.parse::<LevelFilter>().is_err()
+    });
+    if let Some(part) = slip {
+        return Err(refused(format!("where {part:?} is no level")));
+    }
+    EnvFilter::try_new(text).map_err(|e| refused(format!("which is no filter ({e})")))
+}
+
+fn init_log(filter: EnvFilter, format: LogFormat) {
     use std::io::IsTerminal as _;
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
@@ -140,18 +169,77 @@ fn init_log(filter: &str, format: LogFormat) {
     }
 }
 
-/// Completes when the process is asked to end: SIGTERM, or Ctrl-C.
+/// Completes when the process is asked to end: SIGTERM, or Ctrl-C. Who asks once more is tired of
+/// waiting: then the process ends at once, with what shells expect of that signal.
 pub async fn asked_to_end() {
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signals) => {
-                signals.recv().await;
+    let mut terminate = signal(SignalKind::terminate()).ok();
+    let mut interrupt = signal(SignalKind::interrupt()).ok();
+    either(&mut terminate, &mut interrupt).await;
+    tokio::spawn(async move {
+        let same = tokio::time::sleep(SAME_SIGNAL);
+        tokio::pin!(same);
+        loop {
+            tokio::select! {
+                () = &mut same => break,
+                _ = either(&mut terminate, &mut interrupt) => {}
             }
-            Err(_) => std::future::pending().await,
         }
-    };
+        let number = either(&mut terminate, &mut interrupt).await;
+        eprintln!("chancery: ended at once, as it was asked to a second time");
+        std::process::exit(128 + number);
+    });
+}
+
+/// What signals twice at the same time means it once: `timeout` does so, to the process and to its
+/// group.
+const SAME_SIGNAL: Duration = Duration::from_millis(250);
+
+/// The number of the signal that comes first.
+async fn either(terminate: &mut Option<Signal>, interrupt: &mut Option<Signal>) -> i32 {
     tokio::select! {
-        () = terminated => {}
-        _ = tokio::signal::ctrl_c() => {}
+        () = next(terminate) => SignalKind::terminate().as_raw_value(),
+        () = next(interrupt) => SignalKind::interrupt().as_raw_value(),
+    }
+}
+
+async fn next(signals: &mut Option<Signal>) {
+    let got = match signals {
+        Some(signals) => signals.recv().await,
+        None => None,
+    };
+    if got.is_none() {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_filter_that_is_none_is_told_of() {
+        for sound in [
+            "",
+            "info",
+            "WARN",
+            "off",
+            "info,chancery::serve=debug",
+            "warn,kube=trace",
+            "chancery[span{field=1}]=debug",
+        ] {
+            assert!(log_filter(sound).is_ok(), "{sound}");
+        }
+        for (text, told) in [
+            (
+                "inof",
+                "--log is \"inof\", where \"inof\" is no level: use error, ",
+            ),
+            ("info,loud", "\"loud\" is no level"),
+            ("chancery=loud", "which is no filter"),
+            ("a=b=c", "which is no filter"),
+        ] {
+            let sentence = log_filter(text).err().unwrap_or_default();
+            assert!(sentence.contains(told), "{text}: {sentence:?}");
+        }
     }
 }

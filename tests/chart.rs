@@ -685,6 +685,7 @@ fn what_can_not_work_is_refused_with_a_sentence() {
             &["issuer=https://id.example.com/?a"],
             "at '/issuer'",
         ),
+        (&LEAST, &["issuer=http://id.example.com"], "at '/issuer'"),
         (&LEAST, &["environment=Prod"], "at '/environment'"),
         (
             &LEAST,

@@ -202,6 +202,47 @@ fn what_can_not_start_says_why() {
 }
 
 #[test]
+fn who_asks_a_second_time_need_not_wait() {
+    let desk = Desk::empty("dev-twice");
+    let config = "apiVersion: v1\nkind: Config\ncurrent-context: none\n\
+        clusters: [{name: none, cluster: {server: \"http://127.0.0.1:9\"}}]\n\
+        contexts: [{name: none, context: {cluster: none, user: none}}]\n\
+        users: [{name: none, user: {}}]\n";
+    std::fs::write(desk.path().join("config"), config).expect("written");
+    let serve = |drain_delay: &str| {
+        desk.command(&[
+            "serve",
+            "--kubeconfig=config",
+            "--issuer=https://id.example.com",
+            "--listen=127.0.0.1:0",
+            "--admin-listen=127.0.0.1:0",
+            drain_delay,
+        ])
+    };
+    let refused = process::complete(serve("--drain-delay=301"), b"", SOON);
+    assert!(
+        refused.stderr.contains("301 is not in 0..=300"),
+        "{}",
+        refused.stderr
+    );
+    for (signal, code) in [(Signal::Term, 143), (Signal::Int, 130)] {
+        let process = Proc::start(
+            &format!("twice-{code}"),
+            serve("--drain-delay=300"),
+            desk.path(),
+        );
+        line(&process, "serving health and metrics");
+        // Twice at the same time is once.
+        process.signal(Signal::Term);
+        process.signal(Signal::Term);
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(process.is_running(), "{}", process.output());
+        process.signal(signal);
+        assert_eq!(process.wait_exit(SOON).code(), Some(code));
+    }
+}
+
+#[test]
 fn each_refusal_is_told_where_it_stands() {
     let desk = Desk::new("dev-refusals");
     let user = desk.read("30-technical-user.yaml");

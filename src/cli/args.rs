@@ -10,6 +10,9 @@ use crate::clock;
 use crate::domain::period::Period;
 use crate::domain::settings::Settings;
 
+/// No load balancer takes longer to notice, and a process that seems to hang is killed.
+const LONGEST_DRAIN_DELAY: u64 = 300;
+
 /// The release's settings: a file, and flags over it.
 #[derive(Debug, clap::Args)]
 pub struct SettingsArgs {
@@ -88,12 +91,13 @@ pub struct ListenArgs {
     #[arg(long, env = "CHANCERY_BEHIND_PROXY")]
     pub behind_proxy: bool,
 
-    /// At the end, how many seconds to go on accepting after readiness went, so that load
-    /// balancers notice first.
+    /// At the end, how many seconds (at most 300) to go on accepting after readiness went, so that
+    /// load balancers notice first.
     #[arg(
         long,
         env = "CHANCERY_DRAIN_DELAY",
         default_value_t = 0,
+        value_parser = clap::value_parser!(u64).range(0..=LONGEST_DRAIN_DELAY),
         value_name = "SECONDS"
     )]
     pub drain_delay: u64,

@@ -108,6 +108,13 @@ pub async fn run(dev: DevArgs) -> Result<(), String> {
     }
     let settings = args::judged(settings)?;
 
+    // Before anything is put there.
+    let there = std::fs::canonicalize(&state).ok();
+    if there.is_some() && there == std::fs::canonicalize(&dir).ok() {
+        return Err(format!(
+            "--state {shown} is the directory of the manifests: choose another for the state"
+        ));
+    }
     let crds = all_crds();
     let kinds = Kinds::new(&crds);
     let api = ApiServer::open(Options {
@@ -118,11 +125,6 @@ pub async fn run(dev: DevArgs) -> Result<(), String> {
     })
     .map_err(|e| e.to_string())?;
     let real_state = std::fs::canonicalize(&state).ok();
-    if real_state.is_some() && real_state == std::fs::canonicalize(&dir).ok() {
-        return Err(format!(
-            "--state {shown} is the directory of the manifests: choose another for the state"
-        ));
-    }
     let client = api.client("default");
     let process = Process {
         role: Role::Both,
@@ -175,6 +177,9 @@ pub async fn run(dev: DevArgs) -> Result<(), String> {
     let story = tokio::spawn(async move { story.tell(changes, stores).await });
     let ended = started.run(super::asked_to_end()).await;
     story.abort();
+    // What it was about to say is said of a server that still runs: once the runtime goes down,
+    // it would tell of errors that are none.
+    let _ = story.await;
     ended?;
     say(format_args!(
         "Ended. The keys and secrets stay in {} for the next start.",

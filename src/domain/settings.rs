@@ -1,6 +1,7 @@
 //! The release's settings: what Helm values, a file or flags set, and what bounds every resource.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +46,8 @@ pub struct TokenSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct JwksSettings {
-    /// `Cache-Control: max-age` of the document.
+    /// `Cache-Control: max-age` of the document, at most [`LONGEST_JWKS_MAX_AGE`]. With 0s each
+    /// verification asks again: that is slow, and sound.
     pub max_age: Period,
 }
 
@@ -134,6 +136,10 @@ impl Default for ClaimNames {
 /// The longest life that any token can be given, whatever a release sets.
 pub const LONGEST_TOKEN_TTL: Period = Period::from_hours(24);
 
+/// The longest that verifiers may cache the JWKS: a retired key stays published for so long, and a
+/// compromised one is believed for so long.
+pub const LONGEST_JWKS_MAX_AGE: Period = Period::from_hours(24);
+
 /// Claims that RFC 7519 and RFC 9068 define, which a profile's claim can not be named after.
 const REGISTERED_CLAIMS: [&str; 13] = [
     "iss",
@@ -199,6 +205,13 @@ impl Settings {
             problems.push(format!(
                 "tokens.defaultTtl is {default_ttl}: set it between 1s and tokens.maxTtl, which \
                  is {max_ttl}."
+            ));
+        }
+        let max_age = self.jwks.max_age;
+        if max_age > LONGEST_JWKS_MAX_AGE {
+            problems.push(format!(
+                "jwks.maxAge is {max_age}: set it between 0s and {LONGEST_JWKS_MAX_AGE}, as \
+                 verifiers would believe a key for so long after it was withdrawn."
             ));
         }
         if self.policy.allowed_algorithms.is_empty() {
@@ -268,20 +281,66 @@ fn tier_problems(tiers: &Catalogue) -> Vec<String> {
 fn issuer_problem(issuer: &str) -> Option<String> {
     let advice = "use a URL such as https://id.example.com, with no query, fragment, user or \
                   trailing slash (RFC 8414 §2)";
-    let Some(rest) = issuer
-        .strip_prefix("https://")
-        .or_else(|| issuer.strip_prefix("http://"))
-    else {
-        return Some(format!("issuer is {issuer:?}: {advice}."));
+    let wrong = |what: &str| Some(format!("issuer is {issuer:?}{what}: {advice}."));
+    let (https, rest) = match (
+        issuer.strip_prefix("https://"),
+        issuer.strip_prefix("http://"),
+    ) {
+        (Some(rest), _) => (true, rest),
+        (None, Some(rest)) => (false, rest),
+        (None, None) => return wrong(""),
     };
     let clean = rest
         .bytes()
         .all(|b| b.is_ascii_graphic() && !b"?#@\\\"<>{}|^`%".contains(&b));
-    let host_given = rest.bytes().next().is_some_and(|b| b != b'/' && b != b':');
-    if !clean || !host_given || rest.ends_with('/') || rest.contains("//") {
-        return Some(format!("issuer is {issuer:?}: {advice}."));
+    if !clean || rest.ends_with('/') || rest.contains("//") {
+        return wrong("");
+    }
+    let authority = rest.split('/').next().unwrap_or_default();
+    // The colons of an IPv6 address are within its brackets.
+    let host_end = authority.find(']').map_or_else(
+        || authority.find(':').unwrap_or(authority.len()),
+        |bracket| bracket + 1,
+    );
+    let (host, port) = authority.split_at(host_end);
+    let Some(loopback) = host_is_loopback(host) else {
+        return wrong(&format!(", whose host {host:?} is no name or address"));
+    };
+    let port_sound = port.is_empty()
+        || port.strip_prefix(':').is_some_and(|digits| {
+            digits.bytes().all(|b| b.is_ascii_digit())
+                && digits.parse::<u16>().is_ok_and(|number| number > 0)
+        });
+    if !port_sound {
+        return wrong(&format!(
+            ", whose port {port:?} is none between :1 and :65535"
+        ));
+    }
+    if !https && !loopback {
+        return Some(format!(
+            "issuer is {issuer:?}, where anyone on the way could put keys of their own into the \
+             JWKS: use https, as http is for this machine alone (localhost, 127.0.0.1, [::1])."
+        ));
     }
     None
+}
+
+/// Whether a URL's host is this machine; none if it is no host at all.
+fn host_is_loopback(host: &str) -> Option<bool> {
+    if let Some(inner) = host.strip_prefix('[') {
+        let address: Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
+        return Some(IpAddr::V6(address).to_canonical().is_loopback());
+    }
+    let label = |label: &str| is_dns_label(&label.to_ascii_lowercase());
+    if host.len() > 253 || !host.split('.').all(label) {
+        return None;
+    }
+    let last = host.rsplit('.').next().unwrap_or_default();
+    // What ends in a number is an address, also to browsers; nobody has such a name.
+    if last.bytes().all(|b| b.is_ascii_digit()) {
+        return Some(host.parse::<Ipv4Addr>().ok()?.is_loopback());
+    }
+    Some(host.eq_ignore_ascii_case("localhost"))
 }
 
 /// Whether `name` is a DNS label (RFC 1123), as namespaces and environments are named.
@@ -313,7 +372,7 @@ mod tests {
     #[test]
     fn each_mistake_is_named() {
         type Spoil = Box<dyn Fn(&mut Settings)>;
-        let cases: [(&str, Spoil); 9] = [
+        let cases: [(&str, Spoil); 10] = [
             ("issuer", Box::new(|s| s.issuer = "id.example.com".into())),
             (
                 "issuer",
@@ -324,6 +383,10 @@ mod tests {
                 Box::new(|s| s.issuer = "https://id.example.com/?a".into()),
             ),
             ("issuer", Box::new(|s| s.issuer = "https:///x".into())),
+            (
+                "jwks.maxAge",
+                Box::new(|s| s.jwks.max_age = Period::from_secs(24 * 3600 + 1)),
+            ),
             ("environment", Box::new(|s| s.environment = "Prod".into())),
             (
                 "tokens.defaultTtl",
@@ -346,6 +409,53 @@ mod tests {
             assert!(
                 problems.iter().any(|p| p.starts_with(name)),
                 "{name}: {problems:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_issuer_is_a_url_that_verifiers_can_trust() {
+        for sound in [
+            "https://id.example.com",
+            "https://ID.example.com:8443/a/b",
+            "https://x",
+            "https://10.0.0.1:65535",
+            "https://[2001:db8::1]/a",
+            "http://127.0.0.1:8080",
+            "http://127.8.9.10",
+            "http://localhost:1/id",
+            "http://[::1]:8080",
+            "http://[::ffff:127.0.0.1]:8080",
+        ] {
+            assert_eq!(issuer_problem(sound), None, "{sound}");
+        }
+        for (issuer, told) in [
+            ("https://a:99999999", "port \":99999999\""),
+            ("https://a:b:c", "port \":b:c\""),
+            ("https://a:0", "port \":0\""),
+            ("https://a:", "port \":\""),
+            ("https://a:+1", "port \":+1\""),
+            ("https://[::1]8080", "port \"8080\""),
+            ("https://", "trailing slash"),
+            ("https://:443", "host \"\""),
+            ("https:///a", "host \"\""),
+            ("https://a..b", "host \"a..b\""),
+            ("https://-a.example", "host \"-a.example\""),
+            ("https://a_b", "host \"a_b\""),
+            ("https://1.2.3", "host \"1.2.3\""),
+            ("https://[::1", "host \"[\""),
+            ("https://[x]", "host \"[x]\""),
+            ("http://id.example.com", "use https"),
+            ("http://10.0.0.1:8080", "use https"),
+            ("http://localhost.example.com", "use https"),
+            ("http://[::2]", "use https"),
+            ("ftp://a", "use a URL such as"),
+        ] {
+            let problem = issuer_problem(issuer).unwrap_or_default();
+            assert!(problem.contains(told), "{issuer}: {problem:?}");
+            assert!(
+                problem.starts_with(&format!("issuer is {issuer:?}")),
+                "{problem}"
             );
         }
     }

@@ -87,6 +87,14 @@ pub enum OpenError {
         /// The process that holds it.
         holder: String,
     },
+    /// The directory was there before, and is not for us.
+    #[error("{path} {why}; choose an empty or new directory with --state", path = .path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// What about it.
+        why: &'static str,
+    },
     /// A file that is not what was written.
     #[error("{path} can not be read: {why}. Mend it, or move it away", path = .path.display())]
     Corrupt {

@@ -19,6 +19,7 @@ use super::OpenError;
 
 const CLUSTER: &str = "_cluster";
 const VERSION_FILE: &str = "resource-version";
+const LOCK_FILE: &str = "lock";
 /// How many versions are taken at a time, so that not every write is two.
 const VERSIONS_AT_ONCE: u64 = 1000;
 /// Longest name that is a file name as it stands: file systems allow 255 bytes.
@@ -48,7 +49,7 @@ impl Disk {
             path: path.to_owned(),
             why,
         };
-        private_dir(root).map_err(|why| at(root, why))?;
+        own_root(root)?;
         let lock = lock(root)?;
         let mut loaded = Loaded {
             objects: Vec::new(),
@@ -207,6 +208,41 @@ fn write_private(dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     fs::rename(&temporary, dir.join(name))
 }
 
+/// Sees to it that the directory is one for us alone: new, empty, or with our state. Whoever
+/// names another one by mistake (`/tmp`, a home) would have secrets strewn over it. The mode of a
+/// directory that was there is left: it is not ours to lock others out of, and what we put into
+/// it is private by itself.
+fn own_root(root: &Path) -> Result<(), OpenError> {
+    let at = |why: io::Error| OpenError::Io {
+        path: root.to_owned(),
+        why,
+    };
+    let foreign = |why: &'static str| OpenError::Foreign {
+        path: root.to_owned(),
+        why,
+    };
+    let meta = match fs::metadata(root) {
+        Ok(meta) => meta,
+        Err(why) if why.kind() == io::ErrorKind::NotFound => {
+            return private_dir(root).map_err(at);
+        }
+        Err(why) => return Err(at(why)),
+    };
+    // The version is written before any object: without it there is at most what a start leaves
+    // that was killed early. A lock alone proves nothing, as others call theirs so too.
+    let names = children(root).map_err(at)?;
+    let has = |file: &str| names.iter().any(|path| path.ends_with(file));
+    let ours = |path: &PathBuf| path.ends_with(LOCK_FILE) || path.ends_with(TEMPORARY);
+    if !has(VERSION_FILE) && !names.iter().all(ours) {
+        return Err(foreign("holds other files"));
+    }
+    // Others could put links in the place of our directories.
+    if meta.permissions().mode() & 0o002 != 0 {
+        return Err(foreign("can be written by everybody"));
+    }
+    Ok(())
+}
+
 /// A directory that only its owner can read: made so, or tightened.
 fn private_dir(path: &Path) -> io::Result<()> {
     match DirBuilder::new().recursive(true).mode(0o700).create(path) {
@@ -222,7 +258,7 @@ fn private_dir(path: &Path) -> io::Result<()> {
 
 /// Two servers on one directory would each undo what the other wrote.
 fn lock(root: &Path) -> Result<File, OpenError> {
-    let path = root.join("lock");
+    let path = root.join(LOCK_FILE);
     let io_error = |why: io::Error| OpenError::Io {
         path: path.clone(),
         why,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::kinds::Kinds;
 use super::manifests::{self, Document, Found, Id, Manifests, Problem};
@@ -13,7 +14,7 @@ pub struct Sync {
     root: PathBuf,
     /// Where the state is, whole: it is no manifest.
     state: Option<PathBuf>,
-    kinds: Kinds,
+    kinds: Arc<Kinds>,
     objects: Objects,
     operator_namespace: String,
     /// What dev has applied and not deleted.
@@ -72,7 +73,7 @@ impl Sync {
         Ok(Self {
             root,
             state,
-            kinds,
+            kinds: Arc::new(kinds),
             objects,
             operator_namespace,
             applied,
@@ -88,7 +89,11 @@ impl Sync {
 
     /// Applies everything that can be.
     pub async fn pass(&mut self, found: &Found, pass: Pass) -> Result<Outcome, String> {
-        let mut manifests = manifests::read(found, &self.kinds);
+        let (files, kinds) = (found.clone(), self.kinds.clone());
+        // Large files take a while, in which tokens are to be issued and the end is to be noticed.
+        let mut manifests = tokio::task::spawn_blocking(move || manifests::read(&files, &kinds))
+            .await
+            .map_err(|e| format!("the manifests could not be read: {e}"))?;
         let readable = manifests.problems.is_empty();
         let mut outcome = Outcome::default();
         let mut refused = BTreeSet::new();

@@ -250,6 +250,24 @@ fn whatever_a_file_holds_nothing_breaks() {
     }
 }
 
+/// With a search through all that was before, these take minutes.
+#[test]
+fn a_mapping_of_very_many_keys_is_read_in_no_time() {
+    let text: String = (0..150_000).map(|i| format!("k{i}: 1\n")).collect();
+    let twice = format!("{text}k7: 2\n");
+    assert_eq!(
+        problems(&twice),
+        ["f.yaml:150001: k7 stands here a second time, after line 8: keep one."]
+    );
+    let indented: String = text.lines().map(|line| format!("  {line}\n")).collect();
+    let merged = only(&format!(
+        "base: &base\n{indented}all:\n  <<: *base\n  k7: 2\n"
+    ));
+    let all = &merged.to_json()["all"];
+    assert_eq!(all.as_object().map(serde_json::Map::len), Some(150_000));
+    assert_eq!(all["k7"], 2);
+}
+
 #[test]
 fn hidden_files_what_editors_leave_and_the_state_do_not_count() {
     let dir = std::env::temp_dir().join(format!("chancery-find-{}", std::process::id()));

@@ -3,7 +3,7 @@
 //! The documents of a file are told apart first, as kubectl does it, so that a mistake in one
 //! leaves the others readable.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use serde_json::{Map, Value};
@@ -203,6 +203,8 @@ enum Frame {
     Object {
         line: usize,
         entries: Vec<Entry>,
+        /// The names so far, as looking through the entries takes too long where they are many.
+        names: HashSet<String>,
         key: Option<(String, usize)>,
     },
 }
@@ -236,6 +238,7 @@ impl Builder {
                 Frame::Object {
                     line,
                     entries: Vec::new(),
+                    names: HashSet::new(),
                     key: None,
                 },
                 anchor,
@@ -250,10 +253,18 @@ impl Builder {
                 None => Ok(()),
             },
             Event::Scalar(text, style, anchor, tag) => {
-                if let Some((Frame::Object { entries, key, .. }, _)) = self.open.last_mut()
+                if let Some((
+                    Frame::Object {
+                        entries,
+                        names,
+                        key,
+                        ..
+                    },
+                    _,
+                )) = self.open.last_mut()
                     && key.is_none()
                 {
-                    *key = Some((new_key(entries, &text, style)?, line));
+                    *key = Some((new_key(entries, names, &text, style)?, line));
                     return Ok(());
                 }
                 let value = scalar_value(&text, style, tag.as_deref())?;
@@ -313,17 +324,23 @@ impl Builder {
 }
 
 /// A field's name, if the object does not have it yet.
-fn new_key(entries: &[Entry], text: &str, style: ScalarStyle) -> Result<String, String> {
+fn new_key(
+    entries: &[Entry],
+    names: &mut HashSet<String>,
+    text: &str,
+    style: ScalarStyle,
+) -> Result<String, String> {
     if text.is_empty() && style == ScalarStyle::Plain {
         return Err("A field's name is missing before the colon.".into());
     }
-    match entries.iter().find(|e| e.key == text) {
-        Some(first) => Err(format!(
-            "{text} stands here a second time, after line {}: keep one.",
-            first.line
-        )),
-        None => Ok(text.to_owned()),
+    if names.insert(text.to_owned()) {
+        return Ok(text.to_owned());
     }
+    let first = entries.iter().find(|e| e.key == text);
+    Err(format!(
+        "{text} stands here a second time, after line {}: keep one.",
+        first.map_or(0, |e| e.line)
+    ))
 }
 
 fn scalar_value(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, String> {
@@ -341,6 +358,10 @@ fn scalar_value(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Val
 fn merged(entries: Vec<Entry>) -> Result<Vec<Entry>, String> {
     let (merges, mut own): (Vec<Entry>, Vec<Entry>) =
         entries.into_iter().partition(|e| e.key == "<<");
+    if merges.is_empty() {
+        return Ok(own);
+    }
+    let mut names: HashSet<String> = own.iter().map(|e| e.key.clone()).collect();
     for merge in merges {
         let sources = match merge.node.data {
             Data::List(items) => items,
@@ -353,7 +374,7 @@ fn merged(entries: Vec<Entry>) -> Result<Vec<Entry>, String> {
                 );
             };
             for entry in entries {
-                if own.iter().all(|e| e.key != entry.key) {
+                if names.insert(entry.key.clone()) {
                     own.push(entry);
                 }
             }

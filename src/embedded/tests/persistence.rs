@@ -120,8 +120,6 @@ async fn reopen(path: &Path) -> ApiServer {
 #[tokio::test]
 async fn files_are_their_owners_only() {
     let dir = Dir::new("modes");
-    fs::create_dir_all(&dir.0).expect("a directory");
-    fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o755)).expect("a mode");
     let server = open(&dir.0).expect("it opens");
     raw(
         &server.client("default"),
@@ -146,6 +144,50 @@ async fn files_are_their_owners_only() {
     ] {
         assert_eq!(mode(path), expected, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_directory_that_was_there_is_left_as_it_was() {
+    let with_mode = |dir: &Dir, mode| {
+        fs::create_dir_all(&dir.0).expect("a directory");
+        fs::set_permissions(&dir.0, fs::Permissions::from_mode(mode)).expect("a mode");
+    };
+    let mode = |dir: &Dir| fs::metadata(&dir.0).expect("there").permissions().mode() & 0o777;
+
+    // Others' files, also a lock of theirs: nothing is changed, nothing put there.
+    let foreign = Dir::new("foreign");
+    with_mode(&foreign, 0o755);
+    for name in ["notes.txt", "lock"] {
+        fs::write(foreign.0.join(name), "mine").expect("a file");
+        let error = open(&foreign.0).err().expect("it is refused").to_string();
+        assert_eq!(
+            error,
+            format!(
+                "{} holds other files; choose an empty or new directory with --state",
+                foreign.0.display()
+            )
+        );
+        assert_eq!(mode(&foreign), 0o755);
+    }
+    assert_eq!(fs::read_dir(&foreign.0).expect("a list").count(), 2);
+    assert_eq!(fs::read(foreign.0.join("lock")).expect("a file"), b"mine");
+
+    let open_to_all = Dir::new("open-to-all");
+    with_mode(&open_to_all, 0o777);
+    let error = open(&open_to_all.0).err().expect("refused").to_string();
+    assert!(error.contains("can be written by everybody"), "{error}");
+    assert_eq!(fs::read_dir(&open_to_all.0).expect("a list").count(), 0);
+
+    // Empty, or what a start leaves that was killed early.
+    let empty = Dir::new("empty");
+    with_mode(&empty, 0o755);
+    drop(open(&empty.0).expect("it opens"));
+    assert_eq!(mode(&empty), 0o755);
+    let early = Dir::new("early");
+    with_mode(&early, 0o700);
+    fs::write(early.0.join("lock"), "").expect("a file");
+    fs::write(early.0.join(".write.tmp"), "10").expect("a file");
+    open(&early.0).expect("it opens");
 }
 
 #[tokio::test]
@@ -202,6 +244,7 @@ async fn a_corrupt_file_is_named_and_left_alone() {
     let dir = Dir::new("corrupt");
     let file = dir.0.join("secrets/default/a.yaml");
     fs::create_dir_all(file.parent().expect("a parent")).expect("a directory");
+    fs::write(dir.0.join("resource-version"), "7\n").expect("a file");
     let content = "data: {k: c2VjcmV0\n  : [";
     fs::write(&file, content).expect("a file");
     let error = open(&dir.0).err().expect("it is refused").to_string();
