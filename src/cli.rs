@@ -85,7 +85,8 @@ pub fn main() -> ExitCode {
     // Where dev tells its story, the log has only what is wrong.
     let usual = match &cli.command {
         Command::Dev(_) => "warn",
-        _ => "info",
+        // The watches say in a line what kube says in many.
+        _ => "info,kube_client=off",
     };
     let done = match log_filter(cli.log.as_deref().unwrap_or(usual)) {
         Ok(filter) => {

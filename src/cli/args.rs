@@ -195,6 +195,13 @@ pub async fn on_cluster(
         );
     }
     let settings = judged(settings)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        issuer = %settings.issuer,
+        environment = %settings.environment,
+        namespace = %settings.operator_namespace,
+        "Chancery starts"
+    );
     let client = client(cluster.kubeconfig).await?;
     let process = Process {
         role,

@@ -171,6 +171,7 @@ pub async fn run(dev: DevArgs) -> Result<(), String> {
             started.stores.clone(),
             CurlFiles::new(&state),
             local("/oauth/token"),
+            settings.environment.clone(),
         ),
     };
     let stores = started.stores.clone();

@@ -22,7 +22,7 @@ use crate::domain::settings::Settings;
 use crate::objects::key_secret::{self, Life};
 use crate::objects::{Ownership, jwks_map};
 
-use report::{conditions, read_jwk, time};
+use report::{conditions, read_jwk, time, whole};
 pub use see::see;
 
 /// How long to wait before looking again at something foreign, which is not watched.
@@ -307,7 +307,7 @@ impl Visit<'_> {
                         .and_then(|k| k.verifies_until(policy(self.settings)));
                     writes.push(Note::warning(
                         r::KEY_MATERIAL_LOST,
-                        format!("The Secret with the private key of {key_id} is gone or spoilt: another key signs from now on. Tokens that it signed verify until {}.", until.map_or_else(|| "they expire".to_owned(), |t| t.to_string())),
+                        format!("The Secret with the private key of {key_id} is gone or spoilt: another key signs from now on. Tokens that it signed verify until {}.", until.map_or_else(|| "they expire".to_owned(), |t| whole(t).0.to_string())),
                     ));
                 }
                 Step::Forget { key_id } => {

@@ -96,7 +96,7 @@ fn stalled(problem: &Problem, facts: &SubscriptionFacts, settings: &Settings) ->
         Problem::LegalEntityBound { namespace: other } => Conditions::stalled(
             r::LEGAL_ENTITY_BOUND,
             format!(
-                "Legal entity {legal_entity_id} is bound to namespace {other} by an older Subscription, and a legal entity has one namespace in an environment: use that one, or delete its Subscription first."
+                "Legal entity {legal_entity_id} is bound to namespace {other} by an older Subscription, and a legal entity has one namespace in an environment: use that one, or delete its Subscription first; where the id is a mistake, delete this one and make it again."
             ),
         ),
         Problem::UnknownTier { known } => Conditions::stalled(

@@ -133,6 +133,15 @@ impl Visit<'_> {
                 Tenant::AnothersNamespace
             }
             // Every release sees that there is none, and says the same.
+            None if self
+                .seen
+                .tenancy
+                .problems
+                .keys()
+                .any(|(of, _)| *of == namespace) =>
+            {
+                Tenant::NotCurrent
+            }
             None => Tenant::None,
             Some(_) => match subscription::current(subscriptions, self.now) {
                 Some(current) => Tenant::Current(current),

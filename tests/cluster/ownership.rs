@@ -1,5 +1,7 @@
 //! What is not ours is not touched; what is ours comes back.
 
+use std::fmt::Write as _;
+
 use crate::release::{LIMIT, Release};
 use crate::support::{eventually, http};
 
@@ -424,8 +426,9 @@ fn forged_secrets_stop_nobody() {
             "a b",
             "x\\nforged line ",
         ] {
-            owners += &format!(
-                "    - {{apiVersion: chancery.dev/v1alpha1, kind: TechnicalUser, name: \"{name}{n}\", uid: u-{n}, controller: false}}\n"
+            let _ = writeln!(
+                owners,
+                "    - {{apiVersion: chancery.dev/v1alpha1, kind: TechnicalUser, name: \"{name}{n}\", uid: u-{n}, controller: false}}"
             );
         }
     }

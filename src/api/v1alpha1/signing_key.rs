@@ -42,12 +42,13 @@ use crate::domain::algorithm::{Algorithm, RsaKeySize};
         .message("rsaKeySize can not be changed on a ring that exists: make a second SigningKey with the new size and a higher priority, and delete this one when its tokens have expired.").field_path(".rsaKeySize"),
 )]
 pub struct SigningKeySpec {
-    /// Which subjects the ring's tokens speak for: client (technical users) or human (people).
+    /// Which subjects the ring's tokens speak for: client (technical users) or human (people; its
+    /// keys are made and published, and no grant of this version signs with them yet).
     #[x_kube(validation = Rule::new("self == oldSelf").message("audience can not be changed on a ring that exists: make a second SigningKey for the other audience."))]
     pub audience: KeyAudience,
 
     /// The signature algorithm, by its name in JWT headers (RFC 7518): one of RS256 RS384 RS512
-    /// PS256 PS384 PS512 ES256 ES384 ES512 EdDSA.
+    /// PS256 PS384 PS512 ES256 ES384 ES512 EdDSA. RS256 where absent.
     #[serde(default = "default_algorithm")]
     pub algorithm: Algorithm,
 
@@ -58,7 +59,7 @@ pub struct SigningKeySpec {
     pub rsa_key_size: Option<i32>,
 
     /// Where several rings have the same audience, the one with the highest priority signs, then
-    /// the first by name.
+    /// the first by name. From -1000 to 1000; 0 where absent.
     #[serde(default)]
     #[schemars(range(min = -1000, max = 1000))]
     pub priority: i32,

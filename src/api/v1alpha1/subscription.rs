@@ -26,7 +26,7 @@ use crate::domain::vocabulary;
     printcolumn(name = "Legal entity", type_ = "string", json_path = ".spec.legalEntity.id"),
     printcolumn(name = "Tier", type_ = "string", json_path = ".spec.tier"),
     printcolumn(name = "Current", type_ = "boolean", json_path = ".status.current", description = "Whether it is the one that holds now"),
-    printcolumn(name = "From", type_ = "date", json_path = ".spec.periodFrom", priority = 1),
+    printcolumn(name = "From", type_ = "string", json_path = ".spec.periodFrom", priority = 1),
     printcolumn(name = "To", type_ = "string", json_path = ".spec.periodTo"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
@@ -40,7 +40,8 @@ use crate::domain::vocabulary;
         .message("periodTo is not after periodFrom: the subscription would never be current.").field_path(".periodTo"),
 )]
 pub struct SubscriptionSpec {
-    /// The Chancery release that serves this namespace, by its environment's name.
+    /// The Chancery release that serves this namespace, by its environment's name; default where
+    /// absent.
     #[serde(default = "default_environment")]
     #[schemars(schema_with = "vocabulary::environment")]
     #[x_kube(validation = Rule::new("self == oldSelf").message("environment can not be changed: delete the Subscription and make it again."))]

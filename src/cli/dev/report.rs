@@ -33,6 +33,7 @@ pub struct Report {
     stores: Stores,
     curl: CurlFiles,
     token_url: String,
+    environment: String,
     looks: BTreeMap<Name, Look>,
     /// The clients whose line has been shown and still works.
     shown: BTreeSet<String>,
@@ -58,11 +59,12 @@ struct State {
 
 impl Report {
     /// Of what is in the stores.
-    pub fn new(stores: Stores, curl: CurlFiles, token_url: String) -> Self {
+    pub fn new(stores: Stores, curl: CurlFiles, token_url: String, environment: String) -> Self {
         Self {
+            environment,
+            token_url,
             stores,
             curl,
-            token_url,
             looks: BTreeMap::new(),
             shown: BTreeSet::new(),
         }
@@ -87,6 +89,14 @@ impl Report {
                 (status.observed_generation, status.conditions.clone())
             };
             let state = match &subscription.0 {
+                // Else nothing would ever be told of it, nor of its namespace.
+                Ok(s) if s.spec.environment != self.environment => Some(State {
+                    settled: true,
+                    text: format!(
+                        "it names environment {:?}, and this is {:?}: nothing here serves it or its namespace.",
+                        s.spec.environment, self.environment
+                    ),
+                }),
                 Ok(s) => state(s, s.status.as_ref().map(conditions)),
                 Err(error) => Some(unreadable(&error.error)),
             };

@@ -161,7 +161,7 @@ fn key_status(key: &KeyFacts, policy: rotation::Policy) -> KeyStatus {
 
 /// Kubernetes' times have whole seconds; written as they are read back, status does not change
 /// from visit to visit.
-fn whole(time: Timestamp) -> Time {
+pub(super) fn whole(time: Timestamp) -> Time {
     Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }
 

@@ -28,7 +28,7 @@ impl Visit<'_> {
             return Some((
                 r::POLICY_VIOLATION,
                 format!(
-                    "spec.tokenTtl is {ttl}, and this release lets tokens live at most {}: set it to that or less.",
+                    "spec.tokenTtl is {ttl}, and this release lets tokens live at most {}: set it to that or less. Until then its tokens live that long.",
                     self.settings.tokens.max_ttl
                 ),
             ));
@@ -73,37 +73,44 @@ impl Visit<'_> {
         if let Some(conditions) = self.no_signer() {
             return conditions;
         }
-        let conditions = if self.user.spec.suspended {
-            Conditions::ready(
-                r::SUSPENDED,
-                format!(
-                    "{id} is suspended: no token is issued until spec.suspended is taken back."
-                ),
-            )
-        } else {
-            Conditions::ready(
-                r::SUCCEEDED,
-                format!(
-                    "{id} gets tokens with the secret in Secret {}.",
-                    self.user.secret_name()
-                ),
-            )
-        };
         let beyond = self.beyond(current);
-        if beyond.is_empty() {
-            return conditions;
-        }
-        let message = format!(
+        let restricted = format!(
             "Subscription {} does not allow {}, so that tokens go without.",
             current.name,
             beyond.join("; ")
         );
-        conditions.and(RESTRICTED, true, r::BEYOND_SUBSCRIPTION, message)
+        if cut_down(&self.user.spec.audiences, &current.allowed.audiences).is_empty() {
+            return Conditions::stalled(
+                r::BEYOND_SUBSCRIPTION,
+                format!(
+                    "No token is issued: Subscription {} allows none of the audiences {}. Ask for one that it allows, or have a platform administrator list one in its allowed.audiences.",
+                    current.name,
+                    self.user.spec.audiences.join(", ")
+                ),
+            );
+        }
+        let (reason, mut message) = if self.user.spec.suspended {
+            let message = format!(
+                "{id} is suspended: no token is issued until spec.suspended is taken back."
+            );
+            (r::SUSPENDED, message)
+        } else {
+            let secret = self.user.secret_name();
+            let message = format!("{id} gets tokens with the secret in Secret {secret}.");
+            (r::SUCCEEDED, message)
+        };
+        if beyond.is_empty() {
+            return Conditions::ready(reason, message);
+        }
+        // Where people look first: in the table, and in what `dev` prints.
+        message.push(' ');
+        message += &restricted;
+        Conditions::ready(reason, message).and(RESTRICTED, true, r::BEYOND_SUBSCRIPTION, restricted)
     }
 
     fn no_signer(&self) -> Option<Conditions> {
         let message = match &self.user.spec.signing_key {
-            Some(ring) if !self.seen.rings.contains(ring) => format!("spec.signingKey is {ring:?}, and no SigningKey of that name with audience client has a key that signs."),
+            Some(ring) if !self.seen.rings.contains(ring) => format!("spec.signingKey is {ring:?}, and no SigningKey of that name with audience client has a key that signs: mend the name, or make that SigningKey."),
             None if self.seen.rings.is_empty() => "No SigningKey with audience client has a key that signs: make one in the operator's namespace.".to_owned(),
             _ => return None,
         };
