@@ -1,7 +1,8 @@
 //! The release's settings: what Helm values, a file or flags set, and what bounds every resource.
 
+// Addresses alone: std::net has the sockets too, which nothing in the domain may have.
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
