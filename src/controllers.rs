@@ -11,6 +11,7 @@ mod signing_key;
 mod status;
 mod subscription;
 mod technical_user;
+mod visit;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};

@@ -9,25 +9,22 @@ use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 use kube::api::Api;
-use kube::core::error_boundary::InvalidObject;
-use kube::core::{DynamicObject, NamespaceResourceScope};
+use kube::core::NamespaceResourceScope;
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::warn;
 
-use super::apply::{Applied, Applier};
 use super::events::Events;
 use super::queue::Queue;
-use super::{Decision, Error, Key, Kind, Write, signing_key, status, subscription, technical_user};
-use crate::api::v1alpha1::{Conditions, Observed, SigningKey, TechnicalUser};
+use super::visit::visit;
+use super::{Error, Key, Kind, technical_user};
 use crate::clock::SharedClock;
 use crate::domain::names;
-use crate::domain::reasons as r;
 use crate::domain::settings::Settings;
 use crate::objects::jwks_map;
-use crate::stores::{Change, Guarded, Stores, Watched};
+use crate::stores::{Change, Stores, Watched};
 use crate::tenancy::{Tenancy, TenancyCache};
 
 /// How many visits are under way at once.
@@ -38,7 +35,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 const LONGEST_SLEEP: Duration = Duration::from_hours(1);
 
 /// How long one read may take.
-const READ_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const READ_LIMIT: Duration = Duration::from_secs(10);
 
 /// What every visit needs.
 pub struct Context {
@@ -294,203 +291,4 @@ impl Operator {
             }
         }
     }
-}
-
-/// One visit: see, decide, apply.
-async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
-    let now = cx.clock.now();
-    let (decision, uid) = look(cx, key, now).await?;
-    debug!(?key, writes = decision.writes.len(), wake_at = ?decision.wake_at, "visited");
-    let mut applier = Applier::new(&cx.client, key);
-    for write in decision.writes {
-        if let Write::Event(note) = write {
-            cx.events.tell(key, uid.clone(), note).await;
-            continue;
-        }
-        match applier.apply(write).await {
-            Ok(Applied::Done) => {}
-            Ok(Applied::LookAgain) => return Ok(Outcome::LookAgain),
-            Err(error) => {
-                if let Error::Refused { .. } = &error {
-                    tell_refusal(cx, key, &error, now).await;
-                }
-                return Err(error);
-            }
-        }
-    }
-    Ok(Outcome::Settled(decision.wake_at))
-}
-
-/// A write that the API server refuses (a quota, an admission policy, a missing right) is for a
-/// person to mend: status says so, beside the log.
-async fn tell_refusal(cx: &Context, key: &Key, error: &Error, now: Timestamp) {
-    let Ok(Some(live)) = live(cx, key).await else {
-        return;
-    };
-    let message = format!("The API server refused what this needs: {error}. It is tried again.");
-    let observed = Observed {
-        generation: live.metadata.generation.unwrap_or(0),
-        now,
-    };
-    let conditions = match (key.kind, status::ready_as_before(&live)) {
-        // A ring that signs goes on signing.
-        (Kind::SigningKey, Some(before)) => {
-            Conditions::ready_but_stalled((r::SUCCEEDED, before), (r::WRITE_REFUSED, message))
-        }
-        _ => Conditions::stalled(r::WRITE_REFUSED, message),
-    };
-    if let Some(write) = status::conditions_only(&live, &conditions, observed)
-        && let Err(error) = Applier::new(&cx.client, key).apply(write).await
-    {
-        debug!(?key, %error, "the refusal could not be told in status either");
-    }
-}
-
-/// The object as it is now, whatever is in it.
-async fn live(cx: &Context, key: &Key) -> Result<Option<DynamicObject>, Error> {
-    let resource = super::apply::api_resource(key.kind);
-    let api: Api<DynamicObject> =
-        Api::namespaced_with(cx.client.clone(), &key.namespace, &resource);
-    let what = || format!("reading {} {}/{}", key.kind.name(), key.namespace, key.name);
-    match tokio::time::timeout(READ_LIMIT, api.get_opt(&key.name)).await {
-        Err(_) => Err(Error::Timeout(what())),
-        Ok(live) => live.map_err(|source| Error::Api {
-            what: what(),
-            source: Box::new(source),
-        }),
-    }
-}
-
-/// Sees and decides. An object that does not parse gets a status that says so.
-async fn look(
-    cx: &Context,
-    key: &Key,
-    now: Timestamp,
-) -> Result<(Decision, Option<String>), Error> {
-    let Key {
-        namespace, name, ..
-    } = key;
-    match key.kind {
-        Kind::SigningKey => {
-            let found = find::<SigningKey>(
-                cx,
-                Stores::get(&cx.stores.signing_keys, namespace, name),
-                key,
-            )
-            .await?;
-            match found {
-                Found::Unreadable(invalid) => unreadable(cx, key, &invalid, now).await,
-                Found::Gone | Found::Readable(_) => {
-                    let ring = found.readable();
-                    let uid = ring.as_ref().and_then(|r| r.uid());
-                    let seen = signing_key::see(cx, ring, name).await?;
-                    Ok((signing_key::decide(&seen, &cx.settings, now), uid))
-                }
-            }
-        }
-        Kind::Subscription => {
-            let found = Stores::get(&cx.stores.subscriptions, namespace, name);
-            match found.as_deref() {
-                None => Ok((Decision::default(), None)),
-                Some(Guarded(Err(invalid))) => unreadable(cx, key, invalid, now).await,
-                Some(Guarded(Ok(subscription))) => {
-                    let uid = subscription.uid();
-                    let seen = subscription::Seen {
-                        subscription: Arc::new(subscription.clone()),
-                        tenancy: cx.tenancy(),
-                    };
-                    Ok((subscription::decide(&seen, &cx.settings, now), uid))
-                }
-            }
-        }
-        Kind::TechnicalUser => {
-            let found = find::<TechnicalUser>(
-                cx,
-                Stores::get(&cx.stores.technical_users, namespace, name),
-                key,
-            )
-            .await?;
-            match found {
-                Found::Unreadable(invalid) => unreadable(cx, key, &invalid, now).await,
-                Found::Gone | Found::Readable(_) => {
-                    let user = found.readable();
-                    let uid = user.as_ref().and_then(|u| u.uid());
-                    let seen = technical_user::see(cx, user, namespace, name).await?;
-                    Ok((technical_user::decide(&seen, &cx.settings, now), uid))
-                }
-            }
-        }
-    }
-}
-
-#[allow(clippy::large_enum_variant)] // It lives for a moment, on the stack.
-enum Found<K> {
-    Readable(Arc<K>),
-    Unreadable(InvalidObject),
-    Gone,
-}
-
-impl<K> Found<K> {
-    fn readable(self) -> Option<Arc<K>> {
-        match self {
-            Self::Readable(object) => Some(object),
-            _ => None,
-        }
-    }
-}
-
-/// The object from its store; that it is gone is believed only when the API server says so.
-async fn find<K>(
-    cx: &Context,
-    stored: Option<Arc<Guarded<K>>>,
-    key: &Key,
-) -> Result<Found<K>, Error>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug,
-{
-    let guarded = match stored {
-        Some(stored) => (*stored).clone(),
-        None => match cx.get::<Guarded<K>>(&key.namespace, &key.name).await? {
-            Some(live) => live,
-            None => return Ok(Found::Gone),
-        },
-    };
-    Ok(match guarded.0 {
-        Ok(object) => Found::Readable(Arc::new(object)),
-        Err(invalid) => Found::Unreadable(invalid),
-    })
-}
-
-/// Says of an object that this version can not read it, and leaves all that belongs to it alone.
-async fn unreadable(
-    cx: &Context,
-    key: &Key,
-    invalid: &InvalidObject,
-    now: Timestamp,
-) -> Result<(Decision, Option<String>), Error> {
-    let Some(live) = live(cx, key).await? else {
-        return Ok((Decision::default(), None));
-    };
-    let message = format!(
-        "This version of Chancery can not read the object: {}. Mend it, or run a version that knows it.",
-        invalid.error
-    );
-    let observed = Observed {
-        generation: live.metadata.generation.unwrap_or(0),
-        now,
-    };
-    let conditions = Conditions::stalled(r::INVALID_SPEC, message);
-    let writes = status::conditions_only(&live, &conditions, observed)
-        .into_iter()
-        .collect();
-    Ok((
-        Decision {
-            writes,
-            wake_at: None,
-        },
-        live.metadata.uid,
-    ))
 }
