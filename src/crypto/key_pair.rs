@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::error::{KeyRejected, Unspecified};
 use aws_lc_rs::rand::SystemRandom;
@@ -255,7 +254,7 @@ impl fmt::Debug for KeyPair {
 
 /// The RFC 7638 SHA-256 thumbprint of a public key, base64url: 43 characters.
 pub fn thumbprint(key: &KeyMembers) -> String {
-    base64url(digest(&SHA256, key.thumbprint_input().as_bytes()).as_ref())
+    super::sha256_base64url(key.thumbprint_input().as_bytes())
 }
 
 fn base64url(bytes: &[u8]) -> String {
