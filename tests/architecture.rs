@@ -48,7 +48,7 @@ const PURE: &[&str] = &[
 const LAYERS: &[Layer] = &[
     Layer { name: "domain", of_ours: &[], never: PURE,
         why: "decisions are pure, so that a search can try them all" },
-    Layer { name: "clock", of_ours: &[], never: KUBERNETES,
+    Layer { name: "clock", of_ours: &["domain"], never: KUBERNETES,
         why: "it is where time comes from, and no more" },
     Layer { name: "crypto", of_ours: &["domain"], never: KUBERNETES,
         why: "keys and hashes know nothing of where they are kept" },

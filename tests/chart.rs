@@ -678,6 +678,21 @@ fn what_can_not_work_is_refused_with_a_sentence() {
         (&LEAST, &["tokens.defaultTtl=5"], "at '/tokens/defaultTtl'"),
         (&LEAST, &["tokens.maxTtl=1d"], "at '/tokens/maxTtl'"),
         (&LEAST, &["jwks.maxAge=-1m"], "at '/jwks/maxAge'"),
+        (
+            &LEAST,
+            &["tokens.clockLeeway=one"],
+            "at '/tokens/clockLeeway'",
+        ),
+        (
+            &LEAST,
+            &["serving.maxStaleness=1d"],
+            "at '/serving/maxStaleness'",
+        ),
+        (
+            &LEAST,
+            &["policy.longestRotationInterval=90d"],
+            "at '/policy/longestRotationInterval'",
+        ),
         (&LEAST, &["issuer=id.example.com"], "at '/issuer'"),
         (&LEAST, &["issuer=https://id.example.com/"], "at '/issuer'"),
         (

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use chancery::api::v1alpha1::{SigningKey, Subscription, TechnicalUser, all_crds};
-use chancery::clock;
+use chancery::clock::{self, ClockGuard};
 use chancery::controllers::Operator;
 use chancery::domain::settings::Settings;
 use chancery::embedded::{ApiServer, Ids, Options, Service};
@@ -132,7 +132,8 @@ impl Drop for Running {
 fn operator(client: Client) -> Running {
     let (sender, changes) = mpsc::unbounded_channel();
     let (stores, watches) = Stores::start(&client, &settings(), Scope::Operator, vec![sender]);
-    let operator = Operator::new(client, settings(), clock::system(), stores.clone(), changes);
+    let guard = ClockGuard::trusting(clock::system());
+    let operator = Operator::new(client, settings(), guard, stores.clone(), changes);
     let (stop, stopped) = oneshot::channel::<()>();
     let operator = tokio::spawn(operator.run(async move {
         let _ = stopped.await;

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::info;
 
-use crate::clock::SharedClock;
+use crate::clock::{ClockGuard, SharedClock};
 use crate::controllers::Operator;
 use crate::domain::settings::Settings;
 use crate::feed::{self, Feed};
@@ -157,7 +157,7 @@ impl Process {
             Operator::new(
                 client,
                 settings.clone(),
-                clock,
+                ClockGuard::trusting(clock),
                 stores.clone(),
                 operator_changes,
             )

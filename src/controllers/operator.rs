@@ -20,7 +20,7 @@ use super::events::Events;
 use super::queue::Queue;
 use super::visit::visit;
 use super::{Error, Key, Kind, technical_user};
-use crate::clock::SharedClock;
+use crate::clock::{ClockGuard, SharedClock};
 use crate::domain::names;
 use crate::domain::settings::Settings;
 use crate::objects::jwks_map;
@@ -45,6 +45,8 @@ pub struct Context {
     pub settings: Arc<Settings>,
     /// The time.
     pub clock: SharedClock,
+    /// The time, and whether to believe it.
+    pub clock_guard: ClockGuard,
     /// What is watched.
     pub stores: Stores,
     pub(super) events: Events,
@@ -102,7 +104,7 @@ impl Operator {
     pub fn new(
         client: Client,
         settings: Arc<Settings>,
-        clock: SharedClock,
+        clock_guard: ClockGuard,
         stores: Stores,
         changes: mpsc::UnboundedReceiver<Change>,
     ) -> Self {
@@ -110,7 +112,8 @@ impl Operator {
             events: Events::new(client.clone()),
             client,
             settings,
-            clock,
+            clock: clock_guard.clock(),
+            clock_guard,
             stores,
             tenancy: TenancyCache::default(),
             proofs: technical_user::Proofs::default(),
@@ -171,7 +174,7 @@ impl Operator {
             Ok(Outcome::Settled(wake_at)) => {
                 queue.done(&key);
                 if let Some(at) = wake_at {
-                    let wait = at.duration_since(self.cx.clock.now());
+                    let wait = at.duration_since(self.cx.clock_guard.moment().now);
                     // A wake-up in the past would be a hot loop; a second is soon enough.
                     let wait = Duration::try_from(wait)
                         .unwrap_or_default()

@@ -12,6 +12,7 @@ pub mod claims;
 pub mod client;
 pub mod grant;
 pub mod jwk;
+pub mod moment;
 pub mod names;
 pub mod oauth_error;
 pub mod period;

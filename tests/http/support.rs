@@ -39,6 +39,15 @@ impl Clock for TestClock {
         assert!(second >= 0, "the clock is broken on purpose");
         Timestamp::from_second(second).expect("a time")
     }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_secs(
+            self.0
+                .load(Ordering::Relaxed)
+                .try_into()
+                .unwrap_or_default(),
+        )
+    }
 }
 
 /// A server with everything that feeds it.
