@@ -18,6 +18,7 @@ use crate::domain::algorithm::{Algorithm, RsaKeySize};
 use crate::domain::jwk::{KeyMembers, PublicJwk, Usage};
 
 mod der;
+pub mod import;
 mod pem;
 
 /// Why a key can not be used. No message quotes anything of the key.

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 const BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
 const END: &str = "-----END PRIVATE KEY-----";
 /// Far above any key that we accept; bounds the work that a crafted document makes.
-const MAX_LEN: usize = 32 * 1024;
+pub const MAX_LEN: usize = 32 * 1024;
 
 /// The content of a document that is one PEM block of PKCS#8 and white space around it.
 pub fn decode(pem: &str) -> Option<Zeroizing<Vec<u8>>> {
