@@ -16,6 +16,7 @@ use crate::api::v1alpha1::{KeyAudience, SigningKey, TechnicalUser};
 use crate::crypto::{self, key_pair::KeyPair};
 use crate::domain::client::Client;
 use crate::domain::names::{self, ISSUER_JWKS};
+use crate::domain::rotation::Window;
 use crate::domain::settings::Settings;
 use crate::objects::{Ownership, credentials, jwks_map, key_secret, ownership};
 use crate::serve::readiness::Readiness;
@@ -144,18 +145,15 @@ impl Feed {
             if ring.spec.audience != KeyAudience::Client {
                 continue;
             }
-            let active = secrets
-                .get(&ring.name_any())
-                .into_iter()
-                .flatten()
-                .filter_map(|secret| self.active(ring, secret, jwks, &mut seen))
-                .max_by_key(|(sequence, _)| *sequence);
-            if let Some((_, active)) = active {
+            let of_ring = secrets.get(&ring.name_any());
+            let active = of_ring.and_then(|secrets| self.active(ring, secrets, jwks, &mut seen));
+            if let Some((active, window)) = active {
                 rings.push((
                     ring.spec.priority,
                     Ring {
                         name: ring.name_any(),
                         active,
+                        window,
                     },
                 ));
             }
@@ -165,21 +163,29 @@ impl Feed {
         rings.into_iter().map(|(_, ring)| Arc::new(ring)).collect()
     }
 
-    /// A ring's key, if its Secret says that it signs, the ring has not retired it, and it stands
-    /// in the JWKS.
+    /// The ring's key that its Secrets call active, if it stands in the JWKS; and its window.
     fn active(
         &self,
         ring: &SigningKey,
-        secret: &Secret,
+        secrets: &[Arc<Secret>],
         jwks: &PublishedJwks,
         seen: &mut HashMap<(String, String), Option<Arc<KeyPair>>>,
-    ) -> Option<(i64, Arc<KeyPair>)> {
-        let sequence = names::key_sequence(&ring.name_any(), &secret.name_any())?;
-        let ours = ownership(&secret.metadata, &ring.uid()?) == Ownership::Ours;
-        let life = key_secret::life(secret);
-        if !ours || life.activated.is_none() || life.retired.is_some() {
-            return None;
+    ) -> Option<(Arc<KeyPair>, Window)> {
+        let (name, uid) = (ring.name_any(), ring.uid()?);
+        let mut signers = Vec::new();
+        for secret in secrets {
+            let Some(sequence) = names::key_sequence(&name, &secret.name_any()) else {
+                continue;
+            };
+            let written = key_secret::read(secret);
+            let ours = ownership(&secret.metadata, &uid) == Ownership::Ours;
+            let dying = secret.metadata.deletion_timestamp.is_some();
+            if ours && !dying && written.life.may_sign() {
+                signers.push((written.life.activated, sequence, secret, written.window));
+            }
         }
+        // As `rotation::signer` chooses.
+        let (_, _, secret, window) = signers.into_iter().max_by_key(|(at, n, ..)| (*at, *n))?;
         let id = (secret.uid()?, secret.resource_version()?);
         let pair = self.keys.get(&id).cloned().unwrap_or_else(|| {
             match key_secret::key_pair(secret, ring.spec.algorithm) {
@@ -192,9 +198,8 @@ impl Feed {
         });
         seen.insert(id, pair.clone());
         let pair = pair?;
-        jwks.keys
-            .contains(pair.key_id())
-            .then_some((sequence, pair))
+        let stands = jwks.keys.contains(pair.key_id());
+        stands.then_some((pair, window))
     }
 
     /// The technical users of this environment's tenants that have their client id to themselves.

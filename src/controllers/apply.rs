@@ -185,6 +185,13 @@ impl<'a> Applier<'a> {
                     .get_or_insert_default()
                     .insert(key_secret::PRIVATE_KEY.into(), bytes);
             }
+            Fill::InjectedKey(pem) => {
+                let bytes = ByteString(pem.as_bytes().to_vec());
+                secret
+                    .data
+                    .get_or_insert_default()
+                    .insert(key_secret::PRIVATE_KEY.into(), bytes);
+            }
             Fill::NewHash { family, id, now } => {
                 let plain = crypto::secret::generate(family);
                 self.secret = Some(plain.clone());

@@ -18,11 +18,12 @@ use tracing::warn;
 
 use super::events::Events;
 use super::queue::Queue;
+use super::signing_key::PlanFn;
 use super::visit::visit;
 use super::{Error, Key, Kind, technical_user};
 use crate::clock::{ClockGuard, SharedClock};
-use crate::domain::names;
 use crate::domain::settings::Settings;
+use crate::domain::{names, rotation};
 use crate::objects::jwks_map;
 use crate::stores::{Change, Stores, Watched};
 use crate::tenancy::{Tenancy, TenancyCache};
@@ -52,6 +53,7 @@ pub struct Context {
     pub(super) events: Events,
     pub(super) tenancy: TenancyCache,
     pub(super) proofs: technical_user::Proofs,
+    pub(super) plan: PlanFn,
 }
 
 impl Context {
@@ -117,6 +119,7 @@ impl Operator {
             stores,
             tenancy: TenancyCache::default(),
             proofs: technical_user::Proofs::default(),
+            plan: rotation::plan,
         };
         Self {
             cx: Arc::new(cx),

@@ -29,7 +29,7 @@ mod policy;
 
 pub use carry_out::carry_out;
 pub use plan::plan;
-pub use policy::{History, Policy, Source, Window, WindowRefused, accept_window};
+pub use policy::{History, Policy, Source, Window, WindowRefused, accept_window, later};
 
 /// The most keys that a ring publishes: beyond it the schedule waits, as an interval that is far
 /// shorter than the grace would fill the JWKS without end.
@@ -102,6 +102,13 @@ pub struct Life {
     pub withdrawn: Option<Timestamp>,
     /// When it was decided that it leaves the JWKS.
     pub removed: Option<Timestamp>,
+}
+
+impl Life {
+    /// Whether it began to sign, and nothing ended that.
+    pub fn may_sign(&self) -> bool {
+        self.activated.is_some() && self.retired.is_none() && self.removed.is_none()
+    }
 }
 
 /// What is known of one key pair of a ring.
@@ -182,7 +189,7 @@ impl KeyFacts {
 /// one write that activates a key also ends its predecessor's signing.
 pub fn signer(keys: &[KeyFacts]) -> Option<&KeyFacts> {
     keys.iter()
-        .filter(|k| k.is_usable() && k.life.activated.is_some())
+        .filter(|k| k.has_material && k.life.may_sign())
         .max_by_key(|k| (k.life.activated, k.sequence))
 }
 
@@ -315,9 +322,8 @@ impl Plan {
     /// done on what the API server itself shows now, never on what a watch has shown.
     pub fn is_irreversible(&self, keys: &[KeyFacts]) -> bool {
         let destroys = |s: &Step| matches!(s, Step::Destroy { .. });
-        let leaves = |k: &KeyFacts| {
-            k.in_jwks && !self.publish.iter().any(|(jwk, _)| jwk.kid == k.jwk.kid)
-        };
+        let leaves =
+            |k: &KeyFacts| k.in_jwks && !self.publish.iter().any(|(jwk, _)| jwk.kid == k.jwk.kid);
         self.steps.iter().any(destroys) || keys.iter().any(leaves)
     }
 }

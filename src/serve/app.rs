@@ -173,7 +173,7 @@ impl App {
             .set(view.remembered.len().try_into().unwrap_or(i64::MAX));
         metrics.ready.set(self.readiness.is_ready().into());
         metrics.active_keys.clear();
-        for ring in view.rings() {
+        for ring in view.rings(self.clock.now()) {
             let labels = vec![
                 ("ring", ring.name.clone()),
                 ("alg", ring.active.algorithm().to_string()),

@@ -13,6 +13,7 @@ use crate::clock::SharedClock;
 use crate::crypto::key_pair::KeyPair;
 use crate::domain::client::Client;
 use crate::domain::jwk::JwkSet;
+use crate::domain::rotation::Window;
 
 /// Everything that a request may need.
 #[derive(Debug, Default)]
@@ -33,6 +34,8 @@ pub struct Ring {
     pub name: String,
     /// Its active key pair, parsed once. It stands in the snapshot's JWKS.
     pub active: Arc<KeyPair>,
+    /// When it may sign.
+    pub window: Window,
 }
 
 /// The JWKS document that HTTP serves byte for byte.
@@ -145,9 +148,9 @@ impl View {
         }
     }
 
-    /// The rings that sign, the preferred one first.
-    pub fn rings(&self) -> &[Arc<Ring>] {
-        &self.rings
+    /// The rings that may sign now, the preferred one first.
+    pub fn rings(&self, now: Timestamp) -> impl Iterator<Item = &Arc<Ring>> {
+        self.rings.iter().filter(move |r| r.window.contains(now))
     }
 
     /// The technical user with that client id, if it may have tokens: a suspended one is as if

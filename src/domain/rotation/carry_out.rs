@@ -13,6 +13,7 @@ pub fn carry_out(keys: &mut Vec<KeyFacts>, step: &Step, now: Timestamp) {
         Step::Restore { key_id } => {
             if let Some(key) = find(keys, key_id) {
                 key.has_material = true;
+                key.life.retired = None;
             }
         }
         Step::Destroy { key_id } => {

@@ -106,14 +106,16 @@ impl Planner<'_> {
     /// Keys whose Secret is gone. One that a person injects is made again; the others verify
     /// through their grace. Without a clock to rely on the grace does not begin to run.
     fn lost(&mut self) {
-        let lost = |k: &KeyFacts| {
-            !k.has_material && k.life.removed.is_none() && k.life.retired.is_none()
-        };
-        for kid in self.kids(lost) {
-            if self.policy.source == Source::Inject(kid.clone()) && !self.withdraws(&kid) {
+        let nothing_signs = signer(&self.keys).is_none();
+        let gone = |k: &KeyFacts| !k.has_material && k.life.removed.is_none();
+        for kid in self.kids(gone) {
+            let retired = |k: &KeyFacts| k.kid() == kid && k.life.retired.is_some();
+            let retired = self.keys.iter().any(retired);
+            let injected = self.policy.source == Source::Inject(kid.clone());
+            if injected && !self.withdraws(&kid) && (!retired || nothing_signs) {
                 // Seen again first; then it goes on where it was.
                 self.plan.steps.push(Step::Restore { key_id: kid });
-            } else if self.sure {
+            } else if self.sure && !retired {
                 self.note(&kid, Note::Lost);
             }
         }

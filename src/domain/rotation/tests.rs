@@ -95,7 +95,11 @@ impl Ring {
                 self.keys.push(made);
             }
             let history = &mut self.policy.history;
-            history.highest = self.keys.iter().map(|k| k.sequence).fold(history.highest, i64::max);
+            history.highest = self
+                .keys
+                .iter()
+                .map(|k| k.sequence)
+                .fold(history.highest, i64::max);
             if let Step::Forget { key_id } = step {
                 history.spent.insert(key_id.clone());
             }
@@ -261,7 +265,10 @@ fn an_emergency() {
         ]
     );
     assert_eq!(ring.published(), [2]);
-    assert!(ring.settle(199).is_empty(), "status tells until no cache has it");
+    assert!(
+        ring.settle(199).is_empty(),
+        "status tells until no cache has it"
+    );
     assert_eq!(ring.settle(200), ["kid-1 Forget"]);
 }
 
@@ -292,12 +299,18 @@ fn a_withdrawal_can_be_taken_back_while_the_key_is_kept() {
     ring.settle(0);
     ring.policy.withdrawals.insert(kid(1), Some(secs(100)));
     ring.settle(50);
-    assert_eq!((ring.active(), ring.published()), (Some(kid(2)), vec![1, 2]));
+    assert_eq!(
+        (ring.active(), ring.published()),
+        (Some(kid(2)), vec![1, 2])
+    );
     assert_eq!(ring.settle(150), ["kid-1 Removed"]);
     assert_eq!(ring.published(), [2]);
     ring.policy.withdrawals.clear();
     assert_eq!(ring.settle(500), ["kid-1 Reactivated", "kid-1 Published"]);
-    assert_eq!((ring.active(), ring.published()), (Some(kid(2)), vec![1, 2]));
+    assert_eq!(
+        (ring.active(), ring.published()),
+        (Some(kid(2)), vec![1, 2])
+    );
     assert_eq!(ring.settle(1000), ["kid-1 Removed"]);
     assert_eq!(ring.settle(2000), ["kid-1 Destroy", "kid-1 Forget"]);
 }
@@ -336,7 +349,10 @@ fn a_window_ends_all() {
     };
     ring.settle(0);
     assert_eq!(ring.active(), Some(kid(1)), "the server minds the window");
-    assert!(ring.settle(13_999).is_empty(), "the interval counts from it");
+    assert!(
+        ring.settle(13_999).is_empty(),
+        "the interval counts from it"
+    );
     assert!(!ring.settle(14_000).is_empty());
     ring.settle(15_000);
     ring.settle(20_000);
@@ -359,13 +375,22 @@ fn a_window_in_the_past_that_never_held_is_refused() {
     };
     let keys = [known];
     let refused = Some(WindowRefused);
-    assert_eq!(accept_window(window(99), &keys, moment), (window(150), refused));
-    assert_eq!(accept_window(window(101), &keys, moment), (window(101), None));
+    assert_eq!(
+        accept_window(window(99), &keys, moment),
+        (window(150), refused)
+    );
+    assert_eq!(
+        accept_window(window(101), &keys, moment),
+        (window(101), None)
+    );
     let later = Moment {
         now: at(160),
         sure: true,
     };
-    assert_eq!(accept_window(window(150), &keys, later), (window(150), None));
+    assert_eq!(
+        accept_window(window(150), &keys, later),
+        (window(150), None)
+    );
     assert_eq!(
         accept_window(window(99), &[], moment),
         (Window::default(), refused)
@@ -379,7 +404,12 @@ fn a_lost_key_is_an_emergency_and_verifies_through_its_grace() {
     ring.keys[0].has_material = false;
     assert_eq!(
         ring.settle(10),
-        ["kid-1 Lost", "Generate Emergency", "kid-2 Published", "kid-2 Activated"]
+        [
+            "kid-1 Lost",
+            "Generate Emergency",
+            "kid-2 Published",
+            "kid-2 Activated"
+        ]
     );
     assert_eq!(ring.published(), [1, 2]);
     // Its Secret is restored from a backup, which knows nothing of its loss.
@@ -424,7 +454,12 @@ fn nothing_irreversible_on_a_clock_that_jumped() {
 
 #[test]
 fn a_cause_reads_back() {
-    for cause in [Cause::First, Cause::Request, Cause::Injected, Cause::Emergency] {
+    for cause in [
+        Cause::First,
+        Cause::Request,
+        Cause::Injected,
+        Cause::Emergency,
+    ] {
         assert_eq!(Cause::from_name(cause.name()), Some(cause));
     }
 }

@@ -118,7 +118,8 @@ impl World {
             Move::Lose(which) => {
                 if let Some(kid) = self.nth(*which) {
                     let keys = self.ring.keys.iter_mut();
-                    keys.filter(|k| k.kid() == kid).for_each(|k| k.has_material = false);
+                    keys.filter(|k| k.kid() == kid)
+                        .for_each(|k| k.has_material = false);
                 }
             }
             Move::JwksLost => self.ring.keys.iter_mut().for_each(|k| k.in_jwks = false),
@@ -136,7 +137,10 @@ impl World {
         let active = signer(&before).cloned();
         let policy = self.ring.policy.clone();
         let plan = self.ring.visit(moment);
-        prop_assert!(plan.wake_at.is_none_or(|t| t > moment.now), "woken in the past");
+        prop_assert!(
+            plan.wake_at.is_none_or(|t| t > moment.now),
+            "woken in the past"
+        );
         for step in &plan.steps {
             self.judge(step, &before, &policy, moment)?;
         }
@@ -150,7 +154,13 @@ impl World {
             let entry = self.seen.signed.entry(key.kid().to_owned()).or_default();
             *entry = (self.now, entry.1.max(ttl));
         }
-        let in_jwks: Vec<String> = self.ring.keys.iter().filter(|k| k.in_jwks).map(|k| k.kid().to_owned()).collect();
+        let in_jwks: Vec<String> = self
+            .ring
+            .keys
+            .iter()
+            .filter(|k| k.in_jwks)
+            .map(|k| k.kid().to_owned())
+            .collect();
         self.seen.since.retain(|kid, _| in_jwks.contains(kid));
         for kid in in_jwks {
             self.seen.since.entry(kid).or_insert(self.now);
@@ -169,7 +179,10 @@ impl World {
             Step::Generate { sequence, cause } => {
                 prop_assert!(self.seen.made.insert(*sequence), "a number comes twice");
                 if *cause == Cause::Request {
-                    prop_assert!(self.seen.requested != policy.rotate, "rotated twice for a value");
+                    prop_assert!(
+                        self.seen.requested != policy.rotate,
+                        "rotated twice for a value"
+                    );
                 }
                 prop_assert!(moment.sure || *cause != Cause::Schedule);
                 // The new key: of the source's kid, and of the size wanted now.
@@ -185,17 +198,26 @@ impl World {
                     x: format!("x{sequence}/{size}"),
                 };
             }
-            Step::Note { key_id, note: Note::Activated { emergency, .. } } => {
+            Step::Note {
+                key_id,
+                note: Note::Activated { emergency, .. },
+            } => {
                 let key = before.iter().find(|k| k.kid() == key_id).expect("known");
                 prop_assert!(key.in_jwks && key.has_material);
                 prop_assert!(!policy.withdrawals.contains_key(key_id));
                 let named = policy.sign_with.as_deref() == Some(key_id);
-                prop_assert!(key.life.retired.is_none() || named, "a retired key signs again");
-                let nothing_signed = signer(before)
-                    .is_none_or(|k| policy.withdrawals.contains_key(k.kid()) || k.life.withdrawn.is_some());
-                let led = self.seen.since.get(key_id).is_some_and(|since| {
-                    secs(self.now - since) >= policy.lead()
+                prop_assert!(
+                    key.life.retired.is_none() || named,
+                    "a retired key signs again"
+                );
+                let nothing_signed = signer(before).is_none_or(|k| {
+                    policy.withdrawals.contains_key(k.kid()) || k.life.withdrawn.is_some()
                 });
+                let led = self
+                    .seen
+                    .since
+                    .get(key_id)
+                    .is_some_and(|since| secs(self.now - since) >= policy.lead());
                 prop_assert!(
                     led || nothing_signed || named && key.life.activated.is_some(),
                     "it signs before its lead is over"
@@ -203,11 +225,17 @@ impl World {
                 prop_assert!(!emergency || nothing_signed);
                 prop_assert!(moment.sure || nothing_signed, "a jumped clock was trusted");
             }
-            Step::Note { note: Note::Hastened { value }, .. } => {
+            Step::Note {
+                note: Note::Hastened { value },
+                ..
+            } => {
                 prop_assert!(self.seen.requested.as_ref() != Some(value));
                 self.seen.requested = Some(value.clone());
             }
-            Step::Note { key_id, note: Note::Removed } => {
+            Step::Note {
+                key_id,
+                note: Note::Removed,
+            } => {
                 let at_once = policy.withdrawals.get(key_id) == Some(&Some(SignedDuration::ZERO));
                 prop_assert!(moment.sure || at_once, "a jumped clock was trusted");
             }
@@ -220,7 +248,10 @@ impl World {
     fn left(&self, before: &[KeyFacts], policy: &Policy) -> Result<(), TestCaseError> {
         for key in before.iter().filter(|k| k.in_jwks) {
             let after = self.ring.keys.iter().find(|k| k.kid() == key.kid());
-            prop_assert!(after.is_some_and(|k| k.has_material || !key.has_material), "deleted while published");
+            prop_assert!(
+                after.is_some_and(|k| k.has_material || !key.has_material),
+                "deleted while published"
+            );
             if after.is_some_and(|k| k.in_jwks) {
                 continue;
             }
@@ -229,11 +260,14 @@ impl World {
             let ordered = key.life.withdrawn.is_some();
             let to_passed = key.window.to.is_some_and(|to| to <= removed);
             let reedited = after.is_some_and(|k| k.edition != key.edition);
-            let Some((last, ttl)) = self.seen.signed.get(key.kid()) else { continue };
+            let Some((last, ttl)) = self.seen.signed.get(key.kid()) else {
+                continue;
+            };
             let safe = last + ttl + i64::try_from(policy.margin.as_secs()).unwrap_or(0);
             prop_assert!(
                 ended || ordered || to_passed || reedited || self.now >= safe,
-                "left the JWKS at {} before {safe}", self.now
+                "left the JWKS at {} before {safe}",
+                self.now
             );
         }
         Ok(())
