@@ -141,19 +141,13 @@ impl Stores {
                 Watched::Subscriptions,
                 Api::all(client.clone()),
                 all(),
-                |s: &Guarded<Subscription>| match &s.0 {
-                    Ok(s) => vec![s.spec.legal_entity.id.clone()],
-                    Err(_) => Vec::new(),
-                },
+                hints_of_subscription,
             ),
             technical_users: starter.go(
                 Watched::TechnicalUsers,
                 Api::all(client.clone()),
                 all(),
-                |u: &Guarded<TechnicalUser>| match &u.0 {
-                    Ok(u) => vec![u.client_id()],
-                    Err(_) => Vec::new(),
-                },
+                hints_of_technical_user,
             ),
             secrets: starter.go(
                 Watched::Secrets,
@@ -165,20 +159,14 @@ impl Stores {
                 Watched::ConfigMaps,
                 Api::namespaced(client.clone(), namespace),
                 mine,
-                |map: &ConfigMap| {
-                    map.labels()
-                        .get(crate::domain::names::RING_LABEL)
-                        .cloned()
-                        .into_iter()
-                        .collect()
-                },
+                ring_of,
             ),
             deliveries: if scope == Scope::Operator {
                 starter.go(
                     Watched::Deliveries,
                     Api::all(client.clone()),
                     delivered,
-                    |secret: &Secret| owning_user(secret).into_iter().collect(),
+                    hints_of_delivery,
                 )
             } else {
                 reflector::store().0
@@ -204,6 +192,28 @@ impl Stores {
     /// spec changed.
     pub fn tenancy_version(&self) -> u64 {
         self.progress.tenancy.load(Ordering::Acquire)
+    }
+
+    /// Everything that is there, as if it had just been made.
+    pub fn everything(&self) -> Vec<Change> {
+        use Watched::{
+            ConfigMaps, Deliveries, Secrets, SigningKeys, Subscriptions, TechnicalUsers,
+        };
+        all_of(SigningKeys, &self.signing_keys, hints_of_custom_resource)
+            .chain(all_of(
+                Subscriptions,
+                &self.subscriptions,
+                hints_of_subscription,
+            ))
+            .chain(all_of(
+                TechnicalUsers,
+                &self.technical_users,
+                hints_of_technical_user,
+            ))
+            .chain(all_of(Secrets, &self.secrets, hints_of_secret))
+            .chain(all_of(ConfigMaps, &self.config_maps, ring_of))
+            .chain(all_of(Deliveries, &self.deliveries, hints_of_delivery))
+            .collect()
     }
 
     /// The object of that name in a store.
@@ -233,16 +243,51 @@ fn owning_user(secret: &Secret) -> Option<String> {
 }
 
 fn hints_of_secret(secret: &Secret) -> Vec<String> {
-    use crate::domain::names::RING_LABEL;
     match crate::objects::credentials::hashes_of(secret) {
         Some((namespace, name, _)) => vec![namespace.to_owned(), name.to_owned()],
-        None => secret
-            .labels()
-            .get(RING_LABEL)
-            .cloned()
-            .into_iter()
-            .collect(),
+        None => ring_of(secret),
     }
+}
+
+fn hints_of_subscription(subscription: &Guarded<Subscription>) -> Vec<String> {
+    match &subscription.0 {
+        Ok(subscription) => vec![subscription.spec.legal_entity.id.clone()],
+        Err(_) => Vec::new(),
+    }
+}
+
+fn hints_of_technical_user(user: &Guarded<TechnicalUser>) -> Vec<String> {
+    match &user.0 {
+        Ok(user) => vec![user.client_id()],
+        Err(_) => Vec::new(),
+    }
+}
+
+fn hints_of_delivery(secret: &Secret) -> Vec<String> {
+    owning_user(secret).into_iter().collect()
+}
+
+fn ring_of<K: Resource>(object: &K) -> Vec<String> {
+    let ring = object.labels().get(crate::domain::names::RING_LABEL);
+    ring.cloned().into_iter().collect()
+}
+
+/// All that a store holds, as changes.
+fn all_of<'a, K>(
+    kind: Watched,
+    store: &Store<K>,
+    hints: impl Fn(&K) -> Vec<String> + 'a,
+) -> impl Iterator<Item = Change> + 'a
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    store.state().into_iter().map(move |object| Change {
+        kind,
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+        hints: hints(&object),
+        spec: true,
+    })
 }
 
 struct Starter {

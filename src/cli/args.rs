@@ -205,6 +205,7 @@ pub async fn on_cluster(
     let client = client(cluster.kubeconfig).await?;
     let process = Process {
         role,
+        elects: true,
         settings,
         client,
         clock: clock::system(),

@@ -23,6 +23,7 @@ use super::{Error, Key, Kind, technical_user};
 use crate::clock::SharedClock;
 use crate::domain::names;
 use crate::domain::settings::Settings;
+use crate::leader::Leadership;
 use crate::objects::jwks_map;
 use crate::stores::{Change, Stores, Watched};
 use crate::tenancy::{Tenancy, TenancyCache};
@@ -47,6 +48,8 @@ pub struct Context {
     pub clock: SharedClock,
     /// What is watched.
     pub stores: Stores,
+    /// Whether this process may write.
+    pub leadership: Leadership,
     pub(super) events: Events,
     pub(super) tenancy: TenancyCache,
     pub(super) proofs: technical_user::Proofs,
@@ -104,6 +107,7 @@ impl Operator {
         settings: Arc<Settings>,
         clock: SharedClock,
         stores: Stores,
+        leadership: Leadership,
         changes: mpsc::UnboundedReceiver<Change>,
     ) -> Self {
         let cx = Context {
@@ -112,6 +116,7 @@ impl Operator {
             settings,
             clock,
             stores,
+            leadership,
             tenancy: TenancyCache::default(),
             proofs: technical_user::Proofs::default(),
         };
@@ -122,8 +127,8 @@ impl Operator {
         }
     }
 
-    /// Visits everything once the stores are synced, and then whatever changes, until `stop`
-    /// completes. Visits under way are ended first.
+    /// Visits everything once the stores are synced and this process leads, and then whatever
+    /// changes, until `stop` completes. Visits under way are ended first.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         tokio::select! {
@@ -132,11 +137,24 @@ impl Operator {
         }
         let mut queue = Queue::default();
         let mut visits = FuturesUnordered::new();
+        let leadership = self.cx.leadership.clone();
+        let mut led = false;
         loop {
+            let leads = leadership.leads();
+            if leads && !led {
+                for change in self.cx.stores.everything() {
+                    self.enqueue(&change, &mut queue);
+                }
+            } else if !leads && visits.is_empty() {
+                // The stores remember what is there. A queue that nobody works off would grow.
+                queue = Queue::default();
+            }
+            led = leads;
             while let Ok(change) = self.changes.try_recv() {
                 self.enqueue(&change, &mut queue);
             }
-            while visits.len() < CONCURRENCY
+            while leads
+                && visits.len() < CONCURRENCY
                 && let Some(key) = queue.take(Instant::now())
             {
                 let cx = self.cx.clone();
@@ -148,9 +166,10 @@ impl Operator {
                 });
             }
             let idle = visits.len() >= CONCURRENCY;
-            let due = queue.next_due().filter(|_| !idle);
+            let due = queue.next_due().filter(|_| leads && !idle);
             tokio::select! {
                 () = &mut stop => break,
+                () = leadership.becomes(!leads) => {}
                 change = self.changes.recv() => match change {
                     Some(change) => self.enqueue(&change, &mut queue),
                     None => break,
