@@ -1,6 +1,8 @@
 //! What is watched: one reflector a kind, and a stream that tells what has changed. Controllers
 //! and feed both read here; neither asks the API server for what it can find in a store.
 
+mod hints;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +20,7 @@ use tracing::warn;
 
 use crate::api::v1alpha1::{SigningKey, Subscription, TechnicalUser};
 use crate::domain::names::{
-    ENVIRONMENT_LABEL, MANAGED_BY, MANAGED_BY_LABEL, PART_DELIVERY, PART_LABEL, is_object_name,
+    ENVIRONMENT_LABEL, MANAGED_BY, MANAGED_BY_LABEL, PART_DELIVERY, PART_LABEL,
 };
 use crate::domain::settings::Settings;
 
@@ -135,38 +137,38 @@ impl Stores {
                 Watched::SigningKeys,
                 Api::namespaced(client.clone(), namespace),
                 all(),
-                hints_of_custom_resource,
+                hints::of_custom_resource,
             ),
             subscriptions: starter.go(
                 Watched::Subscriptions,
                 Api::all(client.clone()),
                 all(),
-                hints_of_subscription,
+                hints::of_subscription,
             ),
             technical_users: starter.go(
                 Watched::TechnicalUsers,
                 Api::all(client.clone()),
                 all(),
-                hints_of_technical_user,
+                hints::of_technical_user,
             ),
             secrets: starter.go(
                 Watched::Secrets,
                 Api::namespaced(client.clone(), namespace),
                 mine.clone(),
-                hints_of_secret,
+                hints::of_secret,
             ),
             config_maps: starter.go(
                 Watched::ConfigMaps,
                 Api::namespaced(client.clone(), namespace),
                 mine,
-                ring_of,
+                hints::ring_of,
             ),
             deliveries: if scope == Scope::Operator {
                 starter.go(
                     Watched::Deliveries,
                     Api::all(client.clone()),
                     delivered,
-                    hints_of_delivery,
+                    hints::of_delivery,
                 )
             } else {
                 reflector::store().0
@@ -199,20 +201,20 @@ impl Stores {
         use Watched::{
             ConfigMaps, Deliveries, Secrets, SigningKeys, Subscriptions, TechnicalUsers,
         };
-        all_of(SigningKeys, &self.signing_keys, hints_of_custom_resource)
+        all_of(SigningKeys, &self.signing_keys, hints::of_custom_resource)
             .chain(all_of(
                 Subscriptions,
                 &self.subscriptions,
-                hints_of_subscription,
+                hints::of_subscription,
             ))
             .chain(all_of(
                 TechnicalUsers,
                 &self.technical_users,
-                hints_of_technical_user,
+                hints::of_technical_user,
             ))
-            .chain(all_of(Secrets, &self.secrets, hints_of_secret))
-            .chain(all_of(ConfigMaps, &self.config_maps, ring_of))
-            .chain(all_of(Deliveries, &self.deliveries, hints_of_delivery))
+            .chain(all_of(Secrets, &self.secrets, hints::of_secret))
+            .chain(all_of(ConfigMaps, &self.config_maps, hints::ring_of))
+            .chain(all_of(Deliveries, &self.deliveries, hints::of_delivery))
             .collect()
     }
 
@@ -223,53 +225,6 @@ impl Stores {
     {
         store.get(&ObjectRef::new(name).within(namespace))
     }
-}
-
-fn hints_of_custom_resource<K>(_: &Guarded<K>) -> Vec<String> {
-    Vec::new()
-}
-
-/// The technical user that controls a Secret. Tenants write owner references as they please: what
-/// could be no technical user's name goes no further.
-fn owning_user(secret: &Secret) -> Option<String> {
-    let owners = secret.owner_references().iter();
-    let mut ours = owners.filter(|o| {
-        o.controller == Some(true)
-            && o.kind == "TechnicalUser"
-            && o.api_version.starts_with("chancery.dev/")
-            && is_object_name(&o.name)
-    });
-    ours.next().map(|o| o.name.clone())
-}
-
-fn hints_of_secret(secret: &Secret) -> Vec<String> {
-    match crate::objects::credentials::hashes_of(secret) {
-        Some((namespace, name, _)) => vec![namespace.to_owned(), name.to_owned()],
-        None => ring_of(secret),
-    }
-}
-
-fn hints_of_subscription(subscription: &Guarded<Subscription>) -> Vec<String> {
-    match &subscription.0 {
-        Ok(subscription) => vec![subscription.spec.legal_entity.id.clone()],
-        Err(_) => Vec::new(),
-    }
-}
-
-fn hints_of_technical_user(user: &Guarded<TechnicalUser>) -> Vec<String> {
-    match &user.0 {
-        Ok(user) => vec![user.client_id()],
-        Err(_) => Vec::new(),
-    }
-}
-
-fn hints_of_delivery(secret: &Secret) -> Vec<String> {
-    owning_user(secret).into_iter().collect()
-}
-
-fn ring_of<K: Resource>(object: &K) -> Vec<String> {
-    let ring = object.labels().get(crate::domain::names::RING_LABEL);
-    ring.cloned().into_iter().collect()
 }
 
 /// All that a store holds, as changes.

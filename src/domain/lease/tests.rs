@@ -1,4 +1,6 @@
 //! What is decided, as tables; and that two never lead at once, whatever their clocks.
+// The tables hold options.
+#![allow(clippy::unnecessary_wraps)]
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
