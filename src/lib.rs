@@ -8,6 +8,7 @@ pub mod crypto;
 pub mod domain;
 pub mod embedded;
 pub mod feed;
+pub mod leader;
 pub mod objects;
 pub mod serve;
 pub mod stores;

@@ -1,6 +1,8 @@
 //! What is watched: one reflector a kind, and a stream that tells what has changed. Controllers
 //! and feed both read here; neither asks the API server for what it can find in a store.
 
+mod hints;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +20,7 @@ use tracing::warn;
 
 use crate::api::v1alpha1::{SigningKey, Subscription, TechnicalUser};
 use crate::domain::names::{
-    ENVIRONMENT_LABEL, MANAGED_BY, MANAGED_BY_LABEL, PART_DELIVERY, PART_LABEL, is_object_name,
+    ENVIRONMENT_LABEL, MANAGED_BY, MANAGED_BY_LABEL, PART_DELIVERY, PART_LABEL,
 };
 use crate::domain::settings::Settings;
 
@@ -135,50 +137,38 @@ impl Stores {
                 Watched::SigningKeys,
                 Api::namespaced(client.clone(), namespace),
                 all(),
-                hints_of_custom_resource,
+                hints::of_custom_resource,
             ),
             subscriptions: starter.go(
                 Watched::Subscriptions,
                 Api::all(client.clone()),
                 all(),
-                |s: &Guarded<Subscription>| match &s.0 {
-                    Ok(s) => vec![s.spec.legal_entity.id.clone()],
-                    Err(_) => Vec::new(),
-                },
+                hints::of_subscription,
             ),
             technical_users: starter.go(
                 Watched::TechnicalUsers,
                 Api::all(client.clone()),
                 all(),
-                |u: &Guarded<TechnicalUser>| match &u.0 {
-                    Ok(u) => vec![u.client_id()],
-                    Err(_) => Vec::new(),
-                },
+                hints::of_technical_user,
             ),
             secrets: starter.go(
                 Watched::Secrets,
                 Api::namespaced(client.clone(), namespace),
                 mine.clone(),
-                hints_of_secret,
+                hints::of_secret,
             ),
             config_maps: starter.go(
                 Watched::ConfigMaps,
                 Api::namespaced(client.clone(), namespace),
                 mine,
-                |map: &ConfigMap| {
-                    map.labels()
-                        .get(crate::domain::names::RING_LABEL)
-                        .cloned()
-                        .into_iter()
-                        .collect()
-                },
+                hints::ring_of,
             ),
             deliveries: if scope == Scope::Operator {
                 starter.go(
                     Watched::Deliveries,
                     Api::all(client.clone()),
                     delivered,
-                    |secret: &Secret| owning_user(secret).into_iter().collect(),
+                    hints::of_delivery,
                 )
             } else {
                 reflector::store().0
@@ -206,6 +196,28 @@ impl Stores {
         self.progress.tenancy.load(Ordering::Acquire)
     }
 
+    /// Everything that is there, as if it had just been made.
+    pub fn everything(&self) -> Vec<Change> {
+        use Watched::{
+            ConfigMaps, Deliveries, Secrets, SigningKeys, Subscriptions, TechnicalUsers,
+        };
+        all_of(SigningKeys, &self.signing_keys, hints::of_custom_resource)
+            .chain(all_of(
+                Subscriptions,
+                &self.subscriptions,
+                hints::of_subscription,
+            ))
+            .chain(all_of(
+                TechnicalUsers,
+                &self.technical_users,
+                hints::of_technical_user,
+            ))
+            .chain(all_of(Secrets, &self.secrets, hints::of_secret))
+            .chain(all_of(ConfigMaps, &self.config_maps, hints::ring_of))
+            .chain(all_of(Deliveries, &self.deliveries, hints::of_delivery))
+            .collect()
+    }
+
     /// The object of that name in a store.
     pub fn get<K>(store: &Store<K>, namespace: &str, name: &str) -> Option<Arc<K>>
     where
@@ -215,34 +227,22 @@ impl Stores {
     }
 }
 
-fn hints_of_custom_resource<K>(_: &Guarded<K>) -> Vec<String> {
-    Vec::new()
-}
-
-/// The technical user that controls a Secret. Tenants write owner references as they please: what
-/// could be no technical user's name goes no further.
-fn owning_user(secret: &Secret) -> Option<String> {
-    let owners = secret.owner_references().iter();
-    let mut ours = owners.filter(|o| {
-        o.controller == Some(true)
-            && o.kind == "TechnicalUser"
-            && o.api_version.starts_with("chancery.dev/")
-            && is_object_name(&o.name)
-    });
-    ours.next().map(|o| o.name.clone())
-}
-
-fn hints_of_secret(secret: &Secret) -> Vec<String> {
-    use crate::domain::names::RING_LABEL;
-    match crate::objects::credentials::hashes_of(secret) {
-        Some((namespace, name, _)) => vec![namespace.to_owned(), name.to_owned()],
-        None => secret
-            .labels()
-            .get(RING_LABEL)
-            .cloned()
-            .into_iter()
-            .collect(),
-    }
+/// All that a store holds, as changes.
+fn all_of<'a, K>(
+    kind: Watched,
+    store: &Store<K>,
+    hints: impl Fn(&K) -> Vec<String> + 'a,
+) -> impl Iterator<Item = Change> + 'a
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    store.state().into_iter().map(move |object| Change {
+        kind,
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+        hints: hints(&object),
+        spec: true,
+    })
 }
 
 struct Starter {

@@ -376,6 +376,7 @@ fn what_the_server_can_not_do() {
         &["get", "pods", "-A"],
         &["get", "namespaces"],
         &["get", "secrets", "-A", "--as=system:admin"],
+        &["get", "lease", "chancery-leader", "-n", NAMESPACE],
     ];
     rights::refused(cluster, account, attempts);
     // What it may do, with the same kubeconfig: so the refusals are not for another reason.
@@ -401,6 +402,11 @@ fn what_the_operator_can_not_do() {
         ("chancery.dev/signingkeys", &read[..]),
         ("chancery.dev/signingkeys/status", &["update"]),
         ("/configmaps", &write),
+        ("coordination.k8s.io/leases", &["create"]),
+        (
+            "coordination.k8s.io/leases:chancery-leader",
+            &["get", "update"],
+        ),
     ];
     rights::are_exactly(
         cluster,
@@ -445,6 +451,9 @@ fn what_the_operator_can_not_do() {
         &["get", "crds"],
         &["create", "serviceaccount", "x", "-n", NAMESPACE],
         &["create", "token", "chancery-server", "-n", NAMESPACE],
+        &["get", "lease", "another", "-n", NAMESPACE],
+        &["delete", "lease", "chancery-leader", "-n", NAMESPACE],
+        &["get", "lease", "chancery-leader", "-n", "acme"],
         &[
             "create",
             "clusterrolebinding",
@@ -672,8 +681,8 @@ fn what_can_not_work_is_refused_with_a_sentence() {
         ),
         (
             &LEAST,
-            &["operator.replicas=2"],
-            "additional properties 'replicas' not allowed",
+            &["operator.replicaCount=2"],
+            "additional properties 'replicaCount' not allowed",
         ),
         (&LEAST, &["tokens.defaultTtl=5"], "at '/tokens/defaultTtl'"),
         (&LEAST, &["tokens.maxTtl=1d"], "at '/tokens/maxTtl'"),
@@ -720,6 +729,7 @@ fn what_can_not_work_is_refused_with_a_sentence() {
         ),
         (&LEAST, &["image.digest=latest"], "at '/image/digest'"),
         (&LEAST, &["server.replicas=0"], "at '/server/replicas'"),
+        (&LEAST, &["operator.replicas=0"], "at '/operator/replicas'"),
         (&LEAST, &["bindAddress=127.0.0.1"], "at '/bindAddress'"),
         (
             &LEAST,

@@ -9,6 +9,8 @@ mod support;
 mod algorithms;
 #[path = "cluster/kills.rs"]
 mod kills;
+#[path = "cluster/leader.rs"]
+mod leader;
 #[path = "cluster/ownership.rs"]
 mod ownership;
 #[path = "cluster/quickstart.rs"]

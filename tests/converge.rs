@@ -13,6 +13,7 @@ use chancery::controllers::Operator;
 use chancery::domain::settings::Settings;
 use chancery::embedded::{ApiServer, Ids, Options, Service};
 use chancery::feed::Feed;
+use chancery::leader::Leadership;
 use chancery::objects::credentials;
 use chancery::serve::readiness::Readiness;
 use chancery::serve::snapshot::SnapshotStore;
@@ -132,8 +133,14 @@ impl Drop for Running {
 fn operator(client: Client) -> Running {
     let (sender, changes) = mpsc::unbounded_channel();
     let (stores, watches) = Stores::start(&client, &settings(), Scope::Operator, vec![sender]);
-    let guard = ClockGuard::trusting(clock::system());
-    let operator = Operator::new(client, settings(), guard, stores.clone(), changes);
+    let operator = Operator::new(
+        client,
+        settings(),
+        ClockGuard::trusting(clock::system()),
+        stores.clone(),
+        Leadership::always(),
+        changes,
+    );
     let (stop, stopped) = oneshot::channel::<()>();
     let operator = tokio::spawn(operator.run(async move {
         let _ = stopped.await;

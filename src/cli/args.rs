@@ -215,6 +215,7 @@ pub async fn on_cluster(
     let client = client(cluster.kubeconfig).await?;
     let process = Process {
         role,
+        elects: true,
         settings,
         client,
         clock: clock::system(),

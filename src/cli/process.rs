@@ -18,6 +18,7 @@ use crate::clock::{ClockGuard, SharedClock};
 use crate::controllers::Operator;
 use crate::domain::settings::Settings;
 use crate::feed::{self, Feed};
+use crate::leader::{Elector, Leadership};
 use crate::serve::admin::Admin;
 use crate::serve::app::{App, Parts};
 use crate::serve::listener;
@@ -60,6 +61,8 @@ pub struct Listen {
 pub struct Process {
     /// What it does.
     pub role: Role,
+    /// Whether other operators may run beside it, so that they elect one.
+    pub elects: bool,
     /// The release's settings, which have no problems.
     pub settings: Arc<Settings>,
     /// The way to the API server.
@@ -81,7 +84,7 @@ pub struct Started {
     /// Where the admin port listens.
     pub admin_address: SocketAddr,
     watches: JoinSet<()>,
-    operator: Option<Operator>,
+    operator: Option<(Operator, Option<Elector>)>,
     feed: Option<(Feed, mpsc::UnboundedReceiver<Change>, Arc<SnapshotStore>)>,
     serving: Serving,
     readiness: Readiness,
@@ -94,6 +97,7 @@ impl Process {
     pub async fn start(self) -> Result<Started, String> {
         let Self {
             role,
+            elects,
             settings,
             client,
             clock,
@@ -124,6 +128,14 @@ impl Process {
             .as_ref()
             .and_then(|(listener, _)| listener.local_addr().ok());
 
+        let operates = role != Role::Server;
+        let elector = (elects && operates)
+            .then(|| Elector::new(client.clone(), clock.clone(), &settings.operator_namespace));
+        let leadership = elector
+            .as_ref()
+            .map_or_else(Leadership::always, Elector::leadership);
+        let refresh_leader = operates.then(|| leadership.gauge(&mut registry));
+
         let app = App::new(Parts {
             settings: settings.clone(),
             snapshots: snapshots.clone(),
@@ -135,7 +147,8 @@ impl Process {
         });
         let gauges = app.clone();
         let admin = Admin::new(readiness.clone(), Arc::new(registry))
-            .before_scrape(move || gauges.refresh_gauges());
+            .before_scrape(move || gauges.refresh_gauges())
+            .before_scrape(move || refresh_leader.iter().for_each(|refresh| refresh()));
         let serving = Serving {
             public: public.map(|(listener, tls)| Public { listener, tls, app }),
             admin: (admin_listener, Arc::new(admin)),
@@ -153,14 +166,16 @@ impl Process {
             Role::Server => (Scope::Server, vec![to_feed]),
         };
         let (stores, watches) = Stores::start(&client, &settings, scope, listeners);
-        let operator = (role != Role::Server).then(|| {
-            Operator::new(
+        let operator = operates.then(|| {
+            let operator = Operator::new(
                 client,
                 settings.clone(),
                 ClockGuard::trusting(clock),
                 stores.clone(),
+                leadership,
                 operator_changes,
-            )
+            );
+            (operator, elector)
         });
         let feed = (role != Role::Operator).then(|| {
             (
@@ -214,8 +229,15 @@ impl Started {
         // A part that ends before it was asked to has met a bug: better to start anew than to go on
         // as half a program that looks alive.
         let (died, mut deaths) = mpsc::unbounded_channel();
-        let operator = operator.map(|operator| {
-            let run = operator.run(until_end(ended.clone()));
+        let operator = operator.map(|(operator, elector)| {
+            let work = operator.run(until_end(ended.clone()));
+            let stores = stores.clone();
+            let run = match elector {
+                Some(elector) => elector
+                    .run(async move { stores.synced().await }, work)
+                    .boxed(),
+                None => work.boxed(),
+            };
             tokio::spawn(watched("the operator", run, ended.clone(), died.clone()))
         });
         let feed = match feed {

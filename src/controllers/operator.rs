@@ -21,9 +21,10 @@ use super::queue::Queue;
 use super::signing_key::PlanFn;
 use super::visit::visit;
 use super::{Error, Key, Kind, technical_user};
-use crate::clock::{ClockGuard, SharedClock};
+use crate::clock::ClockGuard;
 use crate::domain::settings::Settings;
 use crate::domain::{names, rotation};
+use crate::leader::Leadership;
 use crate::objects::jwks_map;
 use crate::stores::{Change, Stores, Watched};
 use crate::tenancy::{Tenancy, TenancyCache};
@@ -44,12 +45,12 @@ pub struct Context {
     pub client: Client,
     /// The release's settings.
     pub settings: Arc<Settings>,
-    /// The time.
-    pub clock: SharedClock,
     /// The time, and whether to believe it.
     pub clock_guard: ClockGuard,
     /// What is watched.
     pub stores: Stores,
+    /// Whether this process may write.
+    pub leadership: Leadership,
     pub(super) events: Events,
     pub(super) tenancy: TenancyCache,
     pub(super) proofs: technical_user::Proofs,
@@ -108,15 +109,16 @@ impl Operator {
         settings: Arc<Settings>,
         clock_guard: ClockGuard,
         stores: Stores,
+        leadership: Leadership,
         changes: mpsc::UnboundedReceiver<Change>,
     ) -> Self {
         let cx = Context {
             events: Events::new(client.clone()),
             client,
             settings,
-            clock: clock_guard.clock(),
             clock_guard,
             stores,
+            leadership,
             tenancy: TenancyCache::default(),
             proofs: technical_user::Proofs::default(),
             plan: rotation::plan,
@@ -128,8 +130,8 @@ impl Operator {
         }
     }
 
-    /// Visits everything once the stores are synced, and then whatever changes, until `stop`
-    /// completes. Visits under way are ended first.
+    /// Visits everything once the stores are synced and this process leads, and then whatever
+    /// changes, until `stop` completes. Visits under way are ended first.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         tokio::select! {
@@ -138,11 +140,24 @@ impl Operator {
         }
         let mut queue = Queue::default();
         let mut visits = FuturesUnordered::new();
+        let leadership = self.cx.leadership.clone();
+        let mut led = false;
         loop {
+            let leads = leadership.leads();
+            if leads && !led {
+                for change in self.cx.stores.everything() {
+                    self.enqueue(&change, &mut queue);
+                }
+            } else if !leads && visits.is_empty() {
+                // The stores remember what is there. A queue that nobody works off would grow.
+                queue = Queue::default();
+            }
+            led = leads;
             while let Ok(change) = self.changes.try_recv() {
                 self.enqueue(&change, &mut queue);
             }
-            while visits.len() < CONCURRENCY
+            while leads
+                && visits.len() < CONCURRENCY
                 && let Some(key) = queue.take(Instant::now())
             {
                 let cx = self.cx.clone();
@@ -154,9 +169,10 @@ impl Operator {
                 });
             }
             let idle = visits.len() >= CONCURRENCY;
-            let due = queue.next_due().filter(|_| !idle);
+            let due = queue.next_due().filter(|_| leads && !idle);
             tokio::select! {
                 () = &mut stop => break,
+                () = leadership.becomes(!leads) => {}
                 change = self.changes.recv() => match change {
                     Some(change) => self.enqueue(&change, &mut queue),
                     None => break,

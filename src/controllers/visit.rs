@@ -29,10 +29,14 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
     let now = moment.now;
     let (decision, uid) = look(cx, key, moment).await?;
     debug!(?key, writes = decision.writes.len(), wake_at = ?decision.wake_at, "visited");
-    let mut applier = Applier::new(&cx.client, key);
+    let mut applier = Applier::new(&cx.client, &cx.leadership, key);
     for write in decision.writes {
         if let Write::Event(note) = write {
-            cx.events.tell(key, uid.clone(), note).await;
+            if !cx.leadership.leads() {
+                return Ok(Outcome::LookAgain);
+            }
+            let told = cx.events.tell(key, uid.clone(), note);
+            cx.leadership.while_leading(told).await;
             continue;
         }
         match applier.apply(write).await {
@@ -68,7 +72,9 @@ async fn tell_refusal(cx: &Context, key: &Key, error: &Error, now: Timestamp) {
         _ => Conditions::stalled(r::WRITE_REFUSED, message),
     };
     if let Some(write) = status::conditions_only(&live, &conditions, observed)
-        && let Err(error) = Applier::new(&cx.client, key).apply(write).await
+        && let Err(error) = Applier::new(&cx.client, &cx.leadership, key)
+            .apply(write)
+            .await
     {
         debug!(?key, %error, "the refusal could not be told in status either");
     }

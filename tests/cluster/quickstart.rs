@@ -166,6 +166,7 @@ fn a_restart_writes_nothing() {
         Err("still writing")
     });
     release.kill();
+    release.forget_leader();
     release.run(&[]);
     let again = release.token(&id, &secret, "");
     // The visits of the start are over when the debug log tells of each.
