@@ -1,6 +1,8 @@
 //! What is watched: one reflector a kind, and a stream that tells what has changed. Controllers
 //! and feed both read here; neither asks the API server for what it can find in a store.
 
+mod mirror;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +27,7 @@ use crate::domain::settings::Settings;
 // A custom resource as it is watched: one that does not parse is an error of its own, and holds
 // up no other (CVE-2022-39272 is what happens otherwise).
 pub use kube::core::DeserializeGuard as Guarded;
+pub use mirror::{Listed, Mirror};
 
 /// The kinds that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -73,6 +76,8 @@ pub struct Stores {
     pub config_maps: Store<ConfigMap>,
     /// Delivered Secrets everywhere; empty where they are not watched.
     pub deliveries: Store<Secret>,
+    /// Each of these with the way to compare it with the API server.
+    pub mirrors: Arc<[Mirror]>,
     progress: Arc<Progress>,
 }
 
@@ -128,9 +133,11 @@ impl Stores {
             tasks: tokio::task::JoinSet::new(),
             listeners,
             progress: progress.clone(),
+            mirrors: Vec::new(),
         };
         let all = Config::default;
-        let stores = Self {
+        let mut stores = Self {
+            mirrors: Arc::new([]),
             signing_keys: starter.go(
                 Watched::SigningKeys,
                 Api::namespaced(client.clone(), namespace),
@@ -185,6 +192,7 @@ impl Stores {
             },
             progress,
         };
+        stores.mirrors = starter.mirrors.into();
         (stores, starter.tasks)
     }
 
@@ -246,6 +254,7 @@ fn hints_of_secret(secret: &Secret) -> Vec<String> {
 }
 
 struct Starter {
+    mirrors: Vec<Mirror>,
     tasks: tokio::task::JoinSet<()>,
     listeners: Vec<mpsc::UnboundedSender<Change>>,
     progress: Arc<Progress>,
@@ -269,6 +278,8 @@ impl Starter {
             + 'static,
     {
         let (store, writer) = reflector::store();
+        self.mirrors
+            .push(Mirror::new(kind, api.clone(), &config, store.clone()));
         let (listeners, progress) = (self.listeners.clone(), self.progress.clone());
         self.tasks.spawn(async move {
             let stream = watcher::watcher(api, config)

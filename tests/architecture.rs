@@ -65,6 +65,8 @@ const LAYERS: &[Layer] = &[
     Layer { name: "feed", never: NO_HTTP,
         of_ours: &["api", "clock", "crypto", "domain", "objects", "serve", "stores", "tenancy"],
         why: "it fills the server's snapshot from watches" },
+    Layer { name: "contact", of_ours: &["clock", "domain", "serve", "stores"], never: NO_HTTP,
+        why: "it says how far what the server serves can be believed" },
     Layer { name: "controllers", never: NO_HTTP,
         of_ours: &["api", "clock", "crypto", "domain", "objects", "stores", "tenancy"],
         why: "controllers and server meet in Kubernetes objects only" },

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -15,7 +16,9 @@ use tokio::task::JoinSet;
 use tracing::info;
 
 use crate::clock::{ClockGuard, SharedClock};
+use crate::contact::{self, CONTACT, Seeker, clock::CLOCK};
 use crate::controllers::Operator;
+use crate::domain::clock_trust;
 use crate::domain::settings::Settings;
 use crate::feed::{self, Feed};
 use crate::serve::admin::Admin;
@@ -82,7 +85,8 @@ pub struct Started {
     pub admin_address: SocketAddr,
     watches: JoinSet<()>,
     operator: Option<Operator>,
-    feed: Option<(Feed, mpsc::UnboundedReceiver<Change>, Arc<SnapshotStore>)>,
+    feed: Option<(BoxFuture<'static, ()>, Seeker)>,
+    clock_check: BoxFuture<'static, ()>,
     serving: Serving,
     readiness: Readiness,
     changes: mpsc::UnboundedReceiver<Change>,
@@ -101,9 +105,17 @@ impl Process {
             admin_listen,
         } = self;
         let readiness = match role {
-            Role::Operator => Readiness::waiting_for([(feed::STORES, WAITING_FOR_STORES)]),
+            Role::Operator => Readiness::waiting_for([
+                (feed::STORES, WAITING_FOR_STORES),
+                (CLOCK, WAITING_FOR_CLOCK),
+            ]),
             Role::Both | Role::Server => Readiness::waiting_for([
                 (feed::STORES, WAITING_FOR_STORES),
+                (CLOCK, WAITING_FOR_CLOCK),
+                (
+                    CONTACT,
+                    "What is served has not been compared with the API server yet.",
+                ),
                 (
                     feed::JWKS,
                     "There is no JWKS to serve yet: a SigningKey makes one.",
@@ -129,13 +141,23 @@ impl Process {
             snapshots: snapshots.clone(),
             clock: clock.clone(),
             readiness: readiness.clone(),
-            metrics,
+            metrics: metrics.clone(),
             hash_limits: HashLimits::default(),
             body_timeout: token::BODY_TIMEOUT,
         });
         let gauges = app.clone();
-        let admin = Admin::new(readiness.clone(), Arc::new(registry))
-            .before_scrape(move || gauges.refresh_gauges());
+        let guard = ClockGuard::new(clock.clone(), clock_trust::Limits::default());
+        let guarded = guard.clone();
+        let mut admin = Admin::new(readiness.clone(), Arc::new(registry))
+            .before_scrape(move || gauges.refresh_gauges())
+            .before_scrape(move || {
+                let offset = guarded.offset().map(|o| o.as_secs_f64());
+                metrics.clock(guarded.moment().sure, offset);
+            });
+        if role != Role::Operator {
+            let (served, clock) = (snapshots.clone(), clock.clone());
+            admin = admin.telling(move || contact::told(served.load().contact_age(&*clock)));
+        }
         let serving = Serving {
             public: public.map(|(listener, tls)| Public { listener, tls, app }),
             admin: (admin_listener, Arc::new(admin)),
@@ -153,21 +175,28 @@ impl Process {
             Role::Server => (Scope::Server, vec![to_feed]),
         };
         let (stores, watches) = Stores::start(&client, &settings, scope, listeners);
+        let clock_check = contact::clock::follow(client.clone(), guard.clone(), readiness.clone());
         let operator = (role != Role::Server).then(|| {
             Operator::new(
                 client,
                 settings.clone(),
-                ClockGuard::trusting(clock),
+                guard,
                 stores.clone(),
                 operator_changes,
             )
         });
         let feed = (role != Role::Operator).then(|| {
-            (
-                Feed::new(stores.clone(), settings, readiness.clone()),
-                feed_changes,
-                snapshots,
-            )
+            let feed = Feed::new(stores.clone(), settings.clone(), readiness.clone());
+            let (proofs, proved) = watch::channel(None);
+            let seeker = Seeker {
+                stores: stores.clone(),
+                snapshots: snapshots.clone(),
+                proofs,
+                clock,
+                settings,
+                readiness: readiness.clone(),
+            };
+            (feed.run(feed_changes, proved, snapshots).boxed(), seeker)
         });
         Ok(Started {
             stores,
@@ -176,6 +205,7 @@ impl Process {
             watches,
             operator,
             feed,
+            clock_check: clock_check.boxed(),
             serving,
             readiness,
             changes,
@@ -183,6 +213,8 @@ impl Process {
     }
 }
 
+const WAITING_FOR_CLOCK: &str =
+    "This machine's clock has not been compared with the API server's yet.";
 const WAITING_FOR_STORES: &str = "The API server has not been seen whole yet: are the CRDs installed, and may this account list them?";
 
 impl Started {
@@ -199,6 +231,7 @@ impl Started {
             watches,
             operator,
             feed,
+            clock_check,
             serving,
             readiness,
             ..
@@ -218,16 +251,21 @@ impl Started {
             let run = operator.run(until_end(ended.clone()));
             tokio::spawn(watched("the operator", run, ended.clone(), died.clone()))
         });
-        let feed = match feed {
-            Some((feed, changes, snapshots)) => {
-                let run = feed.run(changes, snapshots);
-                tokio::spawn(watched("the feed", run, ended.clone(), died.clone()))
+        let mut others = JoinSet::new();
+        let mut go = |part, run| others.spawn(watched(part, run, ended.clone(), died.clone()));
+        go("the clock's check", clock_check);
+        match feed {
+            Some((feed, seeker)) => {
+                go("the feed", feed);
+                go("the contact's check", seeker.run().boxed());
             }
-            None => tokio::spawn(async move {
-                stores.synced().await;
-                readiness.ready(feed::STORES);
-            }),
-        };
+            None => {
+                others.spawn(async move {
+                    stores.synced().await;
+                    readiness.ready(feed::STORES);
+                });
+            }
+        }
         let mut dead = None;
         let stop = async {
             tokio::select! {
@@ -242,7 +280,7 @@ impl Started {
         if let Some(operator) = operator {
             let _ = operator.await;
         }
-        feed.abort();
+        drop(others);
         drop(watches);
         match dead {
             Some(part) => Err(format!(
