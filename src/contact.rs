@@ -51,7 +51,7 @@ impl Seeker {
     /// Seeks contact whenever it is due, and says when this replica is out of it for too long.
     pub async fn run(self) {
         self.stores.synced().await;
-        let mut failing = false;
+        let mut failures = 0_u32;
         // What holds for the first snapshot is proved first.
         let mut due = true;
         loop {
@@ -60,22 +60,23 @@ impl Seeker {
                 match self.seek(&limits).await {
                     Ok(contact) => {
                         self.proofs.send_replace(Some(contact));
-                        if failing {
+                        if failures > 1 {
                             info!("contact with the API server again");
                         }
-                        failing = false;
+                        failures = 0;
                     }
                     Err(why) => {
-                        // Once an outage, not once a try.
-                        if !failing {
+                        failures = failures.saturating_add(1);
+                        debug!(%why, failures, "no contact");
+                        // Once an outage; and a single failure is none: what was listed may be
+                        // deleted before its store shows it.
+                        if failures == 2 {
                             warn!(%why, "out of contact with the API server; trying again");
                         }
-                        debug!(%why, "no contact");
-                        failing = true;
                     }
                 }
             }
-            let pause = if failing {
+            let pause = if failures > 0 {
                 (limits.interval / 10).clamp(Duration::from_millis(150), Duration::from_secs(15))
             } else {
                 (limits.interval / 4).min(Duration::from_secs(1))
@@ -86,7 +87,7 @@ impl Seeker {
                 sleep(pause.min(Duration::from_millis(500))).await;
             }
             // By both clocks: what was suspended asks at once.
-            due = failing || self.age() >= limits.interval;
+            due = failures > 0 || self.age() >= limits.interval;
         }
     }
 
