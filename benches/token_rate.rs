@@ -395,6 +395,7 @@ fn snapshot(pair: &Arc<KeyPair>, secret: &str) -> Snapshot {
             active: Arc::clone(pair),
         })],
         clients: HashMap::from([(CLIENT_ID.to_owned(), Arc::new(client))]),
+        shortest_publish_lead: None,
     }
 }
 

@@ -9,15 +9,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use crate::api::v1alpha1::{KeyAudience, SigningKey, TechnicalUser};
 use crate::crypto::{self, key_pair::KeyPair};
 use crate::domain::client::Client;
 use crate::domain::names::{self, ISSUER_JWKS};
+use crate::domain::period::Period;
 use crate::domain::rotation::Window;
 use crate::domain::settings::Settings;
+use crate::domain::staleness::Contact;
 use crate::objects::{Ownership, credentials, jwks_map, key_secret, ownership};
 use crate::serve::readiness::Readiness;
 use crate::serve::snapshot::{PublishedJwks, Ring, Snapshot, SnapshotStore};
@@ -55,25 +57,34 @@ impl Feed {
         }
     }
 
-    /// Publishes a snapshot once the stores are synced, and a new one after each change, until
-    /// the watches end.
+    /// Publishes a snapshot once the stores are synced, and a new one after each change and each
+    /// of `proofs` that the stores lack nothing, until the watches end.
     pub async fn run(
         mut self,
         mut changes: mpsc::UnboundedReceiver<Change>,
+        mut proofs: watch::Receiver<Option<Contact>>,
         out: Arc<SnapshotStore>,
     ) {
         self.stores.synced().await;
         loop {
             while changes.try_recv().is_ok() {}
+            // Taken before the stores are read: they are proved for that time, or better.
+            let proof = *proofs.borrow_and_update();
             let snapshot = self.build(out.load().snapshot.jwks.as_ref());
             let has_jwks = snapshot.jwks.is_some();
-            out.publish(snapshot);
+            match proof {
+                Some(contact) => out.publish_proven(snapshot, contact),
+                None => out.publish(snapshot),
+            }
             self.readiness.ready(STORES);
             if has_jwks {
                 self.readiness.ready(JWKS);
             }
-            if changes.recv().await.is_none() {
-                return;
+            tokio::select! {
+                change = changes.recv() => if change.is_none() {
+                    return;
+                },
+                Ok(()) = proofs.changed() => {}
             }
             tokio::time::sleep(GATHER).await;
         }
@@ -90,7 +101,15 @@ impl Feed {
             client_rings,
             clients: self.clients(),
             jwks,
+            shortest_publish_lead: self.shortest_publish_lead(),
         }
+    }
+
+    /// The shortest publish lead: of all rings, as all stand in the JWKS.
+    fn shortest_publish_lead(&self) -> Option<Period> {
+        let rings = self.stores.signing_keys.state();
+        let rings = rings.iter().filter_map(|ring| ring.0.as_ref().ok());
+        rings.map(|ring| ring.spec.publish_lead()).min()
     }
 
     /// The issuer's JWKS. One that is gone or broken leaves the last good one: an empty set would

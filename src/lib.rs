@@ -3,6 +3,7 @@
 pub mod api;
 pub mod cli;
 pub mod clock;
+pub mod contact;
 pub mod controllers;
 pub mod crypto;
 pub mod domain;

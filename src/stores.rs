@@ -2,6 +2,7 @@
 //! and feed both read here; neither asks the API server for what it can find in a store.
 
 mod hints;
+mod mirror;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::domain::settings::Settings;
 // A custom resource as it is watched: one that does not parse is an error of its own, and holds
 // up no other (CVE-2022-39272 is what happens otherwise).
 pub use kube::core::DeserializeGuard as Guarded;
+pub use mirror::{Listed, Mirror};
 
 /// The kinds that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,6 +77,8 @@ pub struct Stores {
     pub config_maps: Store<ConfigMap>,
     /// Delivered Secrets everywhere; empty where they are not watched.
     pub deliveries: Store<Secret>,
+    /// Each of these with the way to compare it with the API server.
+    pub mirrors: Arc<[Mirror]>,
     progress: Arc<Progress>,
 }
 
@@ -130,9 +134,11 @@ impl Stores {
             tasks: tokio::task::JoinSet::new(),
             listeners,
             progress: progress.clone(),
+            mirrors: Vec::new(),
         };
         let all = Config::default;
-        let stores = Self {
+        let mut stores = Self {
+            mirrors: Arc::new([]),
             signing_keys: starter.go(
                 Watched::SigningKeys,
                 Api::namespaced(client.clone(), namespace),
@@ -175,6 +181,7 @@ impl Stores {
             },
             progress,
         };
+        stores.mirrors = starter.mirrors.into();
         (stores, starter.tasks)
     }
 
@@ -246,6 +253,7 @@ where
 }
 
 struct Starter {
+    mirrors: Vec<Mirror>,
     tasks: tokio::task::JoinSet<()>,
     listeners: Vec<mpsc::UnboundedSender<Change>>,
     progress: Arc<Progress>,
@@ -269,6 +277,8 @@ impl Starter {
             + 'static,
     {
         let (store, writer) = reflector::store();
+        self.mirrors
+            .push(Mirror::new(kind, api.clone(), &config, store.clone()));
         let (listeners, progress) = (self.listeners.clone(), self.progress.clone());
         self.tasks.spawn(async move {
             let stream = watcher::watcher(api, config)

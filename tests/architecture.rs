@@ -67,6 +67,8 @@ const LAYERS: &[Layer] = &[
         why: "it fills the server's snapshot from watches" },
     Layer { name: "leader", of_ours: &["clock", "crypto", "domain"], never: NO_HTTP,
         why: "an election knows nothing of what the leader does" },
+    Layer { name: "contact", of_ours: &["clock", "domain", "serve", "stores"], never: NO_HTTP,
+        why: "it says how far what the server serves can be believed" },
     Layer { name: "controllers", never: NO_HTTP,
         of_ours: &["api", "clock", "crypto", "domain", "leader", "objects", "stores", "tenancy"],
         why: "controllers and server meet in Kubernetes objects only" },

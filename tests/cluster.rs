@@ -17,5 +17,7 @@ mod ownership;
 mod quickstart;
 #[path = "cluster/release.rs"]
 mod release;
+#[path = "cluster/staleness.rs"]
+mod staleness;
 #[path = "cluster/tenancy.rs"]
 mod tenancy;

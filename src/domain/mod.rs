@@ -10,6 +10,7 @@
 pub mod algorithm;
 pub mod claims;
 pub mod client;
+pub mod clock_trust;
 pub mod grant;
 pub mod jwk;
 pub mod lease;
@@ -20,6 +21,7 @@ pub mod period;
 pub mod reasons;
 pub mod rotation;
 pub mod settings;
+pub mod staleness;
 pub mod subscription;
 pub mod tier;
 pub mod vocabulary;

@@ -43,18 +43,20 @@ impl Drop for Release {
 pub fn cluster() -> &'static ControlPlane {
     static READY: OnceLock<()> = OnceLock::new();
     let cluster = ControlPlane::shared();
-    READY.get_or_init(|| {
-        let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
-        cluster.kubectl_ok(&["apply", "-f", crds]);
-        cluster.kubectl_ok(&[
-            "wait",
-            "--for=condition=Established",
-            "--timeout=60s",
-            "-f",
-            crds,
-        ]);
-    });
+    READY.get_or_init(|| install_crds(cluster));
     cluster
+}
+
+fn install_crds(cluster: &ControlPlane) {
+    let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
+    cluster.kubectl_ok(&["apply", "-f", crds]);
+    cluster.kubectl_ok(&[
+        "wait",
+        "--for=condition=Established",
+        "--timeout=60s",
+        "-f",
+        crds,
+    ]);
 }
 
 impl Release {
@@ -67,7 +69,16 @@ impl Release {
 
     /// A release without a process.
     pub fn prepared(prefix: &str) -> Self {
-        let cluster = cluster();
+        Self::on(cluster(), prefix)
+    }
+
+    /// The same on another control plane, where there is nothing yet.
+    pub fn prepared_on(cluster: &'static ControlPlane, prefix: &str) -> Self {
+        install_crds(cluster);
+        Self::on(cluster, prefix)
+    }
+
+    fn on(cluster: &'static ControlPlane, prefix: &str) -> Self {
         let name = cluster.namespace(prefix);
         let (port, admin_port) = (free_port(), free_port());
         Self {

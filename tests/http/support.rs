@@ -213,6 +213,7 @@ pub fn snapshot<const R: usize, const C: usize>(
         jwks: Some(jwks(rings.iter().map(|r| &r.active))),
         client_rings: rings.into(),
         clients: HashMap::from(clients.map(|c| (c.id.clone(), Arc::new(c)))),
+        shortest_publish_lead: None,
     }
 }
 

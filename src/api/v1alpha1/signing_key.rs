@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::algorithm::{Algorithm, RsaKeySize};
 use crate::domain::period::Period;
+use crate::domain::staleness::DEFAULT_PUBLISH_LEAD;
 use crate::domain::vocabulary::{data_key, key_id, object_name};
 
 /// A ring of key pairs for one audience and one algorithm. The operator makes its keys, publishes
@@ -170,9 +171,6 @@ pub struct SecretRef {
     pub key: Option<String>,
 }
 
-/// How long a key is published before it signs where a ring sets nothing.
-pub const DEFAULT_PUBLISH_LEAD: Period = Period::from_mins(30);
-
 /// The annotation that asks for a rotation: any new value.
 pub const ROTATE_ANNOTATION: &str = "chancery.dev/rotate";
 
@@ -206,6 +204,12 @@ pub enum KeyAudience {
 }
 
 impl SigningKeySpec {
+    /// How long a key is published before it signs.
+    pub fn publish_lead(&self) -> Period {
+        let set = self.rotation.as_ref().and_then(|r| r.publish_lead);
+        set.unwrap_or(DEFAULT_PUBLISH_LEAD)
+    }
+
     /// The size of an RSA key of this ring.
     pub fn rsa_size(&self) -> RsaKeySize {
         self.rsa_key_size

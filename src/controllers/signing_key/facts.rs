@@ -7,7 +7,7 @@ use kube::ResourceExt;
 
 use super::report::{read_jwk, time};
 use super::{Obstacle, Visit};
-use crate::api::v1alpha1::{DEFAULT_PUBLISH_LEAD, KeyStatus, ROTATE_ANNOTATION, SigningKey};
+use crate::api::v1alpha1::{KeyStatus, ROTATE_ANNOTATION, SigningKey};
 use crate::domain::algorithm::KeyKind;
 use crate::domain::moment::Moment;
 use crate::domain::period::Period;
@@ -204,10 +204,7 @@ pub fn policy_of(ring: &SigningKey, settings: &Settings) -> Policy {
     Policy {
         interval: interval.map(Period::as_duration),
         jitter: jitter(&ring.uid().unwrap_or_default()),
-        publish_lead: rotation
-            .publish_lead
-            .unwrap_or(DEFAULT_PUBLISH_LEAD)
-            .as_duration(),
+        publish_lead: spec.publish_lead().as_duration(),
         max_age,
         grace: span(rotation.grace_period),
         max_ttl: settings.tokens.max_ttl.as_duration(),
