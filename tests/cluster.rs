@@ -11,12 +11,18 @@ mod algorithms;
 mod kills;
 #[path = "cluster/leader.rs"]
 mod leader;
+#[path = "cluster/load.rs"]
+mod load;
 #[path = "cluster/ownership.rs"]
 mod ownership;
 #[path = "cluster/quickstart.rs"]
 mod quickstart;
 #[path = "cluster/release.rs"]
 mod release;
+#[path = "cluster/ring.rs"]
+mod ring;
+#[path = "cluster/rotation.rs"]
+mod rotation;
 #[path = "cluster/staleness.rs"]
 mod staleness;
 #[path = "cluster/tenancy.rs"]

@@ -150,7 +150,10 @@ fn parts(secret: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut parts = vec![("the whole".to_owned(), secret.to_vec())];
     let text = std::str::from_utf8(secret).unwrap_or("");
     if let Some(lines) = private_pem(text) {
-        let der = STANDARD.decode(lines.concat()).expect("a PEM holds base64");
+        // One that is encrypted has headers, and a test may bring a broken one: all of it counts.
+        let Ok(der) = STANDARD.decode(lines.concat()) else {
+            return parts;
+        };
         let private = der_parts(&der);
         let mut start = 0;
         for (number, line) in lines.iter().enumerate() {
