@@ -43,8 +43,10 @@ impl Events {
                 EventType::Normal
             },
             reason: reason.to_owned(),
+            // kube's recorder counts events that differ in their sentence alone as one, and keeps the
+            // first sentence: the action tells them apart.
+            action: format!("Reconcile-{:08x}", crc32fast::hash(message.as_bytes())),
             note: Some(message),
-            action: "Reconcile".to_owned(),
             secondary: None,
         };
         let resource = super::apply::api_resource(key.kind);
