@@ -148,7 +148,12 @@ impl Visit<'_> {
                 None => writes.push(Write::Create(object, Fill::Nothing)),
             }
             let published = was.and_then(jwks_map::read).unwrap_or_default();
-            let lacked = !jwks.iter().all(|k| published.keys.contains(k));
+            // A key that never stood there is published for the first time.
+            let stood = |k: &&KeyFacts| k.life.published.is_some() && jwks.contains(&k.jwk);
+            let lacked = before
+                .iter()
+                .filter(stood)
+                .any(|k| !published.keys.contains(&k.jwk));
             if settled && lacked {
                 writes.push(Note::warning(
                     r::JWKS_REPAIRED,
