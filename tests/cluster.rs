@@ -27,3 +27,7 @@ mod rotation;
 mod staleness;
 #[path = "cluster/tenancy.rs"]
 mod tenancy;
+#[path = "cluster/windows.rs"]
+mod windows;
+#[path = "cluster/withdrawal.rs"]
+mod withdrawal;
