@@ -79,7 +79,10 @@ impl Visit<'_> {
                 handled: None,
                 edition: 0,
                 max_ttl: None,
-                window: Window::default(),
+                window: Window {
+                    from: time(key.valid_from.as_ref()),
+                    to: time(key.valid_to.as_ref()),
+                },
                 fits: false,
                 has_material: false,
             });
@@ -96,7 +99,18 @@ impl Visit<'_> {
     /// What bounds the ring's steps, and what of the spec is not obeyed.
     pub(super) fn policy(&self, keys: &[KeyFacts], moment: Moment) -> (Policy, Option<Obstacle>) {
         let mut policy = policy_of(self.ring, self.settings);
-        let (window, refused) = accept_window(policy.window, keys, moment);
+        policy.history = self
+            .seen
+            .ring_map
+            .as_deref()
+            .map(jwks_map::history)
+            .unwrap_or_default();
+        let (window, refused) = if keys.is_empty() && !policy.history.spent.is_empty() {
+            // All keys are gone, so that there is nothing to protect.
+            (policy.window, None)
+        } else {
+            accept_window(policy.window, keys, moment)
+        };
         let mut slip = None;
         if refused.is_some() {
             let wanted = policy.window.to.unwrap_or(moment.now);
@@ -116,12 +130,6 @@ impl Visit<'_> {
             }
         }
         policy.window = window;
-        policy.history = self
-            .seen
-            .ring_map
-            .as_deref()
-            .map(jwks_map::history)
-            .unwrap_or_default();
         if let Some(value) = policy.rotate.as_ref().filter(|v| v.len() > LONGEST_REQUEST) {
             slip = slip.or(Some((
                 r::INVALID_SPEC,

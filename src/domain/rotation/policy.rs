@@ -167,16 +167,19 @@ impl Policy {
 pub struct WindowRefused;
 
 /// The window that holds for a ring: what its spec says, unless that ends in the past and was
-/// never in force, which is a slip of the pen rather than an order; then the one before.
+/// never in force, which is a slip of the pen rather than an order; then the one before. A ring
+/// whose keys have all left the JWKS has nothing to protect: it stays ended.
 pub fn accept_window(
     wanted: Window,
     keys: &[KeyFacts],
     moment: Moment,
 ) -> (Window, Option<WindowRefused>) {
-    let known = |to| keys.iter().any(|k| k.window.to == Some(to));
+    let standing = || keys.iter().filter(|k| k.life.removed.is_none());
+    let known = |to| standing().any(|k| k.window.to == Some(to));
+    let over = !keys.is_empty() && standing().next().is_none();
     match wanted.to {
-        Some(to) if to <= moment.now && !known(to) => {
-            let newest = keys.iter().max_by_key(|k| k.sequence);
+        Some(to) if to <= moment.now && !known(to) && !over => {
+            let newest = standing().max_by_key(|k| k.sequence);
             (
                 newest.map(|k| k.window).unwrap_or_default(),
                 Some(WindowRefused),

@@ -395,6 +395,13 @@ fn a_window_in_the_past_that_never_held_is_refused() {
         accept_window(window(99), &[], moment),
         (Window::default(), refused)
     );
+    // All its keys have left the JWKS, and their Secrets with what was written of them are gone.
+    let mut gone = key(1, Cause::First, at(0));
+    gone.life.removed = Some(at(100));
+    assert_eq!(
+        accept_window(window(99), &[gone], moment),
+        (window(99), None)
+    );
 }
 
 #[test]
