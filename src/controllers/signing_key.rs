@@ -172,6 +172,8 @@ impl Visit<'_> {
         for step in &plan.steps {
             carry_out(&mut keys, step, self.now);
         }
+        let news = report::news(&keys, &policy, self.now);
+        decision.wake_at = news.chain(decision.wake_at).min();
         let mut tale = story::Story::new(&before, &keys, &plan, &policy, self.now);
         if trouble.obstacle.is_some() {
             // Nothing tells us when a foreign object goes.

@@ -269,11 +269,31 @@ impl Visit<'_> {
 
 /// The end of a ring's window, if it is nearer than 14 days or a fifth of the window.
 fn expires_soon(policy: &Policy, now: Timestamp) -> Option<Timestamp> {
-    let to = policy.window.to.filter(|to| *to > now)?;
-    let left = to.duration_since(now);
+    let soon = soon_from(policy).is_some_and(|from| from <= now);
+    policy.window.to.filter(|to| soon && *to > now)
+}
+
+/// From when on the end of a ring's window is near.
+fn soon_from(policy: &Policy) -> Option<Timestamp> {
+    let to = policy.window.to?;
     let fifth = policy.window.from.map(|from| to.duration_since(from) / 5);
     let near = fifth.map_or(FORTNIGHT, |fifth| fifth.min(FORTNIGHT));
-    (left < near).then_some(to)
+    Some(to.saturating_sub(near).unwrap_or(to))
+}
+
+/// The times at which other things are to be told of a ring although nothing happens to its keys.
+pub(super) fn news(
+    keys: &[KeyFacts],
+    policy: &Policy,
+    now: Timestamp,
+) -> impl Iterator<Item = Timestamp> {
+    let cached = keys.iter().filter(|k| k.life.withdrawn.is_some());
+    let cached: Vec<_> = cached.filter_map(|k| cached_until(k, policy)).collect();
+    [policy.window.from, policy.window.to, soon_from(policy)]
+        .into_iter()
+        .flatten()
+        .chain(cached)
+        .filter(move |at| *at > now)
 }
 
 fn cached_until(key: &KeyFacts, policy: &Policy) -> Option<Timestamp> {
