@@ -119,20 +119,31 @@ pub fn of_ring(
     map
 }
 
-/// Whether a ring may write this ConfigMap: it owns it, or nobody does and our labels are on it.
+/// Whether a ring may write this ConfigMap: it owns it, or nobody does and our labels are on it. A
+/// restore may have stripped these; what we noted there is still ours.
 pub fn is_ring_map(map: &ConfigMap, ring: &str, uid: &str) -> bool {
     match ownership(&map.metadata, uid) {
         Ownership::Ours => true,
-        Ownership::Nobodys => label(&map.metadata, RING_LABEL) == Some(ring),
+        Ownership::Nobodys => match label(&map.metadata, RING_LABEL) {
+            Some(label) => label == ring,
+            None => {
+                annotation(&map.metadata, HISTORY).is_some()
+                    && map.metadata.name == Some(names::ring_jwks(ring))
+            }
+        },
         Ownership::Anothers => false,
     }
 }
 
-/// Whether this is our issuer's ConfigMap rather than somebody else's of that name.
+/// Whether this is our issuer's ConfigMap rather than somebody else's of that name; also where a
+/// restore has stripped its labels.
 pub fn is_issuer_map(map: &ConfigMap, environment: &str) -> bool {
+    let part = label(&map.metadata, PART_LABEL);
+    let of = label(&map.metadata, ENVIRONMENT_LABEL);
+    let labelled = part == Some(PART_JWKS) && of == Some(environment);
+    let stripped = part.is_none() && of.is_none() && annotation(&map.metadata, RINGS).is_some();
     map.metadata.name.as_deref() == Some(ISSUER_JWKS)
-        && label(&map.metadata, PART_LABEL) == Some(PART_JWKS)
-        && label(&map.metadata, ENVIRONMENT_LABEL) == Some(environment)
+        && (labelled || stripped)
         && map
             .metadata
             .owner_references
@@ -273,6 +284,11 @@ mod tests {
         assert_eq!(kids(&two), ["a1", "a2", "b1"]);
         assert_eq!(shares(&two)["b"], [entry("b1")]);
         assert!(is_issuer_map(&two, "default") && !is_issuer_map(&two, "other"));
+        let mut stripped = two.clone();
+        stripped.metadata.labels = None;
+        assert!(is_issuer_map(&stripped, "default"));
+        stripped.metadata.annotations = None;
+        assert!(!is_issuer_map(&stripped, "default"), "anybody's");
         let three = write("a", &[], Some(&two));
         assert_eq!(kids(&three), ["b1"]);
         assert!(same(&three, &one));
