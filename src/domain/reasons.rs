@@ -21,6 +21,8 @@ pub const CONFIG_MAP_NAME_CONFLICT: &str = "ConfigMapNameConflict";
 
 /// A key pair was made.
 pub const KEY_CREATED: &str = "KeyCreated";
+/// A key pair that nobody owned was taken over.
+pub const KEY_ADOPTED: &str = "KeyAdopted";
 /// A key stands in the issuer's JWKS.
 pub const KEY_PUBLISHED: &str = "KeyPublished";
 /// A key began to sign.

@@ -6,6 +6,7 @@ use kube::ResourceExt;
 use super::story::Story;
 use super::{SecretSeen, Visit};
 use crate::controllers::{Fill, Note, Object, Write};
+use crate::domain::jwk::PublicJwk;
 use crate::domain::reasons as r;
 use crate::domain::rotation::{Cause, KeyFacts, Phase, Plan, Policy, Source, Step, signer};
 use crate::objects::jwks_map::{self, Entry};
@@ -139,6 +140,15 @@ impl Visit<'_> {
         );
         let active = signer(before).filter(|k| k.life.published.is_some());
         let settled = plan.steps.is_empty() && active.is_some();
+        // Whatever stands in the JWKS is this ring's, or another's.
+        let shares = issuer_before.map(jwks_map::shares).unwrap_or_default();
+        let others = shares.iter().filter(|(ring, _)| **ring != self.seen.name);
+        let theirs: Vec<_> = others.flat_map(|(_, share)| share).collect();
+        let known = |jwk: &PublicJwk| {
+            before.iter().any(|k| k.jwk == *jwk)
+                || theirs.iter().any(|e| e.jwk == *jwk)
+                || self.seen.others.values().flatten().any(|k| k == jwk)
+        };
         for (was, is) in [(ring_before, ring_map), (issuer_before, issuer_map)] {
             let repaired = is.name_any();
             let object = Object::ConfigMap(Box::new(is.clone()));
@@ -154,11 +164,16 @@ impl Visit<'_> {
                 .iter()
                 .filter(stood)
                 .any(|k| !published.keys.contains(&k.jwk));
-            if settled && lacked {
-                writes.push(Note::warning(
-                    r::JWKS_REPAIRED,
-                    format!("ConfigMap {repaired} was deleted or altered by someone else; it holds the ring's keys again."),
-                ));
+            let told = if lacked {
+                "was deleted or altered by someone else; it holds the ring's keys again."
+            } else if !published.keys.iter().all(&known) {
+                "held a key that is no ring's, put there by someone else; it is out again. Tokens signed with it may have been believed meanwhile."
+            } else {
+                continue;
+            };
+            if settled {
+                let told = format!("ConfigMap {repaired} {told}");
+                writes.push(Note::warning(r::JWKS_REPAIRED, told));
             }
         }
     }
@@ -197,10 +212,18 @@ impl Visit<'_> {
         after.metadata.owner_references = template.metadata.owner_references;
         key_secret::stamp(&mut after, key.jwk.alg, &Written::of(key));
         if after.metadata != seen.secret.metadata {
+            let name = after.name_any();
             writes.push(Write::Replace(
                 Object::Secret(Box::new(after)),
                 Fill::Nothing,
             ));
+            if seen.ownership == Ownership::Nobodys {
+                let kid = key.kid();
+                writes.push(Note::normal(
+                    r::KEY_ADOPTED,
+                    format!("Secret {name} with the key pair {kid} belonged to nobody, as after a restore: it is the ring's."),
+                ));
+            }
         }
     }
 
