@@ -19,6 +19,8 @@ mod ownership;
 mod quickstart;
 #[path = "cluster/release.rs"]
 mod release;
+#[path = "cluster/restore.rs"]
+mod restore;
 #[path = "cluster/ring.rs"]
 mod ring;
 #[path = "cluster/rotation.rs"]
