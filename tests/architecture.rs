@@ -65,6 +65,8 @@ const LAYERS: &[Layer] = &[
     Layer { name: "feed", never: NO_HTTP,
         of_ours: &["api", "clock", "crypto", "domain", "objects", "serve", "stores", "tenancy"],
         why: "it fills the server's snapshot from watches" },
+    Layer { name: "ring_metrics", of_ours: &["api", "clock", "stores"], never: NO_HTTP,
+        why: "what is measured of rings, for operator and server alike" },
     Layer { name: "leader", of_ours: &["clock", "crypto", "domain"], never: NO_HTTP,
         why: "an election knows nothing of what the leader does" },
     Layer { name: "contact", of_ours: &["clock", "domain", "serve", "stores"], never: NO_HTTP,

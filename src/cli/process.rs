@@ -22,6 +22,7 @@ use crate::domain::clock_trust;
 use crate::domain::settings::Settings;
 use crate::feed::{self, Feed};
 use crate::leader::{Elector, Leadership};
+use crate::ring_metrics::RingMetrics;
 use crate::serve::admin::Admin;
 use crate::serve::app::{App, Parts};
 use crate::serve::listener;
@@ -157,6 +158,17 @@ impl Process {
             hash_limits: HashLimits::default(),
             body_timeout: token::BODY_TIMEOUT,
         });
+        let (to_operator, operator_changes) = mpsc::unbounded_channel();
+        let (to_feed, feed_changes) = mpsc::unbounded_channel();
+        let (to_others, changes) = mpsc::unbounded_channel();
+        let (scope, listeners) = match role {
+            Role::Both => (Scope::Operator, vec![to_operator, to_feed, to_others]),
+            Role::Operator => (Scope::Operator, vec![to_operator]),
+            Role::Server => (Scope::Server, vec![to_feed]),
+        };
+        let (stores, watches) = Stores::start(&client, &settings, scope, listeners);
+        let rings = RingMetrics::new(stores.clone(), clock.clone());
+        registry.register_collector(Box::new(rings));
         let gauges = app.clone();
         let guard = ClockGuard::new(clock.clone(), clock_trust::Limits::default());
         let guarded = guard.clone();
@@ -179,15 +191,6 @@ impl Process {
             deadline: DEADLINE,
         };
 
-        let (to_operator, operator_changes) = mpsc::unbounded_channel();
-        let (to_feed, feed_changes) = mpsc::unbounded_channel();
-        let (to_others, changes) = mpsc::unbounded_channel();
-        let (scope, listeners) = match role {
-            Role::Both => (Scope::Operator, vec![to_operator, to_feed, to_others]),
-            Role::Operator => (Scope::Operator, vec![to_operator]),
-            Role::Server => (Scope::Server, vec![to_feed]),
-        };
-        let (stores, watches) = Stores::start(&client, &settings, scope, listeners);
         let clock_check = contact::clock::follow(client.clone(), guard.clone(), readiness.clone());
         let operator = operates.then(|| {
             let operator = Operator::new(
