@@ -11,7 +11,7 @@ mod see;
 mod story;
 mod writes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -50,6 +50,8 @@ pub struct Seen {
     pub issuer_map: Option<Arc<ConfigMap>>,
     /// What the other rings publish, by their own `ConfigMap`s.
     pub others: BTreeMap<String, Vec<PublicJwk>>,
+    /// The kids that have left other rings.
+    pub spent_elsewhere: BTreeSet<String>,
     /// The key pair that a person injects, or why there is none; none if the ring makes its own.
     pub injected: Option<Result<Injected, String>>,
     /// Whether all of it was asked of the API server just now.

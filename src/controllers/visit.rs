@@ -1,11 +1,11 @@
 //! One visit to one object: see, decide, apply; and what is told where that is not possible.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::Api;
+use kube::api::{Api, ListParams};
 use kube::core::error_boundary::InvalidObject;
 use kube::core::{DynamicObject, NamespaceResourceScope};
 use kube::{Resource, ResourceExt};
@@ -20,7 +20,7 @@ use crate::domain::jwk::PublicJwk;
 use crate::domain::moment::Moment;
 use crate::domain::names::RING_LABEL;
 use crate::domain::reasons as r;
-use crate::objects::{jwks_map, label};
+use crate::objects::{jwks_map, key_secret, label};
 use crate::stores::{Guarded, Stores};
 
 /// One visit: see, decide, apply.
@@ -267,18 +267,48 @@ impl signing_key::Reads for Context {
     }
 
     fn others(&self, ring: &str) -> BTreeMap<String, Vec<PublicJwk>> {
+        self.other_maps(ring)
+            .filter_map(|(other, map)| Some((other, jwks_map::read(&map)?.keys)))
+            .collect()
+    }
+
+    async fn live_key_pairs(&self) -> Result<Vec<Arc<Secret>>, Error> {
+        let namespace = &self.settings.operator_namespace;
+        let what = || format!("listing the key pairs of {namespace}");
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let params = ListParams::default().fields(&format!("type={}", key_secret::TYPE));
+        match tokio::time::timeout(READ_LIMIT, api.list(&params)).await {
+            Err(_) => Err(Error::Timeout(what())),
+            Ok(list) => match list {
+                Ok(list) => Ok(list.items.into_iter().map(Arc::new).collect()),
+                Err(source) => Err(Error::Api {
+                    what: what(),
+                    source: Box::new(source),
+                }),
+            },
+        }
+    }
+
+    fn spent_elsewhere(&self, ring: &str) -> BTreeSet<String> {
+        self.other_maps(ring)
+            .flat_map(|(_, map)| jwks_map::history(&map).spent)
+            .collect()
+    }
+}
+
+impl Context {
+    /// The other rings' own `ConfigMap`s, for those rings that are there.
+    fn other_maps(&self, ring: &str) -> impl Iterator<Item = (String, Arc<ConfigMap>)> {
         let namespace = self.settings.operator_namespace.as_str();
         let maps = self.stores.config_maps.state();
-        maps.iter()
-            .filter_map(|map| {
-                let other = label(&map.metadata, RING_LABEL).filter(|other| *other != ring)?;
-                let owner = Stores::get(&self.stores.signing_keys, namespace, other)?;
-                let owner = owner.0.as_ref().ok()?;
-                let uid = owner.uid()?;
-                let dying = owner.metadata.deletion_timestamp.is_some();
-                let theirs = !dying && jwks_map::is_ring_map(map, other, &uid);
-                theirs.then(|| Some((other.to_owned(), jwks_map::read(map)?.keys)))?
-            })
-            .collect()
+        maps.into_iter().filter_map(move |map| {
+            let other = label(&map.metadata, RING_LABEL).filter(|other| *other != ring)?;
+            let owner = Stores::get(&self.stores.signing_keys, namespace, other)?;
+            let owner = owner.0.as_ref().ok()?;
+            let uid = owner.uid()?;
+            let dying = owner.metadata.deletion_timestamp.is_some();
+            let theirs = !dying && jwks_map::is_ring_map(&map, other, &uid);
+            theirs.then(|| (other.to_owned(), map.clone()))
+        })
     }
 }

@@ -166,6 +166,11 @@ impl Visit<'_> {
                 "The injected key {kid} stands in SigningKey {other} already, and one key can not be in two rings: inject another one."
             ));
         }
+        if self.seen.spent_elsewhere.contains(kid) {
+            return refused(format!(
+                "The injected key {kid} was withdrawn or removed from another ring, and no key comes back by being injected again: inject a new one."
+            ));
+        }
         let withdrawn = policy.withdrawals.contains_key(kid);
         if withdrawn || policy.history.spent.contains(kid) {
             return refused(format!(

@@ -32,6 +32,15 @@ pub trait Reads {
     fn config_map(&self, name: &str) -> Option<Arc<ConfigMap>>;
     /// What the other rings' own `ConfigMap`s hold, for those rings that are there.
     fn others(&self, ring: &str) -> BTreeMap<String, Vec<PublicJwk>>;
+    /// The kids that have left other rings, which those remember.
+    fn spent_elsewhere(&self, _ring: &str) -> BTreeSet<String> {
+        BTreeSet::new()
+    }
+    /// All Secrets that say of themselves that they are key pairs, as the API server shows them,
+    /// whatever became of their labels.
+    async fn live_key_pairs(&self) -> Result<Vec<Arc<Secret>>, Error> {
+        Ok(Vec::new())
+    }
 }
 
 /// Looks at a ring. What the watches have not shown is asked for: that something is missing is
@@ -50,6 +59,7 @@ pub async fn see(
         ring_map: config_map(reads, &names::ring_jwks(name), fresh).await?,
         issuer_map: config_map(reads, names::ISSUER_JWKS, fresh).await?,
         others: reads.others(name),
+        spent_elsewhere: reads.spent_elsewhere(name),
         injected: None,
         fresh,
     };
@@ -85,6 +95,20 @@ pub async fn see(
         secret,
     };
     seen.secrets = secrets.into_iter().map(look).collect();
+
+    if !seen.secrets.iter().any(|s| s.usable().is_some()) {
+        // A restore may have stripped their labels, and all else that tells of them.
+        let stripped = reads.live_key_pairs().await?;
+        let places = stripped
+            .into_iter()
+            .filter_map(|s| Some((names::key_sequence(name, &s.name_any())?, s)));
+        for (sequence, secret) in places {
+            if !seen.secrets.iter().any(|s| s.sequence == sequence) {
+                seen.secrets.push(look((sequence, secret)));
+            }
+        }
+        seen.secrets.sort_by_key(|s| s.sequence);
+    }
 
     // Before a ring's first key is made, or where all that is known is gone, the places where keys
     // could be are looked at.
