@@ -7,6 +7,8 @@ mod support;
 
 #[path = "cluster/algorithms.rs"]
 mod algorithms;
+#[path = "cluster/injected.rs"]
+mod injected;
 #[path = "cluster/kills.rs"]
 mod kills;
 #[path = "cluster/leader.rs"]

@@ -81,12 +81,18 @@ impl Client {
             let stale = jwks.as_ref().is_none_or(|(at, _)| at.elapsed() >= MAX_AGE);
             if stale {
                 let document = http::get(&format!("{base}/.well-known/jwks.json"));
-                let document = document.ok().and_then(|d| serde_json::from_slice(&d.body).ok());
+                let document = document
+                    .ok()
+                    .and_then(|d| serde_json::from_slice(&d.body).ok());
                 jwks = document.map(|d| (Instant::now(), d)).or(jwks);
             }
             let Some((_, set)) = &jwks else { continue };
             // With a new document all are judged again, else only the newest.
-            let from = if stale { 0 } else { held.len().saturating_sub(1) };
+            let from = if stale {
+                0
+            } else {
+                held.len().saturating_sub(1)
+            };
             for token in &held[from..] {
                 match self.verify(set, token) {
                     Ok(()) => tally.verified += 1,
@@ -115,14 +121,17 @@ impl Client {
     }
 }
 
+/// A part of a token: 0 is the header, 1 the claims.
+pub fn part(token: &str, number: usize) -> serde_json::Value {
+    use base64::Engine as _;
+    let part = token.split('.').nth(number).expect("three parts");
+    let part = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part);
+    serde_json::from_slice(&part.expect("base64url")).expect("JSON")
+}
+
 /// The `exp` of a token, in seconds since the epoch.
 pub fn expiry(token: &str) -> i64 {
-    use base64::Engine as _;
-    let claims = token.split('.').nth(1).expect("claims");
-    let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims);
-    let claims: serde_json::Value =
-        serde_json::from_slice(&claims.expect("base64url")).expect("JSON");
-    claims["exp"].as_i64().expect("exp")
+    part(token, 1)["exp"].as_i64().expect("exp")
 }
 
 impl Load {
@@ -147,7 +156,11 @@ impl Load {
         let tally = self.end(what);
         assert!(tally.issued > 0, "{what}: it did something");
         assert!(tally.refused.is_empty(), "{what}: {:#?}", tally.refused);
-        assert!(tally.unverified.is_empty(), "{what}: {:#?}", tally.unverified);
+        assert!(
+            tally.unverified.is_empty(),
+            "{what}: {:#?}",
+            tally.unverified
+        );
         tally
     }
 }

@@ -34,7 +34,11 @@ impl Trial {
         ring.wait_state(&first, "Retired");
         let new = eventually("a token of the second key", LIMIT, || {
             let token = release.token(&id, &secret, "");
-            if kid(&token) == second { Ok(token) } else { Err("not yet") }
+            if kid(&token) == second {
+                Ok(token)
+            } else {
+                Err("not yet")
+            }
         });
         Self {
             kids: [first, second],
@@ -45,7 +49,10 @@ impl Trial {
     }
 
     fn ring(&self) -> Ring<'_> {
-        Ring { release: &self.release, name: "main" }
+        Ring {
+            release: &self.release,
+            name: "main",
+        }
     }
 
     /// The same keys, of which the second signs; what they signed verifies; no other was made.
@@ -61,7 +68,8 @@ impl Trial {
             let same = keys.len() == 2 && is(0, first, "Retired") && is(1, second, "Active");
             same.then_some(())
         });
-        self.release.wait_ready("signingkey", &self.release.name, "main");
+        self.release
+            .wait_ready("signingkey", &self.release.name, "main");
         assert_eq!(ring.secret_names(), ["main-1", "main-2"], "{what}");
         eventually(what, LIMIT, || {
             let mut kids = published(&self.release);
@@ -119,7 +127,8 @@ fn a_restore_keeps_the_keys() {
     trial.start();
     trial.assert_as_before("labels, owner references and status are gone");
     for [kind, name] in ours {
-        let labels = trial.release.get(kind, &trial.release.name, name)["metadata"]["labels"].clone();
+        let labels =
+            trial.release.get(kind, &trial.release.name, name)["metadata"]["labels"].clone();
         assert_eq!(labels["app.kubernetes.io/managed-by"], "chancery", "{name}");
     }
 
@@ -140,7 +149,9 @@ fn a_restore_keeps_the_keys() {
     trial.release.apply(&again.to_string());
     trial.start();
     trial.assert_as_before("the ring was made anew");
-    let said = trial.ring().wait_event("Normal", "KeyAdopted", &trial.kids[1]);
+    let said = trial
+        .ring()
+        .wait_event("Normal", "KeyAdopted", &trial.kids[1]);
     println!("  {said}");
     let uid = trial.ring().get()["metadata"]["uid"].clone();
     assert_ne!(uid, manifest["metadata"]["uid"]);
@@ -149,6 +160,39 @@ fn a_restore_keeps_the_keys() {
     }
     // The rotation that was asked for before is not done again, and another one is.
     trial.ring().rotate("twice");
+}
+
+/// No ConfigMap was restored either, and the first key's Secret was gone long before: what is left is
+/// one Secret without labels, which nothing points at.
+#[test]
+fn a_bare_secret_is_found() {
+    let mut trial = Trial::new("bare");
+    let ring = trial.ring();
+    let (manifest, second) = (ring.get(), trial.kids[1].clone());
+    ring.delete("secret", "main-1");
+    trial.stop();
+    let ring = trial.ring();
+    ring.kubectl(&["delete"], &["--cascade=orphan", "--wait=true"]);
+    for map in ["main-jwks", "chancery-issuer"] {
+        ring.delete("configmap", map);
+    }
+    let bare = json!({ "metadata": { "labels": null, "ownerReferences": null } });
+    trial.patch(&["secret", "main-2"], &bare);
+    let again = json!({
+        "apiVersion": "chancery.dev/v1alpha1", "kind": "SigningKey",
+        "metadata": { "name": "main", "namespace": trial.release.name },
+        "spec": manifest["spec"],
+    });
+    trial.release.apply(&again.to_string());
+    trial.start();
+    let ring = trial.ring();
+    ring.wait("the same key signs", |ring| {
+        (ring["status"]["activeKeyId"] == second.as_str()).then_some(())
+    });
+    wait_published(&trial.release, &second, true);
+    verifies(&trial.release, &trial.tokens[1]);
+    assert_eq!(ring.secret_names(), ["main-2"], "none was made");
+    ring.wait_event("Normal", "KeyAdopted", &second);
 }
 
 /// Of the whole, one part after the other is deleted or wiped by hand while all runs.
@@ -161,7 +205,9 @@ fn what_hands_delete_comes_back() {
         ring.delete("configmap", map);
         eventually("it is there again", LIMIT, || {
             let now = trial.release.get("configmap", &name, map)["metadata"]["uid"].clone();
-            (now.is_string() && now != uid).then_some(()).ok_or("not yet")
+            (now.is_string() && now != uid)
+                .then_some(())
+                .ok_or("not yet")
         });
         trial.assert_as_before(&format!("{map} was deleted"));
         let said = ring.wait_event("Warning", "JwksRepaired", map);
@@ -223,7 +269,9 @@ fn a_jwks_altered_by_hand_is_put_right() {
             trial.assert_as_before(&format!("{map}: {what}"));
             let said = ring.wait_event("Warning", "JwksRepaired", map);
             println!("  {said}");
-            ring.release.cluster.kubectl_ok(&["delete", "events", "--all", "-n", &name]);
+            ring.release
+                .cluster
+                .kubectl_ok(&["delete", "events", "--all", "-n", &name]);
         }
     }
 }

@@ -35,12 +35,14 @@ impl<'a> Ring<'a> {
     /// Applies the ring and waits until it signs.
     pub fn apply(release: &'a Release, name: &'a str, spec: &str) -> Self {
         release.ring(name, spec);
-        release.wait_ready("signingkey", &release.name, name);
-        Self { release, name }
+        let ring = Self { release, name };
+        ring.wait("it is ready", |_| ring.condition("Ready"));
+        ring
     }
 
     pub fn get(&self) -> Value {
-        self.release.get("signingkey", &self.release.name, self.name)
+        self.release
+            .get("signingkey", &self.release.name, self.name)
     }
 
     pub fn kubectl(&self, verb: &[&str], more: &[&str]) {
@@ -134,13 +136,17 @@ impl<'a> Ring<'a> {
 
     /// Waits for an event of that type and reason that says this.
     pub fn wait_event(&self, kind: &str, reason: &str, says: &str) -> String {
-        eventually(&format!("{}: {kind} {reason}: {says}", self.name), LIMIT, || {
-            let events = self.events();
-            let found = events
-                .iter()
-                .find(|(k, r, m)| k == kind && r == reason && m.contains(says));
-            found.map(|f| f.2.clone()).ok_or(format!("{events:#?}"))
-        })
+        eventually(
+            &format!("{}: {kind} {reason}: {says}", self.name),
+            LIMIT,
+            || {
+                let events = self.events();
+                let found = events
+                    .iter()
+                    .find(|(k, r, m)| k == kind && r == reason && m.contains(says));
+                found.map(|f| f.2.clone()).ok_or(format!("{events:#?}"))
+            },
+        )
     }
 
     /// The ring's key Secrets, oldest first.
@@ -244,8 +250,8 @@ pub fn wait_published(release: &Release, kid: &str, wanted: bool) {
 
 /// The kid in a token's header.
 pub fn kid(token: &str) -> String {
-    let header = jsonwebtoken::decode_header(token).expect("a header");
-    header.kid.expect("a kid")
+    let header = crate::load::part(token, 0);
+    text(&header["kid"]).expect("a kid")
 }
 
 /// The Go verifier's judgement of a token against what the release publishes now.

@@ -74,7 +74,9 @@ fn a_schedule_turns_over_unnoticed() {
         let get = |name: &str| release.get("secret", &release.name, name);
         let (published_at, activated_at) = eventually("its times", LIMIT, || {
             let secret = get(&secret);
-            noted(&secret, "published").zip(noted(&secret, "activated")).ok_or("not yet")
+            noted(&secret, "published")
+                .zip(noted(&secret, "activated"))
+                .ok_or("not yet")
         });
         let lead = between(published_at, activated_at);
         assert!(lead >= 5.0, "{lead}");
@@ -89,14 +91,20 @@ fn a_schedule_turns_over_unnoticed() {
         });
         assert!(published(&release).contains(old));
         let key = ring.wait_state(old, "Retired");
-        let until: Timestamp = text(&key["verifiesUntil"]).expect("a time").parse().expect("a time");
+        let until: Timestamp = text(&key["verifiesUntil"])
+            .expect("a time")
+            .parse()
+            .expect("a time");
         assert!(between(retired_at, until) > SAFE_GRACE - 1.0, "{key}");
         wait_published(&release, old, false);
         let stood = between(retired_at, crate::ring::now());
         assert!(stood >= SAFE_GRACE, "{stood}");
         eventually("its Secret is deleted", LIMIT, || {
             let secret = get(old_secret);
-            secret.is_null().then_some(()).ok_or(secret["metadata"].to_string())
+            secret
+                .is_null()
+                .then_some(())
+                .ok_or(secret["metadata"].to_string())
         });
         println!(
             "turn {turn}: signed after {interval:.2} s (18 to 20 wanted), lead {lead:.2} s, the old one verified for {stood:.2} s more"
@@ -108,7 +116,10 @@ fn a_schedule_turns_over_unnoticed() {
         before = (next, secret);
     }
     let tally = load.unnoticed("two turns by schedule");
-    assert!(kids.iter().all(|kid| tally.by_kid.contains_key(kid)), "each signed");
+    assert!(
+        kids.iter().all(|kid| tally.by_kid.contains_key(kid)),
+        "each signed"
+    );
     assert_no_orphan(ring);
 }
 
@@ -145,21 +156,28 @@ fn a_request_rotates_once() {
     release.apply(&manifest("2026-08-02", 2));
     eventually("the third key's Secret", LIMIT, || {
         let secret = release.get("secret", &release.name, "main-3");
-        (!secret.is_null()).then_some(()).ok_or_else(|| release.tail())
+        (!secret.is_null())
+            .then_some(())
+            .ok_or_else(|| release.tail())
     });
     release.kill();
     release.forget_leader();
     drop(policy);
     (release.port, release.admin_port) = (free_port(), free_port());
     release.run(&SECONDS);
-    let ring = Ring { release: &release, name: "main" };
+    let ring = Ring {
+        release: &release,
+        name: "main",
+    };
     let third = ring.follows(&second);
     wait_published(&release, &second, false);
     assert_eq!(ring.active(), third);
     assert_eq!(ring.get()["status"]["lastHandledRotation"], "2026-08-02");
     eventually("the second key's Secret is gone", LIMIT, || {
         let names = ring.secret_names();
-        (names == ["main-3"]).then_some(()).ok_or(format!("{names:?}"))
+        (names == ["main-3"])
+            .then_some(())
+            .ok_or(format!("{names:?}"))
     });
     assert_no_orphan(ring);
 }
@@ -180,11 +198,21 @@ impl Frozen {
         let cluster = release.cluster;
         eventually("the policy holds", LIMIT, || {
             let annotate = [
-                "annotate", "configmap", "chancery-issuer", "-n", name, "trial=1", "--overwrite",
+                "annotate",
+                "configmap",
+                "chancery-issuer",
+                "-n",
+                name,
+                "trial=1",
+                "--overwrite",
                 "--dry-run=server",
             ];
             let answer = cluster.kubectl(&annotate);
-            if answer.success() { Err("not yet") } else { Ok(()) }
+            if answer.success() {
+                Err("not yet")
+            } else {
+                Ok(())
+            }
         });
         Self {
             release: name.clone(),
@@ -195,7 +223,10 @@ impl Frozen {
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
+        for kind in [
+            "validatingadmissionpolicybinding",
+            "validatingadmissionpolicy",
+        ] {
             self.cluster.kubectl(&["delete", kind, &self.release]);
         }
     }
@@ -225,7 +256,10 @@ fn another_algorithm_is_a_rotation() {
         };
         assert_eq!(algorithm_of(&next), Some(algorithm));
         // The one before keeps its own.
-        let (_, kept) = was.iter().find(|(kid, _)| *kid == before).expect("it was there");
+        let (_, kept) = was
+            .iter()
+            .find(|(kid, _)| *kid == before)
+            .expect("it was there");
         assert_eq!(algorithm_of(&before), Some(kept.as_str()));
         kids.push(next);
     }
@@ -246,7 +280,10 @@ fn rings_of_one_interval_rotate_apart() {
     release.run(&SECONDS);
     let names: Vec<String> = (0..10).map(|n| format!("ring{n}")).collect();
     for name in &names {
-        release.ring(name, "algorithm: ES256, rotation: {interval: 720h, publishLead: 1h}");
+        release.ring(
+            name,
+            "algorithm: ES256, rotation: {interval: 720h, publishLead: 1h}",
+        );
     }
     let mut times = BTreeSet::new();
     for name in &names {

@@ -5,9 +5,7 @@ use serde_json::json;
 
 use crate::load::expiry;
 use crate::release::{LIMIT, Release};
-use crate::ring::{
-    Ring, SECONDS, between, in_seconds, kid, now, published, text, wait_published,
-};
+use crate::ring::{Ring, SECONDS, between, in_seconds, kid, now, published, text, wait_published};
 use crate::support::eventually;
 
 fn trial(prefix: &str) -> (Release, String) {
@@ -23,10 +21,15 @@ fn nothing_signs_before_valid_from() {
     let (release, tenant) = trial("validfrom");
     let from = in_seconds(25);
     let begins: Timestamp = from.parse().expect("a time");
-    let spec = format!("algorithm: ES256, priority: 5, validFrom: '{from}', rotation: {{publishLead: 2s}}");
+    let spec = format!(
+        "algorithm: ES256, priority: 5, validFrom: '{from}', rotation: {{publishLead: 2s}}"
+    );
     let ring = Ring::apply(&release, "main", &spec);
     let ahead = ring.active();
-    assert!(published(&release).contains(&ahead), "it is published ahead");
+    assert!(
+        published(&release).contains(&ahead),
+        "it is published ahead"
+    );
     let told = ring.condition("Ready").expect("ready to sign");
     assert!(told.contains("spec.validFrom"), "{told}");
     assert_eq!(ring.key(&ahead)["validFrom"], from.as_str());
@@ -35,7 +38,9 @@ fn nothing_signs_before_valid_from() {
     let (id, secret) = release.credentials(&tenant, "user");
     let refused = eventually("503", LIMIT, || {
         let answer = release.ask(&id, &secret, "");
-        (answer.status == 503).then_some(answer.json()).ok_or(answer.text())
+        (answer.status == 503)
+            .then_some(answer.json())
+            .ok_or(answer.text())
     });
     assert_eq!(refused["error"], "temporarily_unavailable", "{refused}");
     // A second ring of lower priority stands in.
@@ -47,7 +52,11 @@ fn nothing_signs_before_valid_from() {
     let first_of_main = eventually("the ring signs", LIMIT, || {
         let asked = now();
         let token = release.token(&id, &secret, "");
-        if kid(&token) == ahead { Ok(now()) } else { Err(asked.to_string()) }
+        if kid(&token) == ahead {
+            Ok(now())
+        } else {
+            Err(asked.to_string())
+        }
     });
     let late = between(begins, first_of_main);
     println!("the first token {late:.2} s after validFrom");
@@ -79,7 +88,9 @@ fn nothing_outlives_valid_to() {
         let asked = now();
         let answer = release.ask(&id, &secret, "");
         let token = text(&answer.json()["access_token"]);
-        let Some(token) = token else { return Ok(answer) };
+        let Some(token) = token else {
+            return Ok(answer);
+        };
         tokens += 1;
         let exp = expiry(&token);
         assert!(exp <= ends.as_second(), "exp {exp} lies past {ends}");
@@ -89,14 +100,19 @@ fn nothing_outlives_valid_to() {
     });
     assert_eq!(refused.status, 503, "{}", refused.text());
     let early = between(last, ends);
-    println!("{tokens} tokens, {shortened} of them shortened; the last {early:.2} s before validTo");
+    println!(
+        "{tokens} tokens, {shortened} of them shortened; the last {early:.2} s before validTo"
+    );
     assert!(early > 0.0 && shortened > 0);
     let told = ring.wait_told("Stalled", "ValidityEnded");
     assert!(told.contains("spec.validTo"), "{told}");
     for kid in [&first, &second] {
         wait_published(&release, kid, false);
     }
-    println!("out of the JWKS {:.2} s after validTo", between(ends, now()));
+    println!(
+        "out of the JWKS {:.2} s after validTo",
+        between(ends, now())
+    );
     assert_eq!(published(&release), [other.active()]);
     assert_eq!(ring.condition("Ready"), None);
 
@@ -120,7 +136,9 @@ fn an_end_that_is_near_is_told() {
         ("fresh-hours", Some(-hour), 9 * hour, false),
         ("last-fifth", Some(-9 * hour), hour, true),
     ] {
-        let from = from.map_or(String::new(), |f| format!("validFrom: '{}',", in_seconds(f)));
+        let from = from.map_or(String::new(), |f| {
+            format!("validFrom: '{}',", in_seconds(f))
+        });
         let spec = format!("algorithm: ES256, {from} validTo: '{}'", in_seconds(to));
         let ring = Ring::apply(&release, name, &spec);
         let told = ring.condition("ExpiresSoon");
@@ -151,7 +169,10 @@ fn a_valid_to_in_the_past_is_refused() {
 
     // On a ring that is new, no key is made.
     release.ring("new", &format!("algorithm: ES256, validTo: '{past}'"));
-    let new = Ring { release: &release, name: "new" };
+    let new = Ring {
+        release: &release,
+        name: "new",
+    };
     new.wait_told("Stalled", "ValidityRefused");
     assert_eq!(new.secret_names(), Vec::<String>::new());
     new.edit(&json!({ "validTo": in_seconds(3600) }));

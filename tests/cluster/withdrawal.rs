@@ -74,7 +74,9 @@ fn a_withdrawal_can_be_taken_back() {
     });
     eventually("tokens by the first key", LIMIT, || {
         let token = release.token(&client.id, &client.secret, "");
-        (kid(&token) == first).then_some(()).ok_or_else(|| release.tail())
+        (kid(&token) == first)
+            .then_some(())
+            .ok_or_else(|| release.tail())
     });
 }
 
@@ -94,7 +96,10 @@ fn an_older_key_can_be_made_to_sign() {
     ring.wait_told("RotationPaused", "SignWith");
     ring.wait_state(&second, "Retired");
     let next = ring.get()["status"]["nextTransition"].clone();
-    assert!(next["what"] == "Remove" || next.is_null(), "no rotation is due: {next}");
+    assert!(
+        next["what"] == "Remove" || next.is_null(),
+        "no rotation is due: {next}"
+    );
 
     // And back, by name.
     ring.edit(&json!({ "signWith": second }));
@@ -110,7 +115,10 @@ fn an_older_key_can_be_made_to_sign() {
     // A name of nobody: told, and no more.
     ring.edit(&json!({ "signWith": "gR6nVqGqS3mUnknownUnknownUnknownUnknownUnkn" }));
     let told = ring.wait_told("Stalled", "UnknownKey");
-    assert!(told.contains("signWith names gR6nVq") && told.contains("status.keys"), "{told}");
+    assert!(
+        told.contains("signWith names gR6nVq") && told.contains("status.keys"),
+        "{told}"
+    );
     assert!(ring.condition("Ready").is_some(), "it goes on signing");
     ring.edit(&json!({ "signWith": null }));
     ring.wait("no complaint any more", |_| {
@@ -144,26 +152,39 @@ fn the_emergency() {
     });
     let load = client.clone().load();
     ring.edit(&json!({ "invalidated": [{ "keyId": first, "gracePeriod": "0s" }] }));
-    let took = timed("out of the JWKS of both replicas", OUT_OF_EVERY_JWKS, || {
-        let lists = [published_on(release.port), published_on(other)];
-        let gone = lists.iter().all(|l| l.iter().all(|(kid, _)| *kid != first));
-        gone.then_some(()).ok_or_else(|| format!("{lists:?}\n{}", release.tail()))
-    });
+    let took = timed(
+        "out of the JWKS of both replicas",
+        OUT_OF_EVERY_JWKS,
+        || {
+            let lists = [published_on(release.port), published_on(other)];
+            let gone = lists.iter().all(|l| l.iter().all(|(kid, _)| *kid != first));
+            gone.then_some(())
+                .ok_or_else(|| format!("{lists:?}\n{}", release.tail()))
+        },
+    );
     assert!(took < OUT_OF_EVERY_JWKS.as_secs_f64());
     let second = ring.follows(&first);
     timed("its Secret is deleted", LIMIT, || {
         let names = ring.secret_names();
-        (names == ["main-2"]).then_some(()).ok_or(format!("{names:?}"))
+        (names == ["main-2"])
+            .then_some(())
+            .ok_or(format!("{names:?}"))
     });
     let key = ring.key(&first);
     let cached = text(&key["cachedUntil"]).unwrap_or_else(|| panic!("{}", ring.get()["status"]));
     // max-age and maxStaleness.
     let removed = text(&key["removedAt"]).expect("a time");
-    let cached_for = between(removed.parse().expect("a time"), cached.parse().expect("a time"));
+    let cached_for = between(
+        removed.parse().expect("a time"),
+        cached.parse().expect("a time"),
+    );
     assert!((3.0..=5.0).contains(&cached_for), "{key}");
     let ready = ring.condition("Ready").expect("it signs");
     if between(now(), cached.parse().expect("a time")) > 1.0 {
-        assert!(ready.contains(&format!("Key {first} was withdrawn")), "{ready}");
+        assert!(
+            ready.contains(&format!("Key {first} was withdrawn")),
+            "{ready}"
+        );
         assert!(ready.contains("may accept it until"), "{ready}");
     }
     ring.wait("and then no more is told of it", |ring| {
@@ -184,13 +205,17 @@ fn the_emergency() {
     let secret = |name: &str| release.get("secret", &release.name, name);
     let before = (published(&release), secret("main-2"));
     let unknown = "unknownUnknownUnknownUnknownUnknownUnknownU";
-    let both = json!([{ "keyId": first, "gracePeriod": "0s" }, { "keyId": unknown, "gracePeriod": "0s" }]);
+    let both =
+        json!([{ "keyId": first, "gracePeriod": "0s" }, { "keyId": unknown, "gracePeriod": "0s" }]);
     ring.edit(&json!({ "invalidated": both }));
     ring.wait_event("Warning", "UnknownKey", unknown);
     ring.wait_observed();
     assert_eq!((published(&release), secret("main-2")), before);
     assert_eq!(ring.condition("Stalled"), None);
-    let told = ring.events().into_iter().filter(|(_, r, _)| r == "UnknownKey");
+    let told = ring
+        .events()
+        .into_iter()
+        .filter(|(_, r, _)| r == "UnknownKey");
     assert_eq!(told.count(), 1, "the key that is gone is known");
     second_replica.signal(crate::support::Signal::Term);
     second_replica.wait_exit(LIMIT);

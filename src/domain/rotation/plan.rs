@@ -235,7 +235,11 @@ impl Planner<'_> {
         let Some(active) = signer(&self.keys).cloned() else {
             let none_signed = self.keys.iter().all(|k| k.life.activated.is_none());
             let first = none_signed && self.policy.history.spent.is_empty();
-            return Some(if first { Cause::First } else { Cause::Emergency });
+            return Some(if first {
+                Cause::First
+            } else {
+                Cause::Emergency
+            });
         };
         if active.life.withdrawn.is_some() || self.withdraws(active.kid()) {
             return Some(Cause::Emergency);
