@@ -101,8 +101,26 @@ impl Release {
         self.process = Some(self.start_process(account, self.port, self.admin_port, more));
     }
 
+    /// Starts a process that only serves, in the place of the one before.
+    pub fn serve(&mut self, more: &[&str]) {
+        let account = self.cluster.admin_kubeconfig();
+        let (port, admin_port) = (self.port, self.admin_port);
+        self.process = Some(self.start_as("serve", account, port, admin_port, more));
+    }
+
     /// A process of the release, with an account and ports of its own.
     pub fn start_process(&self, account: &Path, port: u16, admin_port: u16, more: &[&str]) -> Proc {
+        self.start_as("run", account, port, admin_port, more)
+    }
+
+    fn start_as(
+        &self,
+        command: &str,
+        account: &Path,
+        port: u16,
+        admin_port: u16,
+        more: &[&str],
+    ) -> Proc {
         let kubeconfig = account.display().to_string();
         let (listen, admin) = (
             format!("127.0.0.1:{port}"),
@@ -110,7 +128,7 @@ impl Release {
         );
         let issuer = self.issuer();
         let mut args = vec![
-            "run",
+            command,
             "--kubeconfig",
             &kubeconfig,
             "--issuer",

@@ -143,7 +143,67 @@ fn an_end_that_is_near_is_told() {
         let ring = Ring::apply(&release, name, &spec);
         let told = ring.condition("ExpiresSoon");
         assert_eq!(told.is_some(), soon, "{name}: {told:?}");
+        let gauge = |name: &str| gauge(&release, name, ring.name);
+        eventually("the metrics tell of it too", LIMIT, || {
+            let told = gauge("expires_soon").map(|soon| soon > 0.0);
+            (told == Some(soon))
+                .then_some(())
+                .ok_or(format!("{told:?}"))
+        });
+        let left = gauge("expires_seconds").expect("it has a validTo");
+        let wanted = f64::from(u32::try_from(to).expect("ahead"));
+        assert!(left <= wanted && left > wanted - 120.0, "{left}");
+        let age = gauge("active_age_seconds").expect("it signs");
+        assert!((-1.0..120.0).contains(&age), "{age}");
+        // What comes next is that the keys leave.
+        let next = gauge("next_transition_seconds").expect("validTo");
+        assert!((next - left).abs() < 2.0, "{next} {left}");
+        assert_eq!(gauge("overdue"), Some(0.0));
     }
+    // A ring without an end has none in the metrics, and one that is gone has nothing.
+    let plain = Ring::apply(&release, "plain", "algorithm: ES256");
+    eventually("it is measured", LIMIT, || {
+        gauge(&release, "active_age_seconds", "plain").ok_or("not yet")
+    });
+    assert_eq!(gauge(&release, "expires_seconds", "plain"), None);
+    assert_eq!(gauge(&release, "next_transition_seconds", "plain"), None);
+    plain.kubectl(&["delete"], &[]);
+    eventually("nothing of it is told", LIMIT, || {
+        match gauge(&release, "overdue", "plain") {
+            None => Ok(()),
+            Some(value) => Err(value),
+        }
+    });
+
+    // Nobody leads: the next transition comes to be overdue, and the server tells.
+    let spec = "algorithm: ES256, rotation: {interval: 5s, publishLead: 2s}";
+    Ring::apply(&release, "late", spec);
+    let mut release = release;
+    release.kill();
+    release.serve(&SECONDS);
+    let due = eventually("the server tells too", LIMIT, || {
+        gauge(&release, "next_transition_seconds", "late").ok_or_else(|| release.tail())
+    });
+    println!("next transition in {due:.1} s, and no operator");
+    let late = eventually("it is overdue", 2 * LIMIT, || {
+        let late = gauge(&release, "next_transition_seconds", "late").expect("it is there");
+        let overdue = gauge(&release, "overdue", "late");
+        // Two scrapes: between them it may have become so.
+        assert!(late > -60.0 || overdue == Some(1.0), "{late} {overdue:?}");
+        assert!(late < -50.0 || overdue == Some(0.0), "{late} {overdue:?}");
+        if late < -61.0 { Ok(late) } else { Err(late) }
+    });
+    assert_eq!(gauge(&release, "overdue", "late"), Some(1.0));
+    println!("overdue by {:.1} s", -late);
+}
+
+/// What a gauge of a ring says on the release's admin port.
+fn gauge(release: &Release, name: &str, ring: &str) -> Option<f64> {
+    let url = format!("http://127.0.0.1:{}/metrics", release.admin_port);
+    let metrics = crate::support::http::get(&url).ok()?.text();
+    let line = format!("chancery_signing_key_{name}{{signing_key=\"{ring}\"}} ");
+    let value = metrics.lines().find_map(|l| l.strip_prefix(&line))?;
+    Some(value.parse().expect("a number"))
 }
 
 /// A `validTo` in the past on a ring that runs: refused, told, and nobody notices.
