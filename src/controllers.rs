@@ -22,7 +22,7 @@ use crate::domain::algorithm::{Algorithm, RsaKeySize};
 use crate::domain::client::Family;
 
 pub use operator::{Operator, Outcome};
-pub use signing_key::policy_of as rotation_policy;
+pub use signing_key::{PlanFn, policy_of as rotation_policy};
 
 /// The kinds that have a controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

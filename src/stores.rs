@@ -185,6 +185,33 @@ impl Stores {
         (stores, starter.tasks)
     }
 
+    /// Stores that are filled by hand rather than by watches: for simulations.
+    #[doc(hidden)]
+    pub fn by_hand() -> (Self, Hands) {
+        let (signing_keys, of_signing_keys) = reflector::store();
+        let (secrets, of_secrets) = reflector::store();
+        let (config_maps, of_config_maps) = reflector::store();
+        let stores = Self {
+            signing_keys,
+            subscriptions: reflector::store().0,
+            technical_users: reflector::store().0,
+            secrets,
+            config_maps,
+            deliveries: reflector::store().0,
+            mirrors: Arc::new([]),
+            progress: Arc::new(Progress {
+                waiting: watch::Sender::new(BTreeSet::new()),
+                tenancy: AtomicU64::new(0),
+            }),
+        };
+        let hands = Hands {
+            signing_keys: of_signing_keys,
+            secrets: of_secrets,
+            config_maps: of_config_maps,
+        };
+        (stores, hands)
+    }
+
     /// Returns when every store has seen the whole of its kind once.
     pub async fn synced(&self) {
         let mut waiting = self.progress.waiting.subscribe();
@@ -250,6 +277,17 @@ where
         hints: hints(&object),
         spec: true,
     })
+}
+
+/// What fills [`Stores::by_hand`].
+#[doc(hidden)]
+pub struct Hands {
+    /// `SigningKey`s of the operator namespace.
+    pub signing_keys: reflector::store::Writer<Guarded<SigningKey>>,
+    /// Our Secrets in the operator namespace.
+    pub secrets: reflector::store::Writer<Secret>,
+    /// Our ConfigMaps in the operator namespace.
+    pub config_maps: reflector::store::Writer<ConfigMap>,
 }
 
 struct Starter {
