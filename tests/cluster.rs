@@ -7,6 +7,10 @@ mod support;
 
 #[path = "cluster/algorithms.rs"]
 mod algorithms;
+#[path = "cluster/endurance.rs"]
+mod endurance;
+#[path = "cluster/idle.rs"]
+mod idle;
 #[path = "cluster/kills.rs"]
 mod kills;
 #[path = "cluster/leader.rs"]

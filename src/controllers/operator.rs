@@ -130,6 +130,22 @@ impl Operator {
         }
     }
 
+    /// One visit, as the loop makes it: for simulations, which have a loop of their own.
+    #[doc(hidden)]
+    pub async fn visit(&self, key: &Key) -> Result<Outcome, Error> {
+        visit(&self.cx, key).await
+    }
+
+    /// With another engine: a broken one, to see that it would be caught.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_plan(mut self, plan: PlanFn) -> Self {
+        if let Some(cx) = Arc::get_mut(&mut self.cx) {
+            cx.plan = plan;
+        }
+        self
+    }
+
     /// Visits everything once the stores are synced and this process leads, and then whatever
     /// changes, until `stop` completes. Visits under way are ended first.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
