@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{StreamExt, pin_mut};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::api::Api;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event};
@@ -18,7 +18,8 @@ use tracing::warn;
 
 use crate::api::v1alpha1::{SigningKey, Subscription, TechnicalUser};
 use crate::domain::names::{
-    ENVIRONMENT_LABEL, MANAGED_BY, MANAGED_BY_LABEL, PART_DELIVERY, PART_LABEL, is_object_name,
+    ENVIRONMENT_LABEL, MANAGED_BY, MANAGED_BY_LABEL, PART_DELIVERY, PART_LABEL, PART_PUBLISHED,
+    RING_LABEL, is_object_name,
 };
 use crate::domain::settings::Settings;
 
@@ -41,6 +42,10 @@ pub enum Watched {
     ConfigMaps,
     /// Delivered Secrets everywhere; only the operator watches them.
     Deliveries,
+    /// Published JWKS everywhere; only the operator watches them.
+    Published,
+    /// Namespaces; only the operator watches them.
+    Namespaces,
 }
 
 /// Something that was made, changed or deleted.
@@ -73,6 +78,10 @@ pub struct Stores {
     pub config_maps: Store<ConfigMap>,
     /// Delivered Secrets everywhere; empty where they are not watched.
     pub deliveries: Store<Secret>,
+    /// `ConfigMap`s with a JWKS in other namespaces; empty where they are not watched.
+    pub published: Store<ConfigMap>,
+    /// Namespaces; empty where they are not watched.
+    pub namespaces: Store<Namespace>,
     progress: Arc<Progress>,
 }
 
@@ -109,7 +118,7 @@ impl Stores {
             Watched::ConfigMaps,
         ]);
         if scope == Scope::Operator {
-            kinds.insert(Watched::Deliveries);
+            kinds.extend([Watched::Deliveries, Watched::Published, Watched::Namespaces]);
         }
         let progress = Arc::new(Progress {
             waiting: watch::Sender::new(kinds),
@@ -122,7 +131,7 @@ impl Stores {
             settings.environment
         );
         let mine = Config::default().labels(&ours);
-        let delivered = Config::default().labels(&format!("{ours},{PART_LABEL}={PART_DELIVERY}"));
+        let part = |part| Config::default().labels(&format!("{ours},{PART_LABEL}={part}"));
 
         let mut starter = Starter {
             tasks: tokio::task::JoinSet::new(),
@@ -165,21 +174,27 @@ impl Stores {
                 Watched::ConfigMaps,
                 Api::namespaced(client.clone(), namespace),
                 mine,
-                |map: &ConfigMap| {
-                    map.labels()
-                        .get(crate::domain::names::RING_LABEL)
-                        .cloned()
-                        .into_iter()
-                        .collect()
-                },
+                hints_of_map,
             ),
             deliveries: if scope == Scope::Operator {
                 starter.go(
                     Watched::Deliveries,
                     Api::all(client.clone()),
-                    delivered,
+                    part(PART_DELIVERY),
                     |secret: &Secret| owning_user(secret).into_iter().collect(),
                 )
+            } else {
+                reflector::store().0
+            },
+            published: if scope == Scope::Operator {
+                let api = Api::all(client.clone());
+                starter.go(Watched::Published, api, part(PART_PUBLISHED), hints_of_map)
+            } else {
+                reflector::store().0
+            },
+            namespaces: if scope == Scope::Operator {
+                let api = Api::<Namespace>::all(client.clone());
+                starter.go(Watched::Namespaces, api, all(), |_| Vec::new())
             } else {
                 reflector::store().0
             },
@@ -232,8 +247,11 @@ fn owning_user(secret: &Secret) -> Option<String> {
     ours.next().map(|o| o.name.clone())
 }
 
+fn hints_of_map(map: &ConfigMap) -> Vec<String> {
+    map.labels().get(RING_LABEL).cloned().into_iter().collect()
+}
+
 fn hints_of_secret(secret: &Secret) -> Vec<String> {
-    use crate::domain::names::RING_LABEL;
     match crate::objects::credentials::hashes_of(secret) {
         Some((namespace, name, _)) => vec![namespace.to_owned(), name.to_owned()],
         None => secret

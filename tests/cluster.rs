@@ -11,6 +11,8 @@ mod algorithms;
 mod kills;
 #[path = "cluster/ownership.rs"]
 mod ownership;
+#[path = "cluster/publish.rs"]
+mod publish;
 #[path = "cluster/quickstart.rs"]
 mod quickstart;
 #[path = "cluster/release.rs"]

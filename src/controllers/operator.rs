@@ -19,7 +19,7 @@ use tracing::warn;
 use super::events::Events;
 use super::queue::Queue;
 use super::visit::visit;
-use super::{Error, Key, Kind, technical_user};
+use super::{Error, Key, Kind, signing_key, technical_user};
 use crate::clock::SharedClock;
 use crate::domain::names;
 use crate::domain::settings::Settings;
@@ -50,6 +50,7 @@ pub struct Context {
     pub(super) events: Events,
     pub(super) tenancy: TenancyCache,
     pub(super) proofs: technical_user::Proofs,
+    pub(super) troubles: signing_key::Troubles,
 }
 
 impl Context {
@@ -114,6 +115,7 @@ impl Operator {
             stores,
             tenancy: TenancyCache::default(),
             proofs: technical_user::Proofs::default(),
+            troubles: signing_key::Troubles::default(),
         };
         Self {
             cx: Arc::new(cx),
@@ -217,6 +219,12 @@ impl Operator {
         match kind {
             Watched::SigningKeys => {
                 add(Kind::SigningKey, namespace, name);
+                if *spec {
+                    // What it publishes no more may be another's now.
+                    for ring in signing_key::publishing(&self.cx.stores, None) {
+                        add(Kind::SigningKey, operator_namespace, &ring);
+                    }
+                }
                 let rings = technical_user::signing_rings(&self.cx.stores);
                 if rings != self.signing_rings {
                     self.signing_rings = rings;
@@ -281,6 +289,17 @@ impl Operator {
             }
             Watched::ConfigMaps => {
                 for ring in hints {
+                    add(Kind::SigningKey, operator_namespace, ring);
+                }
+            }
+            Watched::Namespaces => {
+                for ring in signing_key::publishing(&self.cx.stores, None) {
+                    add(Kind::SigningKey, operator_namespace, &ring);
+                }
+            }
+            Watched::Published => {
+                let others = signing_key::publishing(&self.cx.stores, Some(name));
+                for ring in hints.iter().chain(&others) {
                     add(Kind::SigningKey, operator_namespace, ring);
                 }
             }

@@ -3,6 +3,8 @@
 //! One visit writes only what what it saw allows; what a write makes possible is done by the
 //! visit that sees that write. Secret, then JWKS, then publication and activation, then status.
 
+mod copies;
+mod publish;
 mod report;
 mod see;
 
@@ -14,7 +16,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt;
 
 use super::{Decision, Fill, Note, Object, Write};
-use crate::api::v1alpha1::SigningKey;
+use crate::api::v1alpha1::{Conditions, SigningKey};
 use crate::domain::jwk::PublicJwk;
 use crate::domain::reasons as r;
 use crate::domain::rotation::{self, KeyFacts, Phase, Plan, Step};
@@ -22,6 +24,7 @@ use crate::domain::settings::Settings;
 use crate::objects::key_secret::{self, Life};
 use crate::objects::{Ownership, jwks_map};
 
+pub use copies::{Troubles, publishing, write as write_copies};
 use report::{conditions, read_jwk, time, whole};
 pub use see::see;
 
@@ -42,6 +45,8 @@ pub struct Seen {
     pub issuer_map: Option<Arc<ConfigMap>>,
     /// What the other rings publish, by their own `ConfigMap`s.
     pub others: BTreeMap<String, Vec<PublicJwk>>,
+    /// Its JWKS in other namespaces.
+    pub copies: publish::Copies,
 }
 
 /// A Secret that has the name of a key pair of the ring.
@@ -75,7 +80,19 @@ pub fn policy(settings: &Settings) -> rotation::Policy {
 /// What to do with a ring.
 pub fn decide(seen: &Seen, settings: &Settings, now: Timestamp) -> Decision {
     match &seen.ring {
-        None => gone(seen, settings),
+        None => {
+            let (mut decision, name) = (gone(seen, settings), (seen.name.as_str(), None));
+            let none = Conditions::default();
+            publish::decide(
+                &seen.copies,
+                name,
+                &[],
+                (settings, now),
+                none,
+                &mut decision,
+            );
+            decision
+        }
         Some(ring) if ring.metadata.deletion_timestamp.is_some() => Decision::default(),
         Some(ring) => Visit {
             seen,
@@ -150,6 +167,14 @@ impl Visit<'_> {
         }
         self.carry_on(&plan, &mut keys, &mut decision.writes);
         let conditions = conditions(&keys, obstacle.or(violation));
+        let conditions = publish::decide(
+            &self.seen.copies,
+            (&self.seen.name, Some(self.ring)),
+            &plan.publish,
+            (self.settings, self.now),
+            conditions,
+            &mut decision,
+        );
         decision.writes.extend(self.status(&keys, &conditions));
         decision
     }

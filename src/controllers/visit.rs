@@ -23,7 +23,12 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
     let (decision, uid) = look(cx, key, now).await?;
     debug!(?key, writes = decision.writes.len(), wake_at = ?decision.wake_at, "visited");
     let mut applier = Applier::new(&cx.client, key);
+    let mut aside = Vec::new();
     for write in decision.writes {
+        if let Write::Aside(write) = write {
+            aside.push(*write);
+            continue;
+        }
         if let Write::Event(note) = write {
             cx.events.tell(key, uid.clone(), note).await;
             continue;
@@ -38,6 +43,9 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
                 return Err(error);
             }
         }
+    }
+    if !signing_key::write_copies(cx, key, aside).await {
+        return Ok(Outcome::LookAgain);
     }
     Ok(Outcome::Settled(decision.wake_at))
 }

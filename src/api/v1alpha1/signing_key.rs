@@ -7,6 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Publish;
 use crate::domain::algorithm::{Algorithm, RsaKeySize};
 
 /// A ring of key pairs for one audience and one algorithm. The operator makes its keys, publishes
@@ -63,6 +64,12 @@ pub struct SigningKeySpec {
     #[serde(default)]
     #[schemars(range(min = -1000, max = 1000))]
     pub priority: i32,
+
+    /// Where the ring's JWKS is published besides: ConfigMaps in other namespaces. The condition
+    /// Published says whether they stand; nothing that a key does waits for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub publish: Vec<Publish>,
 }
 
 fn default_algorithm() -> Algorithm {

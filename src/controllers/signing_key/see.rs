@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt;
 
-use super::{SecretSeen, Seen};
+use super::{SecretSeen, Seen, copies};
 use crate::api::v1alpha1::{KeyStatus, SigningKey};
 use crate::controllers::Error;
 use crate::controllers::operator::Context;
@@ -29,6 +29,7 @@ pub async fn see(cx: &Context, ring: Option<Arc<SigningKey>>, name: &str) -> Res
         ring_map: config_map(cx, namespace, &names::ring_jwks(name)).await?,
         issuer_map: config_map(cx, namespace, names::ISSUER_JWKS).await?,
         others: others(cx, name),
+        copies: copies::see(cx, name, ring.as_deref()).await?,
     };
     let Some(ring) = ring else { return Ok(seen) };
 
