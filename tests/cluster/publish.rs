@@ -5,7 +5,11 @@ use serde_json::{Value, json};
 use crate::release::{LIMIT, Release, cluster};
 use crate::support::eventually;
 
-/// A release, and names that no other test has: namespaces by a label of its own.
+fn kubectl(args: &[&str]) -> String {
+    cluster().kubectl_ok(args)
+}
+
+/// A release that publishes.
 struct Story {
     release: Release,
 }
@@ -23,10 +27,6 @@ impl Story {
             "spec": {"audience": "client", "algorithm": "ES256", "publish": publish},
         });
         self.release.apply(&ring.to_string());
-    }
-
-    fn kubectl(&self, args: &[&str]) -> String {
-        cluster().kubectl_ok(args)
     }
 
     /// The JWKS of a ring as it stands in the operator's namespace.
@@ -102,7 +102,7 @@ fn by_name_and_by_label_through_the_life_of_namespaces() {
     let selector = json!({"matchLabels": {story.release.name.clone(): "yes"}});
     let [a, b, c] = ["publish-a", "publish-b", "publish-c"].map(|n| cluster().namespace(n));
     let late = format!("{a}-late");
-    story.kubectl(&["label", "namespace", &b, &label]);
+    kubectl(&["label", "namespace", &b, &label]);
 
     // The ring waits for nobody: it signs although a namespace is not there.
     story.ring(
@@ -128,12 +128,12 @@ fn by_name_and_by_label_through_the_life_of_namespaces() {
     assert_eq!(map["metadata"]["ownerReferences"], Value::Null);
 
     // A namespace that comes gets its own, by name and by label.
-    story.kubectl(&["create", "namespace", &late]);
+    kubectl(&["create", "namespace", &late]);
     story.holds(&late, "main-jwks", "main", &["jwks", "jwks.json"]);
     story.says("main", "Succeeded", "3 ConfigMaps");
     let wait = "--for=condition=Published";
     let namespace = &story.release.name;
-    story.kubectl(&[
+    kubectl(&[
         "wait",
         wait,
         "signingkey/main",
@@ -141,10 +141,10 @@ fn by_name_and_by_label_through_the_life_of_namespaces() {
         namespace,
         "--timeout=60s",
     ]);
-    story.kubectl(&["label", "namespace", &c, &label]);
+    kubectl(&["label", "namespace", &c, &label]);
     story.holds(&c, "orders-jwks", "main", &["k.json"]);
     // One that stops matching loses it.
-    story.kubectl(&[
+    kubectl(&[
         "label",
         "namespace",
         &b,
@@ -155,8 +155,8 @@ fn by_name_and_by_label_through_the_life_of_namespaces() {
 
     // A namespace that is going is told of; it comes again with the namespace.
     let finalizer = r#"{"metadata": {"finalizers": ["chancery.dev/test"]}}"#;
-    story.kubectl(&["create", "configmap", "holds", "-n", &late]);
-    story.kubectl(&[
+    kubectl(&["create", "configmap", "holds", "-n", &late]);
+    kubectl(&[
         "patch",
         "configmap",
         "holds",
@@ -166,14 +166,14 @@ fn by_name_and_by_label_through_the_life_of_namespaces() {
         "-p",
         finalizer,
     ]);
-    story.kubectl(&["delete", "namespace", &late, "--wait=false"]);
+    kubectl(&["delete", "namespace", &late, "--wait=false"]);
     story.says(
         "main",
         "NamespaceTerminating",
         &format!("Namespace {late} is being deleted"),
     );
     let none = r#"{"metadata": {"finalizers": null}}"#;
-    story.kubectl(&[
+    kubectl(&[
         "patch",
         "configmap",
         "holds",
@@ -184,7 +184,7 @@ fn by_name_and_by_label_through_the_life_of_namespaces() {
         none,
     ]);
     story.says("main", "NamespaceNotFound", &late);
-    story.kubectl(&["create", "namespace", &late]);
+    kubectl(&["create", "namespace", &late]);
     story.holds(&late, "main-jwks", "main", &["jwks", "jwks.json"]);
 
     // Another name moves it, other keys change it.
@@ -222,7 +222,7 @@ fn what_is_not_ours_is_left_and_what_is_ours_is_put_right() {
     let mut story = Story::new("foreign");
     let a = cluster().namespace("foreign-a");
     let b = cluster().namespace("foreign-b");
-    story.kubectl(&[
+    kubectl(&[
         "create",
         "configmap",
         "taken",
@@ -255,14 +255,14 @@ fn what_is_not_ours_is_left_and_what_is_ours_is_put_right() {
             "-p",
             patch,
         ];
-        story.kubectl(&patch);
+        kubectl(&patch);
         story.holds(&b, "main-jwks", "main", &["jwks", "jwks.json"]);
     };
     change(r#"{"data": {"jwks": "{\"keys\": []}", "more": "x"}}"#);
     change(r#"{"data": null}"#);
     change(r#"{"binaryData": {"x": "eA=="}, "data": {"jwks": null}}"#);
     change(r#"{"data": {"jwks": "old"}, "immutable": true}"#);
-    story.kubectl(&["delete", "configmap", "main-jwks", "-n", &b]);
+    kubectl(&["delete", "configmap", "main-jwks", "-n", &b]);
     story.holds(&b, "main-jwks", "main", &["jwks", "jwks.json"]);
     // Without our labels it is somebody else's.
     let label = [
@@ -273,7 +273,7 @@ fn what_is_not_ours_is_left_and_what_is_ours_is_put_right() {
         &b,
         "chancery.dev/part-",
     ];
-    story.kubectl(&label);
+    kubectl(&label);
     story.says(
         "main",
         "ConfigMapNameConflict",
@@ -281,7 +281,7 @@ fn what_is_not_ours_is_left_and_what_is_ours_is_put_right() {
     );
     let left = story.configmap(&b, "main-jwks");
     assert_eq!(left["metadata"]["labels"]["chancery.dev/part"], Value::Null);
-    story.kubectl(&[
+    kubectl(&[
         "label",
         "configmap",
         "main-jwks",
@@ -290,7 +290,7 @@ fn what_is_not_ours_is_left_and_what_is_ours_is_put_right() {
         "chancery.dev/part=published-jwks",
     ]);
     // What was in the way goes: the name is used.
-    story.kubectl(&["delete", "configmap", "taken", "-n", &a]);
+    kubectl(&["delete", "configmap", "taken", "-n", &a]);
     story.holds(&a, "taken", "main", &["jwks", "jwks.json"]);
     story.says("main", "Succeeded", "3 ConfigMaps");
 
@@ -318,9 +318,9 @@ fn what_is_not_ours_is_left_and_what_is_ours_is_put_right() {
     assert_eq!(versions(&story), before);
 
     // Deleted while the operator was down: what it published goes when it is back, and nothing else.
-    story.kubectl(&["create", "configmap", "theirs", "-n", &a]);
+    kubectl(&["create", "configmap", "theirs", "-n", &a]);
     story.release.kill();
-    story.kubectl(&["delete", "signingkey", "main", "-n", &story.release.name]);
+    kubectl(&["delete", "signingkey", "main", "-n", &story.release.name]);
     assert!(story.configmap(&a, "taken").is_object());
     story.release.run(&[]);
     story.gone(&a, "taken");
@@ -331,7 +331,7 @@ fn what_is_not_ours_is_left_and_what_is_ours_is_put_right() {
     // And while it was up.
     story.ring("other", &json!([{"namespaces": [a, b]}]));
     story.holds(&b, "other-jwks", "other", &["jwks", "jwks.json"]);
-    story.kubectl(&["delete", "signingkey", "other", "-n", &story.release.name]);
+    kubectl(&["delete", "signingkey", "other", "-n", &story.release.name]);
     story.gone(&a, "other-jwks");
     story.gone(&b, "other-jwks");
 }
@@ -354,12 +354,12 @@ fn two_rings_with_one_name_and_a_namespace_that_refuses() {
     story.holds(&a, "jwks", "old", &["jwks", "jwks.json"]);
     story.says("a-young", "ConfigMapClaimed", "by the older SigningKey old");
     story.says("old", "Succeeded", "1 ConfigMap");
-    story.kubectl(&["delete", "signingkey", "old", "-n", &story.release.name]);
+    kubectl(&["delete", "signingkey", "old", "-n", &story.release.name]);
     story.holds(&a, "jwks", "a-young", &["jwks", "jwks.json"]);
     story.says("a-young", "Succeeded", "1 ConfigMap");
 
     // A quota of another's namespace holds up neither the ring nor the other copies.
-    story.kubectl(&["create", "quota", "none", "-n", &b, "--hard=configmaps=0"]);
+    kubectl(&["create", "quota", "none", "-n", &b, "--hard=configmaps=0"]);
     eventually("the quota holds", LIMIT, || {
         let args = ["create", "configmap", "x", "-n", &b, "--dry-run=server"];
         let answer = cluster().kubectl(&args);
@@ -377,13 +377,13 @@ fn two_rings_with_one_name_and_a_namespace_that_refuses() {
         &format!("ConfigMap {b}/third-jwks was refused"),
     );
     story.says("third", "WriteRefused", "exceeded quota");
-    story.kubectl(&["delete", "quota", "none", "-n", &b]);
+    kubectl(&["delete", "quota", "none", "-n", &b]);
     story.holds(&b, "third-jwks", "third", &["jwks", "jwks.json"]);
     story.says("third", "Succeeded", "2 ConfigMaps");
 
     // What is published follows a rotation: here of a key whose Secret is lost.
     let before = story.configmap(&b, "third-jwks")["data"].clone();
-    story.kubectl(&["delete", "secret", "third-1", "-n", &story.release.name]);
+    kubectl(&["delete", "secret", "third-1", "-n", &story.release.name]);
     eventually("the copies hold the new key", LIMIT, || {
         let now = story.configmap(&b, "third-jwks")["data"].clone();
         let own = story.configmap(&story.release.name, "third-jwks")["data"].clone();

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 
-use crate::api::v1alpha1::{Conditions, SigningKey};
+use crate::api::v1alpha1::{Conditions, PUBLISHED, SigningKey};
 use crate::controllers::{Decision, Fill, Object, Write};
 use crate::domain::jwk::{JwkSet, PublicJwk};
 use crate::domain::names;
@@ -18,8 +18,6 @@ use crate::domain::settings::Settings;
 use crate::objects::jwks_map;
 use crate::objects::published::Publisher;
 
-/// The condition that tells of all of it; there only while `spec.publish` says something.
-const PUBLISHED: &str = "Published";
 /// How long to wait before looking again at something foreign, which is not watched.
 const FOREIGN_RECHECK: SignedDuration = SignedDuration::from_secs(30);
 /// How many writes one visit makes at most: the ring has other things to do.

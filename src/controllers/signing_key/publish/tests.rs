@@ -129,11 +129,8 @@ fn settle(
         if told.writes.is_empty() {
             return (told, written);
         }
-        assert_eq!(
-            told.condition.as_ref().is_some_and(|c| c.0),
-            false,
-            "not seen yet"
-        );
+        let holds = told.condition.as_ref().is_some_and(|c| c.0);
+        assert!(!holds, "it is not seen yet");
         written.extend(told.writes.clone());
         carry_out(copies, told);
     }
@@ -240,6 +237,12 @@ fn entries_that_name_the_same_are_put_together() {
     assert_eq!(map.data.as_ref().expect("data").len(), 2);
 }
 
+type Change = fn(&mut ConfigMap);
+
+fn put(map: &mut Option<BTreeMap<String, String>>, key: &str, value: &str) {
+    map.get_or_insert_default().insert(key.into(), value.into());
+}
+
 #[test]
 fn what_is_altered_is_put_right_and_what_is_foreign_is_left() {
     let mut copies = Copies {
@@ -249,36 +252,20 @@ fn what_is_altered_is_put_right_and_what_is_foreign_is_left() {
     let main = ring("main", 0, "[{namespaces: [a]}]");
     settle(&mut copies, Some(&main), &jwks("one"));
     let (place, good) = copies.maps.pop_first().expect("one");
-    let alter = |change: fn(&mut ConfigMap)| {
+    let alter = |change: Change| {
         let mut map = (*good).clone();
         change(&mut map);
         map
     };
-    let ours: [(fn(&mut ConfigMap), &str); 5] = [
+    let ours: [(Change, &str); 5] = [
         (|m| m.data = None, "replace"),
-        (
-            |m| {
-                _ = m
-                    .data
-                    .get_or_insert_default()
-                    .insert("more".into(), "x".into())
-            },
-            "replace",
-        ),
-        (
-            |m| {
-                _ = m
-                    .data
-                    .get_or_insert_default()
-                    .insert("jwks".into(), "{}".into())
-            },
-            "replace",
-        ),
-        (|m| _ = m.binary_data.get_or_insert_default(), "replace"),
+        (|m| put(&mut m.data, "more", "x"), "replace"),
+        (|m| put(&mut m.data, "jwks", "{}"), "replace"),
+        (|m| m.binary_data = Some(BTreeMap::new()), "replace"),
         (
             |m| {
                 m.data = None;
-                m.immutable = Some(true)
+                m.immutable = Some(true);
             },
             "delete",
         ),
@@ -292,46 +279,19 @@ fn what_is_altered_is_put_right_and_what_is_foreign_is_left() {
         assert_eq!(copies.maps[&place].data, good.data);
     }
     // What others put beside it is theirs.
-    let labelled = alter(|m| {
-        _ = m
-            .metadata
-            .labels
-            .get_or_insert_default()
-            .insert("x".into(), "y".into())
-    });
+    let labelled = alter(|m| put(&mut m.metadata.labels, "x", "z"));
     copies.maps.insert(place.clone(), Arc::new(labelled));
     assert!(visit(&copies, Some(&main), &jwks("one")).writes.is_empty());
 
-    let foreign: [fn(&mut ConfigMap); 6] = [
+    let foreign: [Change; 6] = [
         |m| m.metadata.labels = None,
         |m| m.metadata.annotations = None,
+        |m| put(&mut m.metadata.labels, "chancery.dev/part", "jwks"),
+        |m| put(&mut m.metadata.labels, "chancery.dev/environment", "other"),
+        |m| put(&mut m.metadata.labels, "chancery.dev/signing-key", "other"),
         |m| {
-            _ = m
-                .metadata
-                .labels
-                .get_or_insert_default()
-                .remove("chancery.dev/part")
-        },
-        |m| {
-            _ = m
-                .metadata
-                .labels
-                .get_or_insert_default()
-                .insert("chancery.dev/environment".into(), "other".into())
-        },
-        |m| {
-            _ = m
-                .metadata
-                .labels
-                .get_or_insert_default()
-                .insert("chancery.dev/signing-key".into(), "other".into())
-        },
-        |m| {
-            _ = m
-                .metadata
-                .annotations
-                .get_or_insert_default()
-                .insert("chancery.dev/published-by".into(), "other/main".into())
+            let by = "chancery.dev/published-by";
+            put(&mut m.metadata.annotations, by, "other/main");
         },
     ];
     for change in foreign {
