@@ -260,9 +260,11 @@ fn state<K: Resource>(object: &K, status: Option<(i64, Vec<Condition>)>) -> Opti
     };
     let lacking = conditions.iter().find(|c| c.type_ == PUBLISHED);
     if let Some(lacking) = lacking.filter(|c| c.status != "True") {
-        let (reason, message) = (&lacking.reason, &lacking.message);
-        state.settled = false;
-        state.text += &format!(" Not all is published ({reason}): {message}");
+        let (before, reason, message) = (&state.text, &lacking.reason, &lacking.message);
+        state = State {
+            settled: false,
+            text: format!("{before} Not all is published ({reason}): {message}"),
+        };
     }
     Some(state)
 }

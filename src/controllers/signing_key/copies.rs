@@ -71,11 +71,13 @@ pub async fn see(cx: &Context, name: &str, ring: Option<&SigningKey>) -> Result<
         copies.namespaces = cx.stores.namespaces.state().iter().map(place).collect();
     }
     if let Some(ring) = ring.filter(|_| publishing) {
-        copies.rivals = rings(&cx.stores)
-            .filter(|other| !other.spec.publish.is_empty() && other.name_any() != name)
-            .filter(|other| other.metadata.deletion_timestamp.is_none())
-            .map(Arc::new)
-            .collect();
+        let rival = |other: &&SigningKey| {
+            let going = other.metadata.deletion_timestamp.is_some();
+            !going && !other.spec.publish.is_empty() && other.name_any() != name
+        };
+        let rings = cx.stores.signing_keys.state();
+        let rings = rings.iter().filter_map(|ring| ring.0.as_ref().ok());
+        copies.rivals = rings.filter(rival).cloned().map(Arc::new).collect();
         let own = &settings.operator_namespace;
         for target in publish::targets(ring, &copies.namespaces, own).into_keys() {
             if copies.maps.contains_key(&target) {
@@ -110,12 +112,14 @@ pub async fn see(cx: &Context, name: &str, ring: Option<&SigningKey>) -> Result<
 
 /// The rings that publish; with a name, those that may publish a `ConfigMap` of that name.
 pub fn publishing(stores: &Stores, config_map: Option<&str>) -> Vec<String> {
-    rings(stores)
+    let rings = stores.signing_keys.state();
+    let rings = rings.iter().filter_map(|ring| ring.0.as_ref().ok());
+    rings
         .filter(|ring| match config_map {
             Some(name) => publish::publishes_as(ring, name),
             None => !ring.spec.publish.is_empty(),
         })
-        .map(|ring| ring.name_any())
+        .map(ResourceExt::name_any)
         .collect()
 }
 
@@ -177,12 +181,6 @@ fn note(cx: &Context, key: &Key, target: Target, outcome: Result<Applied, Error>
         troubles.insert(target, trouble);
         false
     })
-}
-
-fn rings(stores: &Stores) -> impl Iterator<Item = SigningKey> {
-    let all = stores.signing_keys.state();
-    all.into_iter()
-        .filter_map(|ring| ring.0.as_ref().ok().cloned())
 }
 
 fn target(map: &ConfigMap) -> Target {
