@@ -2,14 +2,23 @@
 //! so that tests and simulations can move it; clippy's `disallowed-methods` holds this.
 #![allow(clippy::disallowed_methods)]
 
-use std::sync::Arc;
+mod guard;
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-/// Where the wall clock's time comes from.
+pub use guard::ClockGuard;
+
+/// Where time comes from.
 pub trait Clock: Send + Sync + 'static {
-    /// The time now, as this process believes it.
+    /// The wall clock's time now, as this process believes it. It may jump.
     fn now(&self) -> Timestamp;
+
+    /// Monotonic time since some start: it never jumps, and may stand still while the machine is
+    /// suspended.
+    fn elapsed(&self) -> Duration;
 }
 
 /// A clock that parts of the program share.
@@ -22,6 +31,11 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         Timestamp::now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed()
     }
 }
 

@@ -22,6 +22,7 @@ use crate::domain::algorithm::{Algorithm, RsaKeySize};
 use crate::domain::client::Family;
 
 pub use operator::{Operator, Outcome};
+pub use signing_key::{PlanFn, policy_of as rotation_policy};
 
 /// The kinds that have a controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -106,6 +107,8 @@ pub enum Fill {
     Nothing,
     /// A new key pair.
     KeyPair(Algorithm, RsaKeySize),
+    /// A key pair that a person injects: PKCS#8 in PEM.
+    InjectedKey(Zeroizing<String>),
     /// The hash of a new client secret, which the visit then remembers for [`Fill::NewSecret`].
     NewHash {
         /// The family, whose prefix the secret has.
@@ -135,6 +138,7 @@ impl std::fmt::Debug for Fill {
         f.write_str(match self {
             Self::Nothing => "Nothing",
             Self::KeyPair(..) => "KeyPair",
+            Self::InjectedKey(_) => "InjectedKey",
             Self::NewHash { .. } => "NewHash",
             Self::HashOf { .. } => "HashOf",
             Self::NewSecret(_) => "NewSecret",

@@ -9,14 +9,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use crate::api::v1alpha1::{KeyAudience, SigningKey, TechnicalUser};
 use crate::crypto::{self, key_pair::KeyPair};
 use crate::domain::client::Client;
 use crate::domain::names::{self, ISSUER_JWKS};
+use crate::domain::period::Period;
+use crate::domain::rotation::Window;
 use crate::domain::settings::Settings;
+use crate::domain::staleness::Contact;
 use crate::objects::{Ownership, credentials, jwks_map, key_secret, ownership};
 use crate::serve::readiness::Readiness;
 use crate::serve::snapshot::{PublishedJwks, Ring, Snapshot, SnapshotStore};
@@ -54,25 +57,34 @@ impl Feed {
         }
     }
 
-    /// Publishes a snapshot once the stores are synced, and a new one after each change, until
-    /// the watches end.
+    /// Publishes a snapshot once the stores are synced, and a new one after each change and each
+    /// of `proofs` that the stores lack nothing, until the watches end.
     pub async fn run(
         mut self,
         mut changes: mpsc::UnboundedReceiver<Change>,
+        mut proofs: watch::Receiver<Option<Contact>>,
         out: Arc<SnapshotStore>,
     ) {
         self.stores.synced().await;
         loop {
             while changes.try_recv().is_ok() {}
+            // Taken before the stores are read: they are proved for that time, or better.
+            let proof = *proofs.borrow_and_update();
             let snapshot = self.build(out.load().snapshot.jwks.as_ref());
             let has_jwks = snapshot.jwks.is_some();
-            out.publish(snapshot);
+            match proof {
+                Some(contact) => out.publish_proven(snapshot, contact),
+                None => out.publish(snapshot),
+            }
             self.readiness.ready(STORES);
             if has_jwks {
                 self.readiness.ready(JWKS);
             }
-            if changes.recv().await.is_none() {
-                return;
+            tokio::select! {
+                change = changes.recv() => if change.is_none() {
+                    return;
+                },
+                Ok(()) = proofs.changed() => {}
             }
             tokio::time::sleep(GATHER).await;
         }
@@ -89,7 +101,15 @@ impl Feed {
             client_rings,
             clients: self.clients(),
             jwks,
+            shortest_publish_lead: self.shortest_publish_lead(),
         }
+    }
+
+    /// The shortest publish lead: of all rings, as all stand in the JWKS.
+    fn shortest_publish_lead(&self) -> Option<Period> {
+        let rings = self.stores.signing_keys.state();
+        let rings = rings.iter().filter_map(|ring| ring.0.as_ref().ok());
+        rings.map(|ring| ring.spec.publish_lead()).min()
     }
 
     /// The issuer's JWKS. One that is gone or broken leaves the last good one: an empty set would
@@ -144,18 +164,15 @@ impl Feed {
             if ring.spec.audience != KeyAudience::Client {
                 continue;
             }
-            let active = secrets
-                .get(&ring.name_any())
-                .into_iter()
-                .flatten()
-                .filter_map(|secret| self.active(ring, secret, jwks, &mut seen))
-                .max_by_key(|(sequence, _)| *sequence);
-            if let Some((_, active)) = active {
+            let of_ring = secrets.get(&ring.name_any());
+            let active = of_ring.and_then(|secrets| self.active(ring, secrets, jwks, &mut seen));
+            if let Some((active, window)) = active {
                 rings.push((
                     ring.spec.priority,
                     Ring {
                         name: ring.name_any(),
                         active,
+                        window,
                     },
                 ));
             }
@@ -165,21 +182,29 @@ impl Feed {
         rings.into_iter().map(|(_, ring)| Arc::new(ring)).collect()
     }
 
-    /// A ring's key, if its Secret says that it signs, the ring has not retired it, and it stands
-    /// in the JWKS.
+    /// The ring's key that its Secrets call active, if it stands in the JWKS; and its window.
     fn active(
         &self,
         ring: &SigningKey,
-        secret: &Secret,
+        secrets: &[Arc<Secret>],
         jwks: &PublishedJwks,
         seen: &mut HashMap<(String, String), Option<Arc<KeyPair>>>,
-    ) -> Option<(i64, Arc<KeyPair>)> {
-        let sequence = names::key_sequence(&ring.name_any(), &secret.name_any())?;
-        let ours = ownership(&secret.metadata, &ring.uid()?) == Ownership::Ours;
-        let life = key_secret::life(secret);
-        if !ours || life.activated.is_none() || life.retired.is_some() {
-            return None;
+    ) -> Option<(Arc<KeyPair>, Window)> {
+        let (name, uid) = (ring.name_any(), ring.uid()?);
+        let mut signers = Vec::new();
+        for secret in secrets {
+            let Some(sequence) = names::key_sequence(&name, &secret.name_any()) else {
+                continue;
+            };
+            let written = key_secret::read(secret);
+            let ours = ownership(&secret.metadata, &uid) == Ownership::Ours;
+            let dying = secret.metadata.deletion_timestamp.is_some();
+            if ours && !dying && written.life.may_sign() {
+                signers.push((written.life.activated, sequence, secret, written.window));
+            }
         }
+        // As `rotation::signer` chooses.
+        let (_, _, secret, window) = signers.into_iter().max_by_key(|(at, n, ..)| (*at, *n))?;
         let id = (secret.uid()?, secret.resource_version()?);
         let pair = self.keys.get(&id).cloned().unwrap_or_else(|| {
             match key_secret::key_pair(secret, ring.spec.algorithm) {
@@ -192,9 +217,8 @@ impl Feed {
         });
         seen.insert(id, pair.clone());
         let pair = pair?;
-        jwks.keys
-            .contains(pair.key_id())
-            .then_some((sequence, pair))
+        let stands = jwks.keys.contains(pair.key_id());
+        stands.then_some((pair, window))
     }
 
     /// The technical users of this environment's tenants that have their client id to themselves.

@@ -3,11 +3,13 @@
 pub mod api;
 pub mod cli;
 pub mod clock;
+pub mod contact;
 pub mod controllers;
 pub mod crypto;
 pub mod domain;
 pub mod embedded;
 pub mod feed;
+pub mod leader;
 pub mod objects;
 pub mod serve;
 pub mod stores;

@@ -418,6 +418,7 @@ fn what_the_server_can_not_do() {
         &["get", "pods", "-A"],
         &["get", "namespaces"],
         &["get", "secrets", "-A", "--as=system:admin"],
+        &["get", "lease", "chancery-leader", "-n", NAMESPACE],
     ];
     rights::refused(cluster, account, attempts);
     // What it may do, with the same kubeconfig: so the refusals are not for another reason.
@@ -444,6 +445,11 @@ fn what_the_operator_can_not_do() {
     let own = [
         ("chancery.dev/signingkeys", &read[..]),
         ("chancery.dev/signingkeys/status", &["update"]),
+        ("coordination.k8s.io/leases", &["create"]),
+        (
+            "coordination.k8s.io/leases:chancery-leader",
+            &["get", "update"],
+        ),
     ];
     rights::are_exactly(
         cluster,
@@ -489,6 +495,9 @@ fn what_the_operator_can_not_do() {
         &["get", "crds"],
         &["create", "serviceaccount", "x", "-n", NAMESPACE],
         &["create", "token", "chancery-server", "-n", NAMESPACE],
+        &["get", "lease", "another", "-n", NAMESPACE],
+        &["delete", "lease", "chancery-leader", "-n", NAMESPACE],
+        &["get", "lease", "chancery-leader", "-n", "acme"],
         &[
             "create",
             "clusterrolebinding",
@@ -716,12 +725,27 @@ fn what_can_not_work_is_refused_with_a_sentence() {
         ),
         (
             &LEAST,
-            &["operator.replicas=2"],
-            "additional properties 'replicas' not allowed",
+            &["operator.replicaCount=2"],
+            "additional properties 'replicaCount' not allowed",
         ),
         (&LEAST, &["tokens.defaultTtl=5"], "at '/tokens/defaultTtl'"),
         (&LEAST, &["tokens.maxTtl=1d"], "at '/tokens/maxTtl'"),
         (&LEAST, &["jwks.maxAge=-1m"], "at '/jwks/maxAge'"),
+        (
+            &LEAST,
+            &["tokens.clockLeeway=one"],
+            "at '/tokens/clockLeeway'",
+        ),
+        (
+            &LEAST,
+            &["serving.maxStaleness=1d"],
+            "at '/serving/maxStaleness'",
+        ),
+        (
+            &LEAST,
+            &["policy.longestRotationInterval=90d"],
+            "at '/policy/longestRotationInterval'",
+        ),
         (&LEAST, &["issuer=id.example.com"], "at '/issuer'"),
         (&LEAST, &["issuer=https://id.example.com/"], "at '/issuer'"),
         (
@@ -749,6 +773,7 @@ fn what_can_not_work_is_refused_with_a_sentence() {
         ),
         (&LEAST, &["image.digest=latest"], "at '/image/digest'"),
         (&LEAST, &["server.replicas=0"], "at '/server/replicas'"),
+        (&LEAST, &["operator.replicas=0"], "at '/operator/replicas'"),
         (&LEAST, &["bindAddress=127.0.0.1"], "at '/bindAddress'"),
         (
             &LEAST,

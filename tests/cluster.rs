@@ -9,6 +9,8 @@ mod support;
 mod algorithms;
 #[path = "cluster/kills.rs"]
 mod kills;
+#[path = "cluster/leader.rs"]
+mod leader;
 #[path = "cluster/ownership.rs"]
 mod ownership;
 #[path = "cluster/publish.rs"]
@@ -17,5 +19,7 @@ mod publish;
 mod quickstart;
 #[path = "cluster/release.rs"]
 mod release;
+#[path = "cluster/staleness.rs"]
+mod staleness;
 #[path = "cluster/tenancy.rs"]
 mod tenancy;

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use chancery::api::v1alpha1::{SigningKey, Subscription, TechnicalUser, all_crds};
-use chancery::clock;
+use chancery::clock::{self, ClockGuard};
 use chancery::controllers::Operator;
 use chancery::domain::settings::Settings;
 use chancery::embedded::{ApiServer, Ids, Options, Service};
 use chancery::feed::Feed;
+use chancery::leader::Leadership;
 use chancery::objects::credentials;
 use chancery::serve::readiness::Readiness;
 use chancery::serve::snapshot::SnapshotStore;
@@ -133,7 +134,14 @@ impl Drop for Running {
 fn operator(client: Client) -> Running {
     let (sender, changes) = mpsc::unbounded_channel();
     let (stores, watches) = Stores::start(&client, &settings(), Scope::Operator, vec![sender]);
-    let operator = Operator::new(client, settings(), clock::system(), stores.clone(), changes);
+    let operator = Operator::new(
+        client,
+        settings(),
+        ClockGuard::trusting(clock::system()),
+        stores.clone(),
+        Leadership::always(),
+        changes,
+    );
     let (stop, stopped) = oneshot::channel::<()>();
     let operator = tokio::spawn(operator.run(async move {
         let _ = stopped.await;

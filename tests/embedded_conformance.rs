@@ -258,6 +258,15 @@ impl Server {
             .method(method)
             .uri(path)
             .header("content-type", content_type)
+            // Both, as a call has a body or asks for a form of the answer.
+            .header(
+                "accept",
+                if method == "GET" {
+                    content_type
+                } else {
+                    "application/json"
+                },
+            )
             .body(Body::from(body.into_bytes()))
             .expect("a request");
         let response = self.client.send(request).await.expect("an answer");

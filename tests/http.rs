@@ -8,6 +8,8 @@ mod documents;
 mod listening;
 #[path = "http/secrets.rs"]
 mod secrets;
+#[path = "http/staleness.rs"]
+mod staleness;
 #[path = "http/support.rs"]
 mod support;
 #[path = "http/tls.rs"]

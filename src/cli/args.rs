@@ -39,6 +39,14 @@ pub struct SettingsArgs {
     /// The longest life that a `TechnicalUser` may set, such as 1h.
     #[arg(long, value_name = "DURATION")]
     pub max_token_ttl: Option<Period>,
+
+    /// How far verifiers' clocks may be off, such as 1m; at most 10m.
+    #[arg(long, value_name = "DURATION")]
+    pub clock_leeway: Option<Period>,
+
+    /// How long a replica signs without contact with the API server, from 1s to 24h.
+    #[arg(long, value_name = "DURATION")]
+    pub max_staleness: Option<Period>,
 }
 
 /// How to reach the cluster, and the release's settings.
@@ -159,6 +167,8 @@ impl SettingsArgs {
             (&mut settings.jwks.max_age, self.jwks_max_age),
             (&mut settings.tokens.default_ttl, self.default_token_ttl),
             (&mut settings.tokens.max_ttl, self.max_token_ttl),
+            (&mut settings.tokens.clock_leeway, self.clock_leeway),
+            (&mut settings.serving.max_staleness, self.max_staleness),
         ] {
             *to = from.unwrap_or(*to);
         }
@@ -205,6 +215,7 @@ pub async fn on_cluster(
     let client = client(cluster.kubeconfig).await?;
     let process = Process {
         role,
+        elects: true,
         settings,
         client,
         clock: clock::system(),

@@ -128,6 +128,7 @@ pub async fn run(dev: DevArgs) -> Result<(), String> {
     let client = api.client("default");
     let process = Process {
         role: Role::Both,
+        elects: false,
         settings: settings.clone(),
         client: client.clone(),
         clock: clock::system(),

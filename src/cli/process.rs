@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -14,10 +15,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::info;
 
-use crate::clock::SharedClock;
+use crate::clock::{ClockGuard, SharedClock};
+use crate::contact::{self, CONTACT, Seeker, clock::CLOCK};
 use crate::controllers::Operator;
+use crate::domain::clock_trust;
 use crate::domain::settings::Settings;
 use crate::feed::{self, Feed};
+use crate::leader::{Elector, Leadership};
 use crate::serve::admin::Admin;
 use crate::serve::app::{App, Parts};
 use crate::serve::listener;
@@ -60,6 +64,8 @@ pub struct Listen {
 pub struct Process {
     /// What it does.
     pub role: Role,
+    /// Whether other operators may run beside it, so that they elect one.
+    pub elects: bool,
     /// The release's settings, which have no problems.
     pub settings: Arc<Settings>,
     /// The way to the API server.
@@ -81,8 +87,9 @@ pub struct Started {
     /// Where the admin port listens.
     pub admin_address: SocketAddr,
     watches: JoinSet<()>,
-    operator: Option<Operator>,
-    feed: Option<(Feed, mpsc::UnboundedReceiver<Change>, Arc<SnapshotStore>)>,
+    operator: Option<(Operator, Option<Elector>)>,
+    feed: Option<(BoxFuture<'static, ()>, Seeker)>,
+    clock_check: BoxFuture<'static, ()>,
     serving: Serving,
     readiness: Readiness,
     changes: mpsc::UnboundedReceiver<Change>,
@@ -94,6 +101,7 @@ impl Process {
     pub async fn start(self) -> Result<Started, String> {
         let Self {
             role,
+            elects,
             settings,
             client,
             clock,
@@ -101,9 +109,17 @@ impl Process {
             admin_listen,
         } = self;
         let readiness = match role {
-            Role::Operator => Readiness::waiting_for([(feed::STORES, WAITING_FOR_STORES)]),
+            Role::Operator => Readiness::waiting_for([
+                (feed::STORES, WAITING_FOR_STORES),
+                (CLOCK, WAITING_FOR_CLOCK),
+            ]),
             Role::Both | Role::Server => Readiness::waiting_for([
                 (feed::STORES, WAITING_FOR_STORES),
+                (CLOCK, WAITING_FOR_CLOCK),
+                (
+                    CONTACT,
+                    "What is served has not been compared with the API server yet.",
+                ),
                 (
                     feed::JWKS,
                     "There is no JWKS to serve yet: a SigningKey makes one.",
@@ -124,18 +140,37 @@ impl Process {
             .as_ref()
             .and_then(|(listener, _)| listener.local_addr().ok());
 
+        let operates = role != Role::Server;
+        let elector = (elects && operates)
+            .then(|| Elector::new(client.clone(), clock.clone(), &settings.operator_namespace));
+        let leadership = elector
+            .as_ref()
+            .map_or_else(Leadership::always, Elector::leadership);
+        let refresh_leader = operates.then(|| leadership.gauge(&mut registry));
+
         let app = App::new(Parts {
             settings: settings.clone(),
             snapshots: snapshots.clone(),
             clock: clock.clone(),
             readiness: readiness.clone(),
-            metrics,
+            metrics: metrics.clone(),
             hash_limits: HashLimits::default(),
             body_timeout: token::BODY_TIMEOUT,
         });
         let gauges = app.clone();
-        let admin = Admin::new(readiness.clone(), Arc::new(registry))
-            .before_scrape(move || gauges.refresh_gauges());
+        let guard = ClockGuard::new(clock.clone(), clock_trust::Limits::default());
+        let guarded = guard.clone();
+        let mut admin = Admin::new(readiness.clone(), Arc::new(registry))
+            .before_scrape(move || gauges.refresh_gauges())
+            .before_scrape(move || {
+                let offset = guarded.offset().map(|o| o.as_secs_f64());
+                metrics.clock(guarded.moment().sure, offset);
+            })
+            .before_scrape(move || refresh_leader.iter().for_each(|refresh| refresh()));
+        if role != Role::Operator {
+            let (served, clock) = (snapshots.clone(), clock.clone());
+            admin = admin.telling(move || contact::told(served.load().contact_age(&*clock)));
+        }
         let serving = Serving {
             public: public.map(|(listener, tls)| Public { listener, tls, app }),
             admin: (admin_listener, Arc::new(admin)),
@@ -153,21 +188,30 @@ impl Process {
             Role::Server => (Scope::Server, vec![to_feed]),
         };
         let (stores, watches) = Stores::start(&client, &settings, scope, listeners);
-        let operator = (role != Role::Server).then(|| {
-            Operator::new(
+        let clock_check = contact::clock::follow(client.clone(), guard.clone(), readiness.clone());
+        let operator = operates.then(|| {
+            let operator = Operator::new(
                 client,
                 settings.clone(),
-                clock,
+                guard,
                 stores.clone(),
+                leadership,
                 operator_changes,
-            )
+            );
+            (operator, elector)
         });
         let feed = (role != Role::Operator).then(|| {
-            (
-                Feed::new(stores.clone(), settings, readiness.clone()),
-                feed_changes,
-                snapshots,
-            )
+            let feed = Feed::new(stores.clone(), settings.clone(), readiness.clone());
+            let (proofs, proved) = watch::channel(None);
+            let seeker = Seeker {
+                stores: stores.clone(),
+                snapshots: snapshots.clone(),
+                proofs,
+                clock,
+                settings,
+                readiness: readiness.clone(),
+            };
+            (feed.run(feed_changes, proved, snapshots).boxed(), seeker)
         });
         Ok(Started {
             stores,
@@ -176,6 +220,7 @@ impl Process {
             watches,
             operator,
             feed,
+            clock_check: clock_check.boxed(),
             serving,
             readiness,
             changes,
@@ -183,6 +228,8 @@ impl Process {
     }
 }
 
+const WAITING_FOR_CLOCK: &str =
+    "This machine's clock has not been compared with the API server's yet.";
 const WAITING_FOR_STORES: &str = "The API server has not been seen whole yet: are the CRDs installed, and may this account list them?";
 
 impl Started {
@@ -199,6 +246,7 @@ impl Started {
             watches,
             operator,
             feed,
+            clock_check,
             serving,
             readiness,
             ..
@@ -214,20 +262,32 @@ impl Started {
         // A part that ends before it was asked to has met a bug: better to start anew than to go on
         // as half a program that looks alive.
         let (died, mut deaths) = mpsc::unbounded_channel();
-        let operator = operator.map(|operator| {
-            let run = operator.run(until_end(ended.clone()));
+        let operator = operator.map(|(operator, elector)| {
+            let work = operator.run(until_end(ended.clone()));
+            let stores = stores.clone();
+            let run = match elector {
+                Some(elector) => elector
+                    .run(async move { stores.synced().await }, work)
+                    .boxed(),
+                None => work.boxed(),
+            };
             tokio::spawn(watched("the operator", run, ended.clone(), died.clone()))
         });
-        let feed = match feed {
-            Some((feed, changes, snapshots)) => {
-                let run = feed.run(changes, snapshots);
-                tokio::spawn(watched("the feed", run, ended.clone(), died.clone()))
+        let mut others = JoinSet::new();
+        let mut go = |part, run| others.spawn(watched(part, run, ended.clone(), died.clone()));
+        go("the clock's check", clock_check);
+        match feed {
+            Some((feed, seeker)) => {
+                go("the feed", feed);
+                go("the contact's check", seeker.run().boxed());
             }
-            None => tokio::spawn(async move {
-                stores.synced().await;
-                readiness.ready(feed::STORES);
-            }),
-        };
+            None => {
+                others.spawn(async move {
+                    stores.synced().await;
+                    readiness.ready(feed::STORES);
+                });
+            }
+        }
         let mut dead = None;
         let stop = async {
             tokio::select! {
@@ -242,7 +302,7 @@ impl Started {
         if let Some(operator) = operator {
             let _ = operator.await;
         }
-        feed.abort();
+        drop(others);
         drop(watches);
         match dead {
             Some(part) => Err(format!(

@@ -18,6 +18,7 @@ use crate::api::v1alpha1::{SigningKey, Subscription, TechnicalUser};
 use crate::crypto;
 use crate::crypto::key_pair::KeyPair;
 use crate::domain::client::StoredCredential;
+use crate::leader::Leadership;
 use crate::objects::{credentials, key_secret};
 
 /// How long one write may take, retries included.
@@ -31,13 +32,14 @@ pub const MANAGER: &str = "chancery";
 pub enum Applied {
     /// Done.
     Done,
-    /// The world is not as it was seen: look again.
+    /// The world is not as it was seen, or is another process's to change: look again.
     LookAgain,
 }
 
 /// Carries out the writes of one visit.
 pub struct Applier<'a> {
     client: &'a Client,
+    leadership: &'a Leadership,
     key: &'a Key,
     /// The client secret made in this visit, between its hash's write and its delivery.
     secret: Option<Zeroizing<String>>,
@@ -45,9 +47,10 @@ pub struct Applier<'a> {
 
 impl<'a> Applier<'a> {
     /// For a visit to that object.
-    pub fn new(client: &'a Client, key: &'a Key) -> Self {
+    pub fn new(client: &'a Client, leadership: &'a Leadership, key: &'a Key) -> Self {
         Self {
             client,
+            leadership,
             key,
             secret: None,
         }
@@ -65,10 +68,12 @@ impl<'a> Applier<'a> {
                 let what = format!("creating {}", describe(&object));
                 match object {
                     Object::Secret(s) => {
-                        settle(what, api::<Secret>(self.client, &s).create(&params, &s)).await
+                        self.settle(what, api::<Secret>(self.client, &s).create(&params, &s))
+                            .await
                     }
                     Object::ConfigMap(m) => {
-                        settle(what, api::<ConfigMap>(self.client, &m).create(&params, &m)).await
+                        self.settle(what, api::<ConfigMap>(self.client, &m).create(&params, &m))
+                            .await
                     }
                 }
             }
@@ -82,7 +87,7 @@ impl<'a> Applier<'a> {
                 match object {
                     Object::Secret(s) => {
                         let name = s.name_any();
-                        settle(
+                        self.settle(
                             what,
                             api::<Secret>(self.client, &s).replace(&name, &params, &s),
                         )
@@ -90,7 +95,7 @@ impl<'a> Applier<'a> {
                     }
                     Object::ConfigMap(m) => {
                         let name = m.name_any();
-                        settle(
+                        self.settle(
                             what,
                             api::<ConfigMap>(self.client, &m).replace(&name, &params, &m),
                         )
@@ -109,17 +114,17 @@ impl<'a> Applier<'a> {
                     Object::Secret(s) => {
                         let (api, name) = (api::<Secret>(self.client, &s), s.name_any());
                         if seen(&s.metadata) {
-                            settle(what, api.replace(&name, &params, &s)).await
+                            self.settle(what, api.replace(&name, &params, &s)).await
                         } else {
-                            settle(what, api.create(&params, &s)).await
+                            self.settle(what, api.create(&params, &s)).await
                         }
                     }
                     Object::ConfigMap(m) => {
                         let (api, name) = (api::<ConfigMap>(self.client, &m), m.name_any());
                         if seen(&m.metadata) {
-                            settle(what, api.replace(&name, &params, &m)).await
+                            self.settle(what, api.replace(&name, &params, &m)).await
                         } else {
-                            settle(what, api.create(&params, &m)).await
+                            self.settle(what, api.create(&params, &m)).await
                         }
                     }
                 }
@@ -129,11 +134,12 @@ impl<'a> Applier<'a> {
                 match object {
                     Object::Secret(s) => {
                         let (name, params) = (s.name_any(), if_unchanged(&s.metadata));
-                        settle(what, api::<Secret>(self.client, &s).delete(&name, &params)).await
+                        self.settle(what, api::<Secret>(self.client, &s).delete(&name, &params))
+                            .await
                     }
                     Object::ConfigMap(m) => {
                         let (name, params) = (m.name_any(), if_unchanged(&m.metadata));
-                        settle(
+                        self.settle(
                             what,
                             api::<ConfigMap>(self.client, &m).delete(&name, &params),
                         )
@@ -162,10 +168,28 @@ impl<'a> Applier<'a> {
                     ..PostParams::default()
                 };
                 let what = format!("writing the status of {} {namespace}/{name}", kind.name());
-                settle(what, api.replace_status(name, &params, &object)).await
+                self.settle(what, api.replace_status(name, &params, &object))
+                    .await
             }
             // Neither is for it.
             Write::Event(_) | Write::Aside(_) => Ok(Applied::Done),
+        }
+    }
+
+    /// Carries out a write. Nothing is written, or tried again, once another process may lead.
+    async fn settle<T>(
+        &self,
+        what: String,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<Applied, Error> {
+        let call = self.leadership.while_leading(call);
+        match tokio::time::timeout(WRITE_LIMIT, call).await {
+            Err(_) => Err(Error::Timeout(what)),
+            Ok(None) => {
+                tracing::debug!(%what, "left to the process that leads");
+                Ok(Applied::LookAgain)
+            }
+            Ok(Some(answer)) => applied(what, answer),
         }
     }
 
@@ -180,6 +204,13 @@ impl<'a> Applier<'a> {
                     KeyPair::generate_pem(algorithm, size).map_err(|e| e.to_string())
                 })
                 .await?;
+                let bytes = ByteString(pem.as_bytes().to_vec());
+                secret
+                    .data
+                    .get_or_insert_default()
+                    .insert(key_secret::PRIVATE_KEY.into(), bytes);
+            }
+            Fill::InjectedKey(pem) => {
                 let bytes = ByteString(pem.as_bytes().to_vec());
                 secret
                     .data
@@ -268,15 +299,11 @@ fn describe(object: &Object) -> String {
     )
 }
 
-/// Waits for a write, and tells a world that has moved on (409, 404) from a failure.
-async fn settle<T>(
-    what: String,
-    call: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<Applied, Error> {
-    match tokio::time::timeout(WRITE_LIMIT, call).await {
-        Err(_) => Err(Error::Timeout(what)),
-        Ok(Ok(_)) => Ok(Applied::Done),
-        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => {
+/// Tells a world that has moved on (409, 404) from a failure.
+fn applied<T>(what: String, answer: Result<T, kube::Error>) -> Result<Applied, Error> {
+    match answer {
+        Ok(_) => Ok(Applied::Done),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
             // A missing namespace would not come of looking again at once.
             let gone = status
                 .details
@@ -289,11 +316,11 @@ async fn settle<T>(
             tracing::debug!(%what, reason = %status.reason, "the world has moved on: looking again");
             Ok(Applied::LookAgain)
         }
-        Ok(Err(kube::Error::Api(status))) if matches!(status.code, 400 | 403 | 405 | 422) => {
+        Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 405 | 422) => {
             let message = status.message;
             Err(Error::Refused { what, message })
         }
-        Ok(Err(source)) => Err(Error::Api {
+        Err(source) => Err(Error::Api {
             what,
             source: Box::new(source),
         }),

@@ -18,11 +18,13 @@ use tracing::warn;
 
 use super::events::Events;
 use super::queue::Queue;
+use super::signing_key::PlanFn;
 use super::visit::visit;
 use super::{Error, Key, Kind, signing_key, technical_user};
-use crate::clock::SharedClock;
-use crate::domain::names;
+use crate::clock::ClockGuard;
 use crate::domain::settings::Settings;
+use crate::domain::{names, rotation};
+use crate::leader::Leadership;
 use crate::objects::jwks_map;
 use crate::stores::{Change, Stores, Watched};
 use crate::tenancy::{Tenancy, TenancyCache};
@@ -43,14 +45,17 @@ pub struct Context {
     pub client: Client,
     /// The release's settings.
     pub settings: Arc<Settings>,
-    /// The time.
-    pub clock: SharedClock,
+    /// The time, and whether to believe it.
+    pub clock_guard: ClockGuard,
     /// What is watched.
     pub stores: Stores,
+    /// Whether this process may write.
+    pub leadership: Leadership,
     pub(super) events: Events,
     pub(super) tenancy: TenancyCache,
     pub(super) proofs: technical_user::Proofs,
     pub(super) troubles: signing_key::Troubles,
+    pub(super) plan: PlanFn,
 }
 
 impl Context {
@@ -103,19 +108,22 @@ impl Operator {
     pub fn new(
         client: Client,
         settings: Arc<Settings>,
-        clock: SharedClock,
+        clock_guard: ClockGuard,
         stores: Stores,
+        leadership: Leadership,
         changes: mpsc::UnboundedReceiver<Change>,
     ) -> Self {
         let cx = Context {
             events: Events::new(client.clone()),
             client,
             settings,
-            clock,
+            clock_guard,
             stores,
+            leadership,
             tenancy: TenancyCache::default(),
             proofs: technical_user::Proofs::default(),
             troubles: signing_key::Troubles::default(),
+            plan: rotation::plan,
         };
         Self {
             cx: Arc::new(cx),
@@ -124,8 +132,8 @@ impl Operator {
         }
     }
 
-    /// Visits everything once the stores are synced, and then whatever changes, until `stop`
-    /// completes. Visits under way are ended first.
+    /// Visits everything once the stores are synced and this process leads, and then whatever
+    /// changes, until `stop` completes. Visits under way are ended first.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         tokio::select! {
@@ -134,11 +142,24 @@ impl Operator {
         }
         let mut queue = Queue::default();
         let mut visits = FuturesUnordered::new();
+        let leadership = self.cx.leadership.clone();
+        let mut led = false;
         loop {
+            let leads = leadership.leads();
+            if leads && !led {
+                for change in self.cx.stores.everything() {
+                    self.enqueue(&change, &mut queue);
+                }
+            } else if !leads && visits.is_empty() {
+                // The stores remember what is there. A queue that nobody works off would grow.
+                queue = Queue::default();
+            }
+            led = leads;
             while let Ok(change) = self.changes.try_recv() {
                 self.enqueue(&change, &mut queue);
             }
-            while visits.len() < CONCURRENCY
+            while leads
+                && visits.len() < CONCURRENCY
                 && let Some(key) = queue.take(Instant::now())
             {
                 let cx = self.cx.clone();
@@ -150,9 +171,10 @@ impl Operator {
                 });
             }
             let idle = visits.len() >= CONCURRENCY;
-            let due = queue.next_due().filter(|_| !idle);
+            let due = queue.next_due().filter(|_| leads && !idle);
             tokio::select! {
                 () = &mut stop => break,
+                () = leadership.becomes(!leads) => {}
                 change = self.changes.recv() => match change {
                     Some(change) => self.enqueue(&change, &mut queue),
                     None => break,
@@ -173,7 +195,7 @@ impl Operator {
             Ok(Outcome::Settled(wake_at)) => {
                 queue.done(&key);
                 if let Some(at) = wake_at {
-                    let wait = at.duration_since(self.cx.clock.now());
+                    let wait = at.duration_since(self.cx.clock_guard.moment().now);
                     // A wake-up in the past would be a hot loop; a second is soon enough.
                     let wait = Duration::try_from(wait)
                         .unwrap_or_default()
@@ -301,6 +323,11 @@ impl Operator {
                 let others = signing_key::publishing(&self.cx.stores, Some(name));
                 for ring in hints.iter().chain(&others) {
                     add(Kind::SigningKey, operator_namespace, ring);
+                }
+            }
+            Watched::NamedSecrets => {
+                for ring in signing_key::brought_from(&self.cx.stores, name) {
+                    add(Kind::SigningKey, operator_namespace, &ring);
                 }
             }
             Watched::Deliveries => {

@@ -1,8 +1,10 @@
 //! One visit to one object: see, decide, apply; and what is told where that is not possible.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::Api;
 use kube::core::error_boundary::InvalidObject;
 use kube::core::{DynamicObject, NamespaceResourceScope};
@@ -14,15 +16,20 @@ use super::apply::{Applied, Applier};
 use super::operator::{Context, Outcome, READ_LIMIT};
 use super::{Decision, Error, Key, Kind, Write, signing_key, status, subscription, technical_user};
 use crate::api::v1alpha1::{Conditions, Observed, SigningKey, TechnicalUser};
+use crate::domain::jwk::PublicJwk;
+use crate::domain::moment::Moment;
+use crate::domain::names::RING_LABEL;
 use crate::domain::reasons as r;
+use crate::objects::{jwks_map, label};
 use crate::stores::{Guarded, Stores};
 
 /// One visit: see, decide, apply.
 pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
-    let now = cx.clock.now();
-    let (decision, uid) = look(cx, key, now).await?;
+    let moment = cx.clock_guard.moment();
+    let now = moment.now;
+    let (decision, uid) = look(cx, key, moment).await?;
     debug!(?key, writes = decision.writes.len(), wake_at = ?decision.wake_at, "visited");
-    let mut applier = Applier::new(&cx.client, key);
+    let mut applier = Applier::new(&cx.client, &cx.leadership, key);
     let mut aside = Vec::new();
     for write in decision.writes {
         if let Write::Aside(write) = write {
@@ -30,7 +37,11 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
             continue;
         }
         if let Write::Event(note) = write {
-            cx.events.tell(key, uid.clone(), note).await;
+            if !cx.leadership.leads() {
+                return Ok(Outcome::LookAgain);
+            }
+            let told = cx.events.tell(key, uid.clone(), note);
+            cx.leadership.while_leading(told).await;
             continue;
         }
         match applier.apply(write).await {
@@ -69,7 +80,9 @@ async fn tell_refusal(cx: &Context, key: &Key, error: &Error, now: Timestamp) {
         _ => Conditions::stalled(r::WRITE_REFUSED, message),
     };
     if let Some(write) = status::conditions_only(&live, &conditions, observed)
-        && let Err(error) = Applier::new(&cx.client, key).apply(write).await
+        && let Err(error) = Applier::new(&cx.client, &cx.leadership, key)
+            .apply(write)
+            .await
     {
         debug!(?key, %error, "the refusal could not be told in status either");
     }
@@ -94,8 +107,9 @@ async fn live(cx: &Context, key: &Key) -> Result<Option<DynamicObject>, Error> {
 async fn look(
     cx: &Context,
     key: &Key,
-    now: Timestamp,
+    moment: Moment,
 ) -> Result<(Decision, Option<String>), Error> {
+    let now = moment.now;
     let Key {
         namespace, name, ..
     } = key;
@@ -112,8 +126,27 @@ async fn look(
                 Found::Gone | Found::Readable(_) => {
                     let ring = found.readable();
                     let uid = ring.as_ref().and_then(|r| r.uid());
-                    let seen = signing_key::see(cx, ring, name).await?;
-                    Ok((signing_key::decide(&seen, &cx.settings, now), uid))
+                    let copies = signing_key::see_copies(cx, name, ring.as_deref()).await?;
+                    let mut seen = signing_key::see(cx, ring, name, false).await?;
+                    seen.copies = copies;
+                    let (settings, plan) = (&cx.settings, cx.plan);
+                    if let Some(decision) = signing_key::decide(&seen, settings, moment, plan) {
+                        return Ok((decision, uid));
+                    }
+                    // What can not be taken back is decided on what is there now.
+                    let live = cx.get::<Guarded<SigningKey>>(namespace, name).await?;
+                    let ring = match live {
+                        Some(Guarded(Err(invalid))) => {
+                            return unreadable(cx, key, &invalid, now).await;
+                        }
+                        Some(Guarded(Ok(ring))) => Some(Arc::new(ring)),
+                        None => None,
+                    };
+                    let copies = signing_key::see_copies(cx, name, ring.as_deref()).await?;
+                    let mut seen = signing_key::see(cx, ring, name, true).await?;
+                    seen.copies = copies;
+                    let decision = signing_key::decide(&seen, settings, moment, plan);
+                    Ok((decision.unwrap_or_default(), uid))
                 }
             }
         }
@@ -222,4 +255,44 @@ async fn unreadable(
         },
         live.metadata.uid,
     ))
+}
+
+impl signing_key::Reads for Context {
+    async fn live_secret(&self, name: &str) -> Result<Option<Arc<Secret>>, Error> {
+        let namespace = &self.settings.operator_namespace;
+        Ok(self.get::<Secret>(namespace, name).await?.map(Arc::new))
+    }
+
+    async fn live_config_map(&self, name: &str) -> Result<Option<Arc<ConfigMap>>, Error> {
+        let namespace = &self.settings.operator_namespace;
+        Ok(self.get::<ConfigMap>(namespace, name).await?.map(Arc::new))
+    }
+
+    fn secrets(&self) -> Vec<Arc<Secret>> {
+        self.stores.secrets.state()
+    }
+
+    fn config_map(&self, name: &str) -> Option<Arc<ConfigMap>> {
+        Stores::get(
+            &self.stores.config_maps,
+            &self.settings.operator_namespace,
+            name,
+        )
+    }
+
+    fn others(&self, ring: &str) -> BTreeMap<String, Vec<PublicJwk>> {
+        let namespace = self.settings.operator_namespace.as_str();
+        let maps = self.stores.config_maps.state();
+        maps.iter()
+            .filter_map(|map| {
+                let other = label(&map.metadata, RING_LABEL).filter(|other| *other != ring)?;
+                let owner = Stores::get(&self.stores.signing_keys, namespace, other)?;
+                let owner = owner.0.as_ref().ok()?;
+                let uid = owner.uid()?;
+                let dying = owner.metadata.deletion_timestamp.is_some();
+                let theirs = !dying && jwks_map::is_ring_map(map, other, &uid);
+                theirs.then(|| Some((other.to_owned(), jwks_map::read(map)?.keys)))?
+            })
+            .collect()
+    }
 }

@@ -41,6 +41,15 @@ pub struct Granted<'a> {
     pub ring: RingChoice<'a>,
 }
 
+impl Granted<'_> {
+    /// No token outlives the key that signs it.
+    pub fn end_by(&mut self, end: Timestamp) {
+        let claims = &mut self.claims;
+        claims.expires_at = claims.expires_at.min(end.as_second());
+        self.ttl = Period::from_secs(claims.expires_at - claims.issued_at);
+    }
+}
+
 /// The token that `client` gets by `client_credentials` (RFC 6749 §4.4), with `token_id` for its
 /// `jti`.
 ///

@@ -7,7 +7,7 @@ use super::algorithm::Algorithm;
 
 /// The members that make a public key, by key type (RFC 7518 §6, RFC 8037 §2). Numbers and
 /// coordinates are base64url without padding, at their full width.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Hash, Eq, Serialize, Deserialize)]
 #[serde(tag = "kty")]
 pub enum KeyMembers {
     /// An RSA modulus and exponent.
@@ -54,7 +54,7 @@ impl KeyMembers {
 }
 
 /// A public key that verifies our tokens, as it stands in a JWKS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Hash, Eq, Serialize, Deserialize)]
 pub struct PublicJwk {
     /// The key itself.
     #[serde(flatten)]
@@ -69,7 +69,7 @@ pub struct PublicJwk {
 }
 
 /// What a key is for (RFC 7517 §4.2); ours only ever sign.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Hash, Eq, Serialize, Deserialize)]
 pub enum Usage {
     /// Signatures.
     #[default]
@@ -78,7 +78,7 @@ pub enum Usage {
 }
 
 /// A JWK Set (RFC 7517 §5).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Hash, Eq, Serialize, Deserialize)]
 pub struct JwkSet {
     /// The keys, oldest first within a ring.
     pub keys: Vec<PublicJwk>,

@@ -5,19 +5,23 @@
 //! Reading order: [`algorithm`] and [`jwk`] (what a key is), [`rotation`] (the life of a ring of
 //! keys), [`tier`] and [`subscription`] (what a
 //! tenant may), [`client`] and [`grant`] (who gets which token), [`claims`] (what stands in it),
-//! [`vocabulary`] (what a manifest may say).
+//! [`vocabulary`] (what a manifest may say), [`lease`] (which replica leads).
 
 pub mod algorithm;
 pub mod claims;
 pub mod client;
+pub mod clock_trust;
 pub mod grant;
 pub mod jwk;
+pub mod lease;
+pub mod moment;
 pub mod names;
 pub mod oauth_error;
 pub mod period;
 pub mod reasons;
 pub mod rotation;
 pub mod settings;
+pub mod staleness;
 pub mod subscription;
 pub mod tier;
 pub mod vocabulary;

@@ -60,6 +60,9 @@ pub fn ring_jwks(ring: &str) -> String {
 /// The ConfigMap with the whole issuer's JWKS. It ends unlike every ring's.
 pub const ISSUER_JWKS: &str = "chancery-issuer";
 
+/// The Lease of the replica that leads, in the operator namespace.
+pub const LEADER_LEASE: &str = "chancery-leader";
+
 /// The Secret with a technical user's hashes, in the operator namespace. A namespace has no dot,
 /// so that two technical users never share one.
 pub fn credentials_secret(namespace: &str, name: &str) -> String {

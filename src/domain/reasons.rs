@@ -38,6 +38,30 @@ pub const KEY_MATERIAL_LOST: &str = "KeyMaterialLost";
 pub const KEY_RETIRED: &str = "KeyRetired";
 /// A key left the JWKS.
 pub const KEY_REMOVED: &str = "KeyRemoved";
+/// A key pair was deleted.
+pub const KEY_DELETED: &str = "KeyDeleted";
+/// A person withdrew a key.
+pub const KEY_WITHDRAWN: &str = "KeyWithdrawn";
+/// A withdrawal was taken back.
+pub const KEY_REACTIVATED: &str = "KeyReactivated";
+/// A spec names a key that the ring does not have.
+pub const UNKNOWN_KEY: &str = "UnknownKey";
+/// The key that a person injects can not be used.
+pub const INJECTED_KEY_REFUSED: &str = "InjectedKeyRefused";
+/// A `validTo` had passed before it was ever in force.
+pub const VALIDITY_REFUSED: &str = "ValidityRefused";
+/// The ring's `validTo` has passed.
+pub const VALIDITY_ENDED: &str = "ValidityEnded";
+/// The ring's `validTo` is near.
+pub const VALIDITY_ENDS_SOON: &str = "ValidityEndsSoon";
+/// A span of time was shorter than is safe, and a longer one holds.
+pub const BELOW_SAFE_MINIMUM: &str = "BelowSafeMinimum";
+/// `signWith` is obeyed.
+pub const SIGN_WITH: &str = "SignWith";
+/// As many keys are published as a ring may publish.
+pub const TOO_MANY_KEYS: &str = "TooManyKeys";
+/// A wrong clock wrote times that were put right.
+pub const CLOCK_WAS_WRONG: &str = "ClockWasWrong";
 /// A JWKS ConfigMap was put right.
 pub const JWKS_REPAIRED: &str = "JwksRepaired";
 

@@ -25,6 +25,8 @@ pub struct Settings {
     pub tokens: TokenSettings,
     /// How the JWKS is served.
     pub jwks: JwksSettings,
+    /// How long a replica goes on by itself.
+    pub serving: ServingSettings,
     /// What resources may ask for.
     pub policy: Policy,
     /// What the claims of the Cyoda profile are called.
@@ -41,6 +43,9 @@ pub struct TokenSettings {
     pub default_ttl: Period,
     /// The most that a technical user may set.
     pub max_ttl: Period,
+    /// How far verifiers' clocks may be off, at most [`LONGEST_CLOCK_LEEWAY`]: a retired key
+    /// verifies for so long beyond its last token's life.
+    pub clock_leeway: Period,
 }
 
 /// How the JWKS is served.
@@ -50,6 +55,15 @@ pub struct JwksSettings {
     /// `Cache-Control: max-age` of the document, at most [`LONGEST_JWKS_MAX_AGE`]. With 0s each
     /// verification asks again: that is slow, and sound.
     pub max_age: Period,
+}
+
+/// How long a replica goes on by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ServingSettings {
+    /// How long a replica signs without contact with the API server, from 1s to
+    /// [`LONGEST_STALENESS`]: a key withdrawn meanwhile lives on in it for so long.
+    pub max_staleness: Period,
 }
 
 /// The release's policy: a resource beyond it is `Stalled`.
@@ -62,6 +76,8 @@ pub struct Policy {
     pub min_rsa_key_size: i32,
     /// Whether tiers marked `draft` can be subscribed to.
     pub allow_draft_tiers: bool,
+    /// The longest interval between rotations that a `SigningKey` may set; none: no bound.
+    pub longest_rotation_interval: Option<Period>,
 }
 
 /// The names of the claims that RFC 9068 does not name.
@@ -88,6 +104,7 @@ impl Default for Settings {
             operator_namespace: "chancery-system".into(),
             tokens: TokenSettings::default(),
             jwks: JwksSettings::default(),
+            serving: ServingSettings::default(),
             policy: Policy::default(),
             claims: ClaimNames::default(),
             tiers: Catalogue::new(),
@@ -100,6 +117,15 @@ impl Default for TokenSettings {
         Self {
             default_ttl: Period::from_mins(5),
             max_ttl: Period::from_hours(1),
+            clock_leeway: Period::from_mins(1),
+        }
+    }
+}
+
+impl Default for ServingSettings {
+    fn default() -> Self {
+        Self {
+            max_staleness: Period::from_hours(1),
         }
     }
 }
@@ -118,6 +144,7 @@ impl Default for Policy {
             allowed_algorithms: Algorithm::ALL.to_vec(),
             min_rsa_key_size: RsaKeySize::Bits2048.bits(),
             allow_draft_tiers: false,
+            longest_rotation_interval: None,
         }
     }
 }
@@ -140,6 +167,12 @@ pub const LONGEST_TOKEN_TTL: Period = Period::from_hours(24);
 /// The longest that verifiers may cache the JWKS: a retired key stays published for so long, and a
 /// compromised one is believed for so long.
 pub const LONGEST_JWKS_MAX_AGE: Period = Period::from_hours(24);
+
+/// The most that verifiers' clocks may be off.
+pub const LONGEST_CLOCK_LEEWAY: Period = Period::from_mins(10);
+
+/// The longest that a replica signs without contact with the API server.
+pub const LONGEST_STALENESS: Period = Period::from_hours(24);
 
 /// Claims that RFC 7519 and RFC 9068 define, which a profile's claim can not be named after.
 const REGISTERED_CLAIMS: [&str; 13] = [
@@ -196,6 +229,7 @@ impl Settings {
         let TokenSettings {
             default_ttl,
             max_ttl,
+            clock_leeway,
         } = self.tokens;
         if max_ttl.as_secs() == 0 || max_ttl > LONGEST_TOKEN_TTL {
             problems.push(format!(
@@ -206,6 +240,20 @@ impl Settings {
             problems.push(format!(
                 "tokens.defaultTtl is {default_ttl}: set it between 1s and tokens.maxTtl, which \
                  is {max_ttl}."
+            ));
+        }
+        if clock_leeway > LONGEST_CLOCK_LEEWAY {
+            problems.push(format!(
+                "tokens.clockLeeway is {clock_leeway}: set it between 0s and \
+                 {LONGEST_CLOCK_LEEWAY}, and set the clocks that are further off right."
+            ));
+        }
+        let max_staleness = self.serving.max_staleness;
+        if max_staleness.as_secs() == 0 || max_staleness > LONGEST_STALENESS {
+            problems.push(format!(
+                "serving.maxStaleness is {max_staleness}: set it between 1s and \
+                 {LONGEST_STALENESS}, as a replica that is cut off signs for so long with a key \
+                 that was withdrawn."
             ));
         }
         let max_age = self.jwks.max_age;
@@ -227,6 +275,13 @@ impl Settings {
                 "policy.minRsaKeySize is {}: use 2048, 3072 or 4096.",
                 self.policy.min_rsa_key_size
             ));
+        }
+        if self.policy.longest_rotation_interval == Some(Period::from_secs(0)) {
+            problems.push(
+                "policy.longestRotationInterval is 0s, which no SigningKey could keep: set it to \
+                 the longest interval that you allow, such as 2160h, or leave it out."
+                    .into(),
+            );
         }
         problems.extend(self.claims.problems());
         problems.extend(tier_problems(&self.tiers));
@@ -354,110 +409,4 @@ pub fn is_dns_label(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn good() -> Settings {
-        Settings {
-            issuer: "https://id.example.com/tenant".into(),
-            ..Settings::default()
-        }
-    }
-
-    #[test]
-    fn defaults_with_an_issuer_are_sound() {
-        assert_eq!(good().problems(), Vec::<String>::new());
-        assert_eq!(good().catalogue().len(), 4);
-    }
-
-    #[test]
-    fn each_mistake_is_named() {
-        type Spoil = Box<dyn Fn(&mut Settings)>;
-        let cases: [(&str, Spoil); 10] = [
-            ("issuer", Box::new(|s| s.issuer = "id.example.com".into())),
-            (
-                "issuer",
-                Box::new(|s| s.issuer = "https://id.example.com/".into()),
-            ),
-            (
-                "issuer",
-                Box::new(|s| s.issuer = "https://id.example.com/?a".into()),
-            ),
-            ("issuer", Box::new(|s| s.issuer = "https:///x".into())),
-            (
-                "jwks.maxAge",
-                Box::new(|s| s.jwks.max_age = Period::from_secs(24 * 3600 + 1)),
-            ),
-            ("environment", Box::new(|s| s.environment = "Prod".into())),
-            (
-                "tokens.defaultTtl",
-                Box::new(|s| s.tokens.default_ttl = Period::from_hours(2)),
-            ),
-            (
-                "tokens.maxTtl",
-                Box::new(|s| s.tokens.max_ttl = Period::from_hours(25)),
-            ),
-            (
-                "policy.minRsaKeySize",
-                Box::new(|s| s.policy.min_rsa_key_size = 1024),
-            ),
-            ("claims.tier", Box::new(|s| s.claims.tier = "sub".into())),
-        ];
-        for (name, spoil) in cases {
-            let mut settings = good();
-            spoil(&mut settings);
-            let problems = settings.problems();
-            assert!(
-                problems.iter().any(|p| p.starts_with(name)),
-                "{name}: {problems:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn an_issuer_is_a_url_that_verifiers_can_trust() {
-        for sound in [
-            "https://id.example.com",
-            "https://ID.example.com:8443/a/b",
-            "https://x",
-            "https://10.0.0.1:65535",
-            "https://[2001:db8::1]/a",
-            "http://127.0.0.1:8080",
-            "http://127.8.9.10",
-            "http://localhost:1/id",
-            "http://[::1]:8080",
-            "http://[::ffff:127.0.0.1]:8080",
-        ] {
-            assert_eq!(issuer_problem(sound), None, "{sound}");
-        }
-        for (issuer, told) in [
-            ("https://a:99999999", "port \":99999999\""),
-            ("https://a:b:c", "port \":b:c\""),
-            ("https://a:0", "port \":0\""),
-            ("https://a:", "port \":\""),
-            ("https://a:+1", "port \":+1\""),
-            ("https://[::1]8080", "port \"8080\""),
-            ("https://", "trailing slash"),
-            ("https://:443", "host \"\""),
-            ("https:///a", "host \"\""),
-            ("https://a..b", "host \"a..b\""),
-            ("https://-a.example", "host \"-a.example\""),
-            ("https://a_b", "host \"a_b\""),
-            ("https://1.2.3", "host \"1.2.3\""),
-            ("https://[::1", "host \"[\""),
-            ("https://[x]", "host \"[x]\""),
-            ("http://id.example.com", "use https"),
-            ("http://10.0.0.1:8080", "use https"),
-            ("http://localhost.example.com", "use https"),
-            ("http://[::2]", "use https"),
-            ("ftp://a", "use a URL such as"),
-        ] {
-            let problem = issuer_problem(issuer).unwrap_or_default();
-            assert!(problem.contains(told), "{issuer}: {problem:?}");
-            assert!(
-                problem.starts_with(&format!("issuer is {issuer:?}")),
-                "{problem}"
-            );
-        }
-    }
-}
+mod tests;

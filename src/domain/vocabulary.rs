@@ -55,6 +55,10 @@ const OBJECT_NAME: Rule = (
     r"self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
     "the name of an object is made of lower-case letters, digits, dashes and dots, and each part between dots begins and ends with a letter or digit.",
 );
+const KEY_ID: Rule = (
+    "self.matches('^[A-Za-z0-9_-]{43}$')",
+    "a key id is the kid of one of the ring's keys, 43 letters, digits, dashes and underscores, as status.keys shows it.",
+);
 const DATA_KEY: Rule = (
     "self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')",
     "a key of a Secret is made of letters, digits, dashes, underscores and dots, is not a dot alone, and does not begin with two.",
@@ -134,14 +138,16 @@ schemas! {
     client_id = text(253, &[CLIENT_ID]);
     /// The client ids that a Subscription allows besides those with its namespace.
     allowed_client_ids = set(256, &text(253, &[CLIENT_ID]));
+    /// The kid of a key.
+    key_id = text(64, &[KEY_ID]);
+    /// The name of an object.
+    object_name = text(253, &[OBJECT_NAME]);
     /// The name of a Secret.
     secret_name = text(253, &[OBJECT_NAME]);
     /// The name of a `SigningKey`, which is shorter, since others follow from it.
     signing_key_name = text(52, &[OBJECT_NAME]);
     /// A key in a Secret's data.
     data_key = text(253, &[DATA_KEY]);
-    /// The name of a `ConfigMap`.
-    object_name = text(253, &[OBJECT_NAME]);
     /// The keys of a `ConfigMap`'s data that a document stands under.
     config_map_keys = {
         let mut list = set(8, &text(253, &[CONFIG_MAP_KEY]));

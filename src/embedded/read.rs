@@ -150,6 +150,26 @@ pub fn list(
     }))
 }
 
+/// Whether an `Accept` asks for no more than the metadata of what is listed.
+pub fn wants_metadata(accept: &str) -> bool {
+    let mut parameters = accept.split(';').map(str::trim);
+    parameters.any(|p| p == "as=PartialObjectMetadataList")
+}
+
+/// A list with the metadata of its items alone.
+pub fn metadata_only(mut list: Value) -> Value {
+    list["kind"] = json!("PartialObjectMetadataList");
+    list["apiVersion"] = json!("meta.k8s.io/v1");
+    for item in list["items"].as_array_mut().into_iter().flatten() {
+        *item = json!({
+            "kind": "PartialObjectMetadata",
+            "apiVersion": "meta.k8s.io/v1",
+            "metadata": item["metadata"].take(),
+        });
+    }
+    list
+}
+
 fn list_options(errors: &[FieldError]) -> Refusal {
     Refusal::invalid("meta.k8s.io", "ListOptions", "", errors)
 }

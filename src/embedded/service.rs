@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use http::header::{CONTENT_TYPE, DATE, WARNING};
+use http::header::{ACCEPT, CONTENT_TYPE, DATE, WARNING};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -137,7 +137,15 @@ impl Inner {
                         let watch = Watch::open(self, &mut state, &kind, namespace, options)?;
                         Ok(Answer::Watch(Box::new(watch)))
                     }
-                    Verb::Read => document(whole(read::list(&state, &kind, namespace, &options)?)),
+                    Verb::Read => {
+                        let list = read::list(&state, &kind, namespace, &options)?;
+                        let accept = parts.headers.get(ACCEPT).and_then(|v| v.to_str().ok());
+                        document(whole(if accept.is_some_and(read::wants_metadata) {
+                            read::metadata_only(list)
+                        } else {
+                            list
+                        }))
+                    }
                     Verb::Create if !kind.read_only() && namespace.is_some() == kind.namespaced => {
                         let namespace = namespace.unwrap_or_default();
                         let written =

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
+use serde::{Deserialize, Serialize};
 
 use super::{Ownership, annotation, label, labels, owner, ownership};
 use crate::api::v1alpha1::SigningKey;
@@ -12,13 +13,51 @@ use crate::domain::jwk::{JwkSet, PublicJwk};
 use crate::domain::names::{
     self, ENVIRONMENT_LABEL, ISSUER_JWKS, PART_JWKS, PART_LABEL, RING_LABEL,
 };
+use crate::domain::rotation::History;
 
 /// The key that a mounted volume shows as a file.
 pub const JWKS_JSON: &str = "jwks.json";
 /// The key that Envoy Gateway's `localJWKS` reads.
 pub const JWKS: &str = "jwks";
-/// On the issuer's ConfigMap: which ring has which kids, as JSON.
+/// On the issuer's ConfigMap: which ring has which keys, as JSON.
 const RINGS: &str = "chancery.dev/rings";
+/// On a ring's ConfigMap: what is remembered of keys that are gone, as JSON.
+const HISTORY: &str = "chancery.dev/history";
+
+/// The most kids that are remembered of keys that are gone.
+const MOST_REMEMBERED: usize = 256;
+
+/// A ring's key as the issuer's ConfigMap lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The public key.
+    pub jwk: PublicJwk,
+    /// How often it came back after it was removed: a write that was decided before that is told by
+    /// it from one that was decided after.
+    pub edition: i64,
+    /// The number of its Secret.
+    pub sequence: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Listed {
+    kid: String,
+    sequence: i64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    edition: i64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // As serde calls it.
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Remembered {
+    highest: i64,
+    spent: Vec<String>,
+}
 
 fn data(set: &JwkSet) -> BTreeMap<String, String> {
     let document = set.to_document();
@@ -33,11 +72,23 @@ pub fn read(map: &ConfigMap) -> Option<JwkSet> {
     JwkSet::from_document(map.data.as_ref()?.get(JWKS_JSON)?).ok()
 }
 
+/// What a ring's ConfigMap remembers of keys that are gone.
+pub fn history(map: &ConfigMap) -> History {
+    let remembered: Remembered = annotation(&map.metadata, HISTORY)
+        .and_then(|json| serde_json::from_str(json).ok())
+        .unwrap_or_default();
+    History {
+        highest: remembered.highest,
+        spent: remembered.spent.into_iter().collect(),
+    }
+}
+
 /// What a ring's ConfigMap should be, over what is there.
 pub fn of_ring(
     ring: &SigningKey,
     environment: &str,
     keys: &[PublicJwk],
+    history: &History,
     before: Option<&ConfigMap>,
 ) -> ConfigMap {
     let name = ring.name_any();
@@ -48,6 +99,19 @@ pub fn of_ring(
     let all_labels = map.metadata.labels.get_or_insert_default();
     all_labels.extend(labels(environment, PART_JWKS));
     all_labels.insert(RING_LABEL.into(), name);
+    let remembered = Remembered {
+        highest: history.highest,
+        spent: history
+            .spent
+            .iter()
+            .take(MOST_REMEMBERED)
+            .cloned()
+            .collect(),
+    };
+    map.metadata.annotations.get_or_insert_default().insert(
+        HISTORY.into(),
+        serde_json::to_string(&remembered).unwrap_or_default(),
+    );
     map.data = Some(data(&JwkSet {
         keys: keys.to_vec(),
     }));
@@ -77,15 +141,23 @@ pub fn is_issuer_map(map: &ConfigMap, environment: &str) -> bool {
 }
 
 /// Which ring has which keys in the issuer's ConfigMap.
-pub fn shares(map: &ConfigMap) -> BTreeMap<String, Vec<PublicJwk>> {
-    let listed: BTreeMap<String, Vec<String>> = annotation(&map.metadata, RINGS)
+pub fn shares(map: &ConfigMap) -> BTreeMap<String, Vec<Entry>> {
+    let listed: BTreeMap<String, Vec<Listed>> = annotation(&map.metadata, RINGS)
         .and_then(|json| serde_json::from_str(json).ok())
         .unwrap_or_default();
     let set = read(map).unwrap_or_default();
-    let find = |kid: &String| set.keys.iter().find(|k| k.kid == *kid).cloned();
+    let find = |of: &Listed| {
+        let jwk = set.keys.iter().find(|k| k.kid == of.kid)?.clone();
+        let (edition, sequence) = (of.edition, of.sequence);
+        Some(Entry {
+            jwk,
+            edition,
+            sequence,
+        })
+    };
     listed
         .into_iter()
-        .map(|(ring, kids)| (ring, kids.iter().filter_map(find).collect()))
+        .map(|(ring, keys)| (ring, keys.iter().filter_map(find).collect()))
         .collect()
 }
 
@@ -94,7 +166,7 @@ pub fn shares(map: &ConfigMap) -> BTreeMap<String, Vec<PublicJwk>> {
 /// `others` are the rings' own ConfigMaps, from which a share that was lost by hand is restored.
 pub fn of_issuer(
     ring: &str,
-    keys: &[PublicJwk],
+    keys: &[Entry],
     before: Option<&ConfigMap>,
     others: &BTreeMap<String, Vec<PublicJwk>>,
     namespace: &str,
@@ -104,19 +176,19 @@ pub fn of_issuer(
     for (other, share) in others {
         let known = all.entry(other.clone()).or_default();
         if known.is_empty() {
-            known.clone_from(share);
+            // Their own visits put the numbers right.
+            known.extend(share.iter().cloned().map(|jwk| Entry {
+                jwk,
+                edition: 0,
+                sequence: 0,
+            }));
         }
     }
     all.insert(ring.to_owned(), keys.to_vec());
     all.retain(|_, share| !share.is_empty());
-    let kids: BTreeMap<&str, Vec<&str>> = all
+    let listed: BTreeMap<&str, Vec<Listed>> = all
         .iter()
-        .map(|(name, share)| {
-            (
-                name.as_str(),
-                share.iter().map(|k| k.kid.as_str()).collect(),
-            )
-        })
+        .map(|(name, share)| (name.as_str(), share.iter().map(list).collect()))
         .collect();
     let mut map = before.cloned().unwrap_or_else(|| ConfigMap {
         metadata: ObjectMeta {
@@ -132,13 +204,21 @@ pub fn of_issuer(
         .extend(labels(environment, PART_JWKS));
     map.metadata.annotations.get_or_insert_default().insert(
         RINGS.into(),
-        serde_json::to_string(&kids).unwrap_or_default(),
+        serde_json::to_string(&listed).unwrap_or_default(),
     );
     map.data = Some(data(&JwkSet {
-        keys: all.values().flatten().cloned().collect(),
+        keys: all.values().flatten().map(|e| e.jwk.clone()).collect(),
     }));
     map.binary_data = None;
     map
+}
+
+fn list(entry: &Entry) -> Listed {
+    Listed {
+        kid: entry.jwk.kid.clone(),
+        sequence: entry.sequence,
+        edition: entry.edition,
+    }
 }
 
 /// Whether two ConfigMaps say the same, whatever the API server has added.
@@ -180,12 +260,18 @@ mod tests {
     #[test]
     fn a_ring_touches_only_its_own_share() {
         let none = BTreeMap::new();
-        let write = |ring, keys: &[PublicJwk], before: Option<&ConfigMap>| {
+        let entry = |kid: &str| Entry {
+            jwk: jwk(kid),
+            edition: 1,
+            sequence: 2,
+        };
+        let write = |ring, keys: &[Entry], before: Option<&ConfigMap>| {
             of_issuer(ring, keys, before, &none, "chancery-system", "default")
         };
-        let one = write("b", &[jwk("b1")], None);
-        let two = write("a", &[jwk("a1"), jwk("a2")], Some(&one));
+        let one = write("b", &[entry("b1")], None);
+        let two = write("a", &[entry("a1"), entry("a2")], Some(&one));
         assert_eq!(kids(&two), ["a1", "a2", "b1"]);
+        assert_eq!(shares(&two)["b"], [entry("b1")]);
         assert!(is_issuer_map(&two, "default") && !is_issuer_map(&two, "other"));
         let three = write("a", &[], Some(&two));
         assert_eq!(kids(&three), ["b1"]);
@@ -199,7 +285,12 @@ mod tests {
             data: Some(BTreeMap::from([(JWKS_JSON.to_owned(), "{".to_owned())])),
             ..ConfigMap::default()
         };
-        let map = of_issuer("a", &[jwk("a1")], Some(&broken), &others, "ns", "default");
+        let mine = Entry {
+            jwk: jwk("a1"),
+            edition: 0,
+            sequence: 1,
+        };
+        let map = of_issuer("a", &[mine], Some(&broken), &others, "ns", "default");
         assert_eq!(kids(&map), ["a1", "b1"]);
     }
 }

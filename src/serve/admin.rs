@@ -16,6 +16,7 @@ pub struct Admin {
     readiness: Readiness,
     registry: Arc<Registry>,
     before_scrape: Vec<Box<dyn Fn() + Send + Sync>>,
+    told: Vec<Box<dyn Fn() -> String + Send + Sync>>,
 }
 
 impl Admin {
@@ -25,6 +26,7 @@ impl Admin {
             readiness,
             registry,
             before_scrape: Vec::new(),
+            told: Vec::new(),
         }
     }
 
@@ -32,6 +34,13 @@ impl Admin {
     #[must_use]
     pub fn before_scrape(mut self, what: impl Fn() + Send + Sync + 'static) -> Self {
         self.before_scrape.push(Box::new(what));
+        self
+    }
+
+    /// Has a line told by `/readyz?verbose`, whether ready or not.
+    #[must_use]
+    pub fn telling(mut self, line: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        self.told.push(Box::new(line));
         self
     }
 
@@ -52,7 +61,7 @@ impl Admin {
         }
     }
 
-    /// 200 or 503; `?verbose` lists the reasons.
+    /// 200 or 503; `?verbose` lists the reasons, and tells more.
     fn ready(&self, query: &str) -> Reply {
         let reasons = self.readiness.reasons();
         let ready = reasons.is_empty();
@@ -63,6 +72,9 @@ impl Admin {
         {
             for (part, sentence) in reasons {
                 let _ = writeln!(body, "{part}: {sentence}");
+            }
+            for line in &self.told {
+                let _ = writeln!(body, "{}", line());
             }
         }
         body.push_str(if ready { "ready\n" } else { "not ready\n" });

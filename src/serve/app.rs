@@ -171,9 +171,12 @@ impl App {
         metrics
             .remembered
             .set(view.remembered.len().try_into().unwrap_or(i64::MAX));
+        metrics
+            .contact_age
+            .set(view.contact_age(&*self.clock).as_secs_f64());
         metrics.ready.set(self.readiness.is_ready().into());
         metrics.active_keys.clear();
-        for ring in view.rings() {
+        for ring in view.rings(self.clock.now()) {
             let labels = vec![
                 ("ring", ring.name.clone()),
                 ("alg", ring.active.algorithm().to_string()),

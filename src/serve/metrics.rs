@@ -1,6 +1,7 @@
 //! What the server counts. No label holds a client id or anything else without bound, and every
 //! counter is looked up once, at start.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -62,6 +63,9 @@ pub struct Metrics {
     pub(super) remembered: Gauge,
     pub(super) active_keys: Family<Labels, Gauge>,
     pub(super) ready: Gauge,
+    pub(super) contact_age: Gauge<f64, AtomicU64>,
+    clock_sure: Gauge,
+    clock_offset: Gauge<f64, AtomicU64>,
 }
 
 impl Metrics {
@@ -129,9 +133,23 @@ impl Metrics {
         let snapshot_age = Gauge::default();
         registry.register_with_unit(
             "chancery_snapshot_age",
-            "Time since the served data last changed, -1 before the first",
+            "Time since the served data was last built, -1 before the first",
             Unit::Seconds,
             snapshot_age.clone(),
+        );
+        let contact_age = Gauge::<f64, AtomicU64>::default();
+        registry.register_with_unit(
+            "chancery_contact_age",
+            "Time since the served data was proved to be all that the API server knew",
+            Unit::Seconds,
+            contact_age.clone(),
+        );
+        let clock_offset = Gauge::<f64, AtomicU64>::default();
+        registry.register_with_unit(
+            "chancery_clock_offset",
+            "By how much this clock was ahead of the API server's when they were last compared",
+            Unit::Seconds,
+            clock_offset.clone(),
         );
         Self {
             issued: Algorithm::ALL.map(|a| {
@@ -164,7 +182,7 @@ impl Metrics {
             snapshot_generation: gauge(
                 registry,
                 "chancery_snapshot_generation",
-                "How often the served data has changed",
+                "How often the served data was built",
             ),
             remembered: gauge(
                 registry,
@@ -174,7 +192,20 @@ impl Metrics {
             clients: gauge(registry, "chancery_clients", "Technical users known"),
             active_keys,
             ready: gauge(registry, "chancery_ready", "1 while this replica is ready"),
+            contact_age,
+            clock_sure: gauge(
+                registry,
+                "chancery_clock_sure",
+                "1 while the clock is believed: it has not jumped, and agrees with the API server's",
+            ),
+            clock_offset,
         }
+    }
+
+    /// What is held of the clock: whether it is believed, and its offset if it was compared.
+    pub fn clock(&self, sure: bool, offset_seconds: Option<f64>) {
+        self.clock_sure.set(sure.into());
+        self.clock_offset.set(offset_seconds.unwrap_or(0.0));
     }
 
     /// A token was issued by `client_credentials`.

@@ -67,7 +67,7 @@ impl Refusal {
     }
 
     /// Not now; the client is to come again.
-    pub fn unavailable(sentence: &'static str) -> Self {
+    pub fn unavailable(sentence: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::TemporarilyUnavailable, sentence)
     }
 

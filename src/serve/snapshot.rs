@@ -3,16 +3,20 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::secrets::Remembered;
-use crate::clock::SharedClock;
+use crate::clock::{Clock, SharedClock};
 use crate::crypto::key_pair::KeyPair;
 use crate::domain::client::Client;
 use crate::domain::jwk::JwkSet;
+use crate::domain::period::Period;
+use crate::domain::rotation::Window;
+use crate::domain::staleness::Contact;
 
 /// Everything that a request may need.
 #[derive(Debug, Default)]
@@ -24,6 +28,8 @@ pub struct Snapshot {
     /// Technical users by client id. Suspended ones are among them; those without a sound
     /// Subscription have an empty list of Subscriptions.
     pub clients: HashMap<String, Arc<Client>>,
+    /// The shortest publish lead of all rings; none: there is no ring.
+    pub shortest_publish_lead: Option<Period>,
 }
 
 /// A ring with the key that signs.
@@ -33,6 +39,8 @@ pub struct Ring {
     pub name: String,
     /// Its active key pair, parsed once. It stands in the snapshot's JWKS.
     pub active: Arc<KeyPair>,
+    /// When it may sign.
+    pub window: Window,
 }
 
 /// The JWKS document that HTTP serves byte for byte.
@@ -63,6 +71,8 @@ pub struct View {
     pub generation: u64,
     /// When it was published; none before the first.
     pub published_at: Option<Timestamp>,
+    /// The API server knew no more than this snapshot at that time.
+    pub contact: Contact,
     /// The rings whose active key stands in the JWKS: only they sign.
     rings: Vec<Arc<Ring>>,
     /// Secrets that were verified against this snapshot's hashes.
@@ -74,7 +84,12 @@ pub struct View {
 impl SnapshotStore {
     /// A store with an empty snapshot, which answers 503 to all.
     pub fn new(clock: SharedClock) -> Arc<Self> {
-        let empty = View::new(Snapshot::default(), 0, None, Remembered::default());
+        // Whatever is published will have been read later than this.
+        let contact = Contact {
+            wall: clock.now(),
+            elapsed: clock.elapsed(),
+        };
+        let empty = View::new(Snapshot::default(), 0, None, contact, Remembered::default());
         Arc::new(Self {
             current: ArcSwap::from_pointee(empty),
             publishing: Mutex::new(()),
@@ -85,6 +100,16 @@ impl SnapshotStore {
     /// Serves this snapshot from now on. Remembered secrets live on where their client is active
     /// and still has the very hash; the others are forgotten.
     pub fn publish(&self, snapshot: Snapshot) {
+        self.publish_with(snapshot, None);
+    }
+
+    /// The same for a snapshot that holds all that the API server knew at `contact`. A request
+    /// that has begun keeps the contact of its own snapshot.
+    pub fn publish_proven(&self, snapshot: Snapshot, contact: Contact) {
+        self.publish_with(snapshot, Some(contact));
+    }
+
+    fn publish_with(&self, snapshot: Snapshot, contact: Option<Contact>) {
         let _one_at_a_time = self
             .publishing
             .lock()
@@ -95,6 +120,7 @@ impl SnapshotStore {
             snapshot,
             old.generation + 1,
             Some(self.clock.now()),
+            contact.unwrap_or(old.contact),
             remembered,
         );
         self.current.store(Arc::new(view));
@@ -111,6 +137,7 @@ impl View {
         snapshot: Snapshot,
         generation: u64,
         published_at: Option<Timestamp>,
+        contact: Contact,
         remembered: Remembered,
     ) -> Self {
         let stands = |ring: &&Arc<Ring>| {
@@ -139,15 +166,21 @@ impl View {
             snapshot,
             generation,
             published_at,
+            contact,
             rings,
             remembered,
             metadata,
         }
     }
 
-    /// The rings that sign, the preferred one first.
-    pub fn rings(&self) -> &[Arc<Ring>] {
-        &self.rings
+    /// The rings that may sign now, the preferred one first.
+    pub fn rings(&self, now: Timestamp) -> impl Iterator<Item = &Arc<Ring>> {
+        self.rings.iter().filter(move |r| r.window.contains(now))
+    }
+
+    /// How long ago the API server knew no more than this snapshot.
+    pub fn contact_age(&self, clock: &dyn Clock) -> Duration {
+        self.contact.age(clock.now(), clock.elapsed())
     }
 
     /// The technical user with that client id, if it may have tokens: a suspended one is as if

@@ -17,8 +17,10 @@ use super::form::{self, Form};
 use super::grants;
 use super::reply::{Refusal, Reply, oauth_json};
 use super::secrets::Denied;
+use super::snapshot::View;
 use crate::domain::algorithm::Algorithm;
 use crate::domain::oauth_error::ErrorCode;
+use crate::domain::period::Period;
 
 /// The longest body in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -97,6 +99,8 @@ where
     }
     let presented = client_auth::presented(&head.headers, &form)?;
     let view = app.snapshots.load();
+    // Before anything is judged by what may be long past.
+    in_contact(app, &view)?;
     let client = app
         .secrets
         .authenticate(&view, &presented.client_id, &presented.secret)
@@ -105,7 +109,24 @@ where
             Denied::Invalid => Refusal::invalid_client(),
             Denied::Busy => Refusal::unavailable("too many client secrets are being checked."),
         })?;
-    grants::client_credentials::issue(app, &view, client, &form)
+    let issued = grants::client_credentials::issue(app, &view, client, &form)?;
+    // Again: this process may have been frozen since, and a token that nobody gets is none.
+    in_contact(app, &view)?;
+    Ok(issued)
+}
+
+/// Past `serving.maxStaleness` nothing is signed: the key may have been withdrawn meanwhile.
+fn in_contact(app: &App, view: &View) -> Result<(), Refusal> {
+    let limit = app.settings.serving.max_staleness;
+    let age = view.contact_age(&*app.clock);
+    if age <= Duration::from_secs(limit.as_secs().unsigned_abs()) {
+        return Ok(());
+    }
+    let age = Period::from_secs(age.as_secs().try_into().unwrap_or(i64::MAX));
+    Err(Refusal::unavailable(format!(
+        "this replica has had no contact with the API server for {age}, and signs nothing past \
+         {limit} (serving.maxStaleness)."
+    )))
 }
 
 fn holds_credentials(query: &str) -> bool {

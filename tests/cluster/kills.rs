@@ -23,6 +23,7 @@ fn kills_at_random_leave_one_of_each() {
         let jitter = (round * 7919 + 104_729) % 331;
         std::thread::sleep(Duration::from_millis(jitter));
         release.kill();
+        release.forget_leader();
         (release.port, release.admin_port) = (free_port(), free_port());
     }
     release.run(&[]);

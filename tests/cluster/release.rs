@@ -1,6 +1,7 @@
 //! A release on the shared control plane: its namespaces, its process, and what it must not leak.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -42,18 +43,20 @@ impl Drop for Release {
 pub fn cluster() -> &'static ControlPlane {
     static READY: OnceLock<()> = OnceLock::new();
     let cluster = ControlPlane::shared();
-    READY.get_or_init(|| {
-        let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
-        cluster.kubectl_ok(&["apply", "-f", crds]);
-        cluster.kubectl_ok(&[
-            "wait",
-            "--for=condition=Established",
-            "--timeout=60s",
-            "-f",
-            crds,
-        ]);
-    });
+    READY.get_or_init(|| install_crds(cluster));
     cluster
+}
+
+fn install_crds(cluster: &ControlPlane) {
+    let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/crds");
+    cluster.kubectl_ok(&["apply", "-f", crds]);
+    cluster.kubectl_ok(&[
+        "wait",
+        "--for=condition=Established",
+        "--timeout=60s",
+        "-f",
+        crds,
+    ]);
 }
 
 impl Release {
@@ -66,7 +69,16 @@ impl Release {
 
     /// A release without a process.
     pub fn prepared(prefix: &str) -> Self {
-        let cluster = cluster();
+        Self::on(cluster(), prefix)
+    }
+
+    /// The same on another control plane, where there is nothing yet.
+    pub fn prepared_on(cluster: &'static ControlPlane, prefix: &str) -> Self {
+        install_crds(cluster);
+        Self::on(cluster, prefix)
+    }
+
+    fn on(cluster: &'static ControlPlane, prefix: &str) -> Self {
         let name = cluster.namespace(prefix);
         let (port, admin_port) = (free_port(), free_port());
         Self {
@@ -83,10 +95,16 @@ impl Release {
 
     /// Starts the release's process.
     pub fn run(&mut self, more: &[&str]) {
-        let kubeconfig = self.cluster.admin_kubeconfig().display().to_string();
+        let account = self.cluster.admin_kubeconfig();
+        self.process = Some(self.start_process(account, self.port, self.admin_port, more));
+    }
+
+    /// A process of the release, with an account and ports of its own.
+    pub fn start_process(&self, account: &Path, port: u16, admin_port: u16, more: &[&str]) -> Proc {
+        let kubeconfig = account.display().to_string();
         let (listen, admin) = (
-            format!("127.0.0.1:{}", self.port),
-            format!("127.0.0.1:{}", self.admin_port),
+            format!("127.0.0.1:{port}"),
+            format!("127.0.0.1:{admin_port}"),
         );
         let issuer = self.issuer();
         let mut args = vec![
@@ -107,7 +125,20 @@ impl Release {
             "debug,hyper=info,tower=info,kube=debug,kube_client=debug",
         ];
         args.extend(more);
-        self.process = Some(Proc::run(chancery_bin(), &args, &[]));
+        Proc::run(chancery_bin(), &args, &[])
+    }
+
+    /// Takes away the Lease of a process that was killed, so that the next one need not wait until
+    /// it expires.
+    pub fn forget_leader(&self) {
+        let lease = ["delete", "lease", "chancery-leader", "-n", &self.name];
+        self.cluster
+            .kubectl_ok(&[&lease[..], &["--ignore-not-found"]].concat());
+    }
+
+    /// What a process that the release does not hold has printed: searched for secrets too.
+    pub fn printed(&mut self, output: String) {
+        self.printed.push(output);
     }
 
     /// Ends the process with SIGKILL, wherever it is.

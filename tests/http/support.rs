@@ -39,6 +39,15 @@ impl Clock for TestClock {
         assert!(second >= 0, "the clock is broken on purpose");
         Timestamp::from_second(second).expect("a time")
     }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_secs(
+            self.0
+                .load(Ordering::Relaxed)
+                .try_into()
+                .unwrap_or_default(),
+        )
+    }
 }
 
 /// A server with everything that feeds it.
@@ -181,6 +190,7 @@ pub fn ring(name: &str, active: &Arc<KeyPair>) -> Arc<Ring> {
     Arc::new(Ring {
         name: name.into(),
         active: Arc::clone(active),
+        window: chancery::domain::rotation::Window::default(),
     })
 }
 
@@ -203,6 +213,7 @@ pub fn snapshot<const R: usize, const C: usize>(
         jwks: Some(jwks(rings.iter().map(|r| &r.active))),
         client_rings: rings.into(),
         clients: HashMap::from(clients.map(|c| (c.id.clone(), Arc::new(c)))),
+        shortest_publish_lead: None,
     }
 }
 

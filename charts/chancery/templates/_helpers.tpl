@@ -66,9 +66,14 @@ app.kubernetes.io/component: {{ .component }}
 environment: {{ .Values.environment | quote }}
 issuer: {{ .Values.issuer | quote }}
 operatorNamespace: {{ .Release.Namespace | quote }}
-{{- range $part := list "tokens" "jwks" "policy" "claims" }}
+{{- range $part := list "tokens" "jwks" "serving" "policy" "claims" }}
+{{- $values := index $.Values $part }}
+{{- if not (index $values "longestRotationInterval") }}
+{{- /* No bound: to the program an empty text is no duration. */}}
+{{- $values = omit $values "longestRotationInterval" }}
+{{- end }}
 {{ $part }}:
-  {{- toYaml (index $.Values $part) | nindent 2 }}
+  {{- toYaml $values | nindent 2 }}
 {{- end }}
 {{- with .Values.tiers }}
 tiers:

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Publish;
 use crate::domain::algorithm::{Algorithm, RsaKeySize};
+use crate::domain::period::Period;
+use crate::domain::staleness::DEFAULT_PUBLISH_LEAD;
+use crate::domain::vocabulary::{data_key, key_id, object_name};
 
 /// A ring of key pairs for one audience and one algorithm. The operator makes its keys, publishes
 /// them in a JWKS (the ConfigMap <name>-jwks, the issuer's ConfigMap chancery-issuer, and HTTP),
@@ -29,6 +32,8 @@ use crate::domain::algorithm::{Algorithm, RsaKeySize};
     printcolumn(name = "Algorithm", type_ = "string", json_path = ".spec.algorithm"),
     printcolumn(name = "Active key", type_ = "string", json_path = ".status.activeKeyId", description = "The kid of the key that signs"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Next", type_ = "string", json_path = ".status.nextTransition.what", description = "What happens next by the clock"),
+    printcolumn(name = "At", type_ = "string", json_path = ".status.nextTransition.at", description = "When"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1),
@@ -37,10 +42,12 @@ use crate::domain::algorithm::{Algorithm, RsaKeySize};
 #[x_kube(
     validation = Rule::new("!has(self.rsaKeySize) || self.algorithm.startsWith('RS') || self.algorithm.startsWith('PS')")
         .message("rsaKeySize is only for the RS and PS algorithms: take it away, or choose one of those.").field_path(".rsaKeySize"),
-    validation = Rule::new("self.algorithm == oldSelf.algorithm")
-        .message("algorithm can not be changed on a ring that exists: make a second SigningKey with the new algorithm and a higher priority, and delete this one when its tokens have expired.").field_path(".algorithm"),
-    validation = Rule::new("(has(self.rsaKeySize) ? self.rsaKeySize : 2048) == (has(oldSelf.rsaKeySize) ? oldSelf.rsaKeySize : 2048)")
-        .message("rsaKeySize can not be changed on a ring that exists: make a second SigningKey with the new size and a higher priority, and delete this one when its tokens have expired.").field_path(".rsaKeySize"),
+    validation = Rule::new("!has(self.validFrom) || !has(self.validTo) || self.validFrom < self.validTo")
+        .message("validTo must be later than validFrom: the ring signs between the two.").field_path(".validTo"),
+    validation = Rule::new("!has(self.signWith) || !has(self.invalidated) || !self.invalidated.exists(i, i.keyId == self.signWith)")
+        .message("signWith names a key that invalidated withdraws: take it out of one of the two.").field_path(".signWith"),
+    validation = Rule::new("!has(self.privateKey) || !has(self.rotation) || !has(self.rotation.interval)")
+        .message("rotation.interval is for keys that the operator generates, and privateKey brings the ring's keys from elsewhere: take one of the two away. New content of the Secret is a rotation.").field_path(".rotation.interval"),
 )]
 pub struct SigningKeySpec {
     /// Which subjects the ring's tokens speak for: client (technical users) or human (people; its
@@ -65,11 +72,124 @@ pub struct SigningKeySpec {
     #[schemars(range(min = -1000, max = 1000))]
     pub priority: i32,
 
+    /// When keys follow one another, and how long each phase of a key's life lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<Rotation>,
+
+    /// The ring signs nothing before this time. Its keys are published before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_from: Option<Time>,
+
+    /// The ring signs nothing from this time on; no token's exp lies past it, and its keys then leave
+    /// the JWKS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_to: Option<Time>,
+
+    /// Keys that are withdrawn: they sign no more, and verify until their grace ends. Taking an entry
+    /// away while the key pair is kept brings the key back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "invalidated_schema")]
+    pub invalidated: Vec<Invalidated>,
+
+    /// The kid of a published key of the ring that signs, and the schedule waits, until this field is
+    /// taken away: the way back from a rotation that went wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "key_id")]
+    pub sign_with: Option<String>,
+
+    /// A key pair that is brought from elsewhere rather than generated. New content is a rotation: the
+    /// old key signs until the new one's publishLead is over, and verifies through its grace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_key: Option<PrivateKey>,
+
     /// Where the ring's JWKS is published besides: ConfigMaps in other namespaces. The condition
     /// Published says whether they stand; nothing that a key does waits for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub publish: Vec<Publish>,
+}
+
+/// When keys follow one another. Durations are hours, minutes and seconds such as 720h or 1h30m.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.interval) || duration(has(self.publishLead) ? self.publishLead : '30m') < duration(self.interval)")
+        .message("publishLead (30m where absent) must be shorter than interval: a key is published for so long before it signs.").field_path(".publishLead"),
+)]
+pub struct Rotation {
+    /// How long a key signs before the next one does, such as 720h. Rings rotate up to a tenth of it
+    /// (a day at most) earlier, each by a time of its own, so that they do not all do so together.
+    /// Without it keys rotate only when a person says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("duration(self) > duration('0s')").message("interval must be at least 1s; leave it away for a ring that rotates only when a person says so."))]
+    pub interval: Option<Period>,
+
+    /// How long a key is in the JWKS before it signs; 30m where absent, which is longer than gateways
+    /// take to fetch the JWKS again. It is raised to more than the JWKS's max-age.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("duration(self) > duration('0s')").message("publishLead must be at least 1s: verifiers have to see a key before it signs."))]
+    pub publish_lead: Option<Period>,
+
+    /// How long a key verifies after it has ceased to sign. It is raised to what is safe: the longest
+    /// token life, clock leeway, the JWKS's max-age and maxStaleness together; that is what holds where
+    /// it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_period: Option<Period>,
+
+    /// How long a key pair is kept after its key left the JWKS, so that a withdrawal can be taken back.
+    /// 0s where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Period>,
+}
+
+/// A key that is withdrawn.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Invalidated {
+    /// Its kid.
+    #[schemars(schema_with = "key_id")]
+    pub key_id: String,
+    /// How long it still verifies, from when this entry was first seen; absent: as long as a key that
+    /// was replaced. 0s is the emergency: it leaves the JWKS at once, its key pair is deleted, and the
+    /// next key signs at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_period: Option<Period>,
+}
+
+/// Where a key pair is brought from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PrivateKey {
+    /// A Secret of the operator's namespace.
+    pub secret_ref: SecretRef,
+}
+
+/// A Secret with a private key in PEM: PKCS#8, PKCS#1 or SEC1, not encrypted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretRef {
+    /// Its name.
+    #[schemars(schema_with = "object_name")]
+    pub name: String,
+    /// The key under which the PEM stands; absent: tls.key in a Secret of type kubernetes.io/tls, else
+    /// private-key.pem, else the only one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "data_key")]
+    pub key: Option<String>,
+}
+
+/// The annotation that asks for a rotation: any new value.
+pub const ROTATE_ANNOTATION: &str = "chancery.dev/rotate";
+
+fn invalidated_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let item = Invalidated::json_schema(generator);
+    schemars::json_schema!({
+        "type": "array",
+        "maxItems": 64,
+        "items": item,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["keyId"],
+    })
 }
 
 fn default_algorithm() -> Algorithm {
@@ -91,6 +211,12 @@ pub enum KeyAudience {
 }
 
 impl SigningKeySpec {
+    /// How long a key is published before it signs.
+    pub fn publish_lead(&self) -> Period {
+        let set = self.rotation.as_ref().and_then(|r| r.publish_lead);
+        set.unwrap_or(DEFAULT_PUBLISH_LEAD)
+    }
+
     /// The size of an RSA key of this ring.
     pub fn rsa_size(&self) -> RsaKeySize {
         self.rsa_key_size
@@ -114,9 +240,43 @@ pub struct SigningKeyStatus {
     /// Every key pair of the ring, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<KeyStatus>,
+    /// What happens next by the clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_transition: Option<NextTransition>,
+    /// The value of the annotation chancery.dev/rotate that was handled last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_handled_rotation: Option<String>,
     /// The ConfigMap with the ring's JWKS, in the same namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwks_config_map: Option<String>,
+}
+
+/// What happens next to a ring by the clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NextTransition {
+    /// When; if that has passed, it is overdue.
+    pub at: Time,
+    /// What.
+    pub what: TransitionKind,
+    /// To which key; absent for one that is not made yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
+}
+
+/// What happens to a ring's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TransitionKind {
+    /// The next key is made and published.
+    Publish,
+    /// A key begins to sign.
+    Activate,
+    /// A key leaves the JWKS.
+    Remove,
+    /// A key pair is deleted.
+    Delete,
+    /// A withdrawn key is in no verifier's cache any more.
+    Forget,
 }
 
 /// One key pair of a ring.
@@ -128,7 +288,8 @@ pub struct KeyStatus {
     /// Its number in the ring; the Secret is called <ring>-<sequence>.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub sequence: i64,
-    /// Next (made, perhaps published, does not sign), Active (signs), or Retired (verifies only).
+    /// Next (made, perhaps published, does not sign), Active (signs), Retired (verifies only), Withdrawn
+    /// (by a person; verifies until its grace ends) or Removed (out of the JWKS).
     pub state: KeyState,
     /// When it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -142,9 +303,24 @@ pub struct KeyStatus {
     /// When it ceased to sign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retired_at: Option<Time>,
+    /// When its withdrawal was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdrawn_at: Option<Time>,
     /// When it leaves the JWKS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verifies_until: Option<Time>,
+    /// When it left the JWKS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed_at: Option<Time>,
+    /// Of a key that left the JWKS: until then a verifier that has cached the JWKS may accept it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached_until: Option<Time>,
+    /// It signs nothing before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_from: Option<Time>,
+    /// It signs nothing from then on, and no token's exp lies past it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_to: Option<Time>,
     /// True when the Secret with the private key is gone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub material_lost: bool,
@@ -162,4 +338,8 @@ pub enum KeyState {
     Active,
     /// Verifies only.
     Retired,
+    /// Withdrawn by a person: verifies until its grace ends.
+    Withdrawn,
+    /// Out of the JWKS.
+    Removed,
 }

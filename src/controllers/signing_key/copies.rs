@@ -123,7 +123,8 @@ pub fn publishing(stores: &Stores, config_map: Option<&str>) -> Vec<String> {
         .collect()
 }
 
-/// Carries out a visit's writes aside; whether the world is as it was seen.
+/// Carries out a visit's writes aside, as long as this process leads; whether the world is as it
+/// was seen.
 pub async fn write(cx: &Context, key: &Key, writes: Vec<Write>) -> bool {
     let deadline = Instant::now() + LIMIT;
     let writes = writes.into_iter().filter_map(|write| {
@@ -137,14 +138,14 @@ pub async fn write(cx: &Context, key: &Key, writes: Vec<Write>) -> bool {
             if Instant::now() >= deadline {
                 return false;
             }
-            let mut applier = Applier::new(&cx.client, key);
-            let done = tokio::time::timeout_at(deadline, applier.apply(write)).await;
-            note(
-                cx,
-                key,
-                map,
-                done.unwrap_or_else(|_| Err(Error::Timeout("writing it".into()))),
-            )
+            let mut applier = Applier::new(&cx.client, &cx.leadership, key);
+            let call = tokio::time::timeout_at(deadline, applier.apply(write));
+            // What is left to another process is no trouble.
+            let Some(done) = cx.leadership.while_leading(call).await else {
+                return false;
+            };
+            let done = done.unwrap_or_else(|_| Err(Error::Timeout("writing it".into())));
+            note(cx, key, map, done)
         })
     });
     let outcomes: Vec<bool> = futures::stream::iter(writes)
@@ -156,7 +157,7 @@ pub async fn write(cx: &Context, key: &Key, writes: Vec<Write>) -> bool {
 
 /// Remembers what became of a write; whether it was carried out.
 fn note(cx: &Context, key: &Key, target: Target, outcome: Result<Applied, Error>) -> bool {
-    let now = cx.clock.now();
+    let now = cx.clock_guard.moment().now;
     cx.troubles.of(&key.name, |troubles| {
         let trouble = match outcome {
             Ok(Applied::Done) => {

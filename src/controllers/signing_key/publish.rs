@@ -99,11 +99,12 @@ fn config_map_name(ring: &SigningKey, chosen: Option<&str>) -> String {
 }
 
 /// What to do with the copies: the writes and the time of the next look go into the decision, and
-/// the condition to the others. `ring` is none when it is gone: then all copies go.
+/// the condition to the others. `ring` is none when it is gone: then all copies go. `jwks` is none
+/// when no key of it is known: then they stay as they are; and empty when all its keys are over.
 pub fn decide(
     copies: &Copies,
     (name, ring): (&str, Option<&SigningKey>),
-    jwks: &[PublicJwk],
+    jwks: Option<&[PublicJwk]>,
     (settings, now): (&Settings, Timestamp),
     conditions: Conditions,
     decision: &mut Decision,
@@ -127,7 +128,7 @@ pub fn decide(
     decision.writes.append(&mut visit.writes);
     match ring {
         Some(ring) if !ring.spec.publish.is_empty() => {
-            let (holds, reason, message) = visit.told(standing, jwks.is_empty());
+            let (holds, reason, message) = visit.told(standing, jwks.is_none());
             conditions.and(PUBLISHED, holds, reason, message)
         }
         _ => conditions,
@@ -150,7 +151,7 @@ struct Visit<'a> {
 
 impl Visit<'_> {
     /// Decides of each copy; how many stand as they should.
-    fn each(&mut self, ring: Option<&SigningKey>, jwks: &[PublicJwk]) -> usize {
+    fn each(&mut self, ring: Option<&SigningKey>, jwks: Option<&[PublicJwk]>) -> usize {
         let copies = self.copies;
         let own = self.publisher.operator_namespace;
         let mut wanted = BTreeMap::new();
@@ -176,10 +177,10 @@ impl Visit<'_> {
                 self.remove(target, map);
             }
         }
-        let document = JwkSet {
-            keys: jwks.to_vec(),
-        }
-        .to_document();
+        let document = jwks.map(|jwks| {
+            let keys = jwks.to_vec();
+            JwkSet { keys }.to_document()
+        });
         let mut standing = 0;
         for (target, keys) in &wanted {
             let before = copies.maps.get(target).map(|map| &**map);
@@ -189,11 +190,11 @@ impl Visit<'_> {
                 continue;
             }
             // Never empty because of an error: a ring that has nothing yet publishes nothing yet.
-            if jwks.is_empty() {
+            let Some(document) = &document else {
                 continue;
-            }
+            };
             let place = (target.0.as_str(), target.1.as_str());
-            let after = self.publisher.over(place, keys, &document, before);
+            let after = self.publisher.over(place, keys, document, before);
             match before {
                 Some(map) if map.metadata.deletion_timestamp.is_some() => self.pending = true,
                 Some(map) if jwks_map::same(map, &after) => standing += 1,
@@ -274,7 +275,7 @@ impl Visit<'_> {
     }
 
     /// The condition: whether it holds, its reason, its sentences.
-    fn told(&self, standing: usize, empty: bool) -> (bool, &'static str, String) {
+    fn told(&self, standing: usize, unknown: bool) -> (bool, &'static str, String) {
         if let Some((reason, _)) = self.troubles.first() {
             let told = self.troubles.iter().take(MOST_TOLD);
             let mut told: Vec<&str> = told.map(|(_, sentence)| sentence.as_str()).collect();
@@ -287,7 +288,7 @@ impl Visit<'_> {
             }
             return (false, reason, told.join(" "));
         }
-        if empty {
+        if unknown {
             return (
                 false,
                 r::PROGRESSING,
@@ -308,6 +309,18 @@ impl Visit<'_> {
         };
         (true, r::SUCCEEDED, message)
     }
+}
+
+/// Whether a ring's copies hold a key that is not to be published any more.
+pub fn unpublishes(
+    copies: &Copies,
+    publisher: Publisher<'_>,
+    wanted: impl Fn(&str) -> bool,
+) -> bool {
+    let made = copies.maps.values().filter(|map| publisher.made(map));
+    let documents = made.flat_map(|map| map.data.iter().flat_map(BTreeMap::values));
+    let sets = documents.filter_map(|document| JwkSet::from_document(document).ok());
+    sets.flat_map(|set| set.keys).any(|key| !wanted(&key.kid))
 }
 
 /// Whether a ring is older than another: it has what both claim.

@@ -1,49 +1,36 @@
 //! What is told of a ring: what stands in its way, its conditions, its status.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use super::{Obstacle, Visit, policy};
-use crate::api::v1alpha1::{Conditions, KeyState, KeyStatus, Observed, SigningKeyStatus};
+use super::facts::seconds;
+use super::writes::said;
+use super::{Obstacle, Trouble, Visit};
+use crate::api::v1alpha1::{
+    Conditions, KeyState, KeyStatus, NextTransition, Observed, SigningKeyStatus, TransitionKind,
+};
 use crate::controllers::{Write, status};
-use crate::domain::algorithm::KeyKind;
 use crate::domain::jwk::PublicJwk;
 use crate::domain::names;
 use crate::domain::reasons as r;
-use crate::domain::rotation::{self, KeyFacts, Phase};
+use crate::domain::rotation::{
+    Coming, KeyFacts, MOST_PUBLISHED, Phase, Plan, Policy, later, signer,
+};
 use crate::objects::{Ownership, jwks_map};
 
-impl Visit<'_> {
-    /// What the release's policy has against the spec.
-    pub(super) fn violation(&self) -> Option<Obstacle> {
-        let (spec, policy) = (&self.ring.spec, &self.settings.policy);
-        if !policy.allowed_algorithms.contains(&spec.algorithm) {
-            let allowed: Vec<_> = policy.allowed_algorithms.iter().map(|a| a.name()).collect();
-            return Some((
-                r::POLICY_VIOLATION,
-                format!(
-                    "spec.algorithm is {}, which this release does not allow: use one of {}, or add it to policy.allowedAlgorithms.",
-                    spec.algorithm,
-                    allowed.join(", ")
-                ),
-            ));
-        }
-        let bits = spec.rsa_size().bits();
-        if spec.algorithm.key_kind() == KeyKind::Rsa && bits < policy.min_rsa_key_size {
-            return Some((
-                r::POLICY_VIOLATION,
-                format!(
-                    "spec.rsaKeySize is {bits}, and this release allows no RSA key below {}: set it to at least that.",
-                    policy.min_rsa_key_size
-                ),
-            ));
-        }
-        None
-    }
+/// Condition types beside Ready: each is there only while it holds.
+const GRACE_PERIOD_RAISED: &str = "GracePeriodRaised";
+const PUBLISH_LEAD_RAISED: &str = "PublishLeadRaised";
+const ROTATION_PAUSED: &str = "RotationPaused";
+const EXPIRES_SOON: &str = "ExpiresSoon";
 
+const FORTNIGHT: SignedDuration = SignedDuration::from_hours(14 * 24);
+
+impl Visit<'_> {
     /// What stands where an object of ours should be.
     pub(super) fn obstacle(&self) -> Option<Obstacle> {
         let namespace = &self.settings.operator_namespace;
@@ -94,67 +81,227 @@ impl Visit<'_> {
         ))
     }
 
-    pub(super) fn status(&self, keys: &[KeyFacts], conditions: &Conditions) -> Option<Write> {
+    /// What is told of the ring as a whole.
+    pub(super) fn conditions(
+        &self,
+        keys: &[KeyFacts],
+        plan: &Plan,
+        policy: &Policy,
+        trouble: Trouble,
+    ) -> Conditions {
+        let active = signer(keys);
+        let ended = policy.window.to.filter(|to| *to <= self.now);
+        let trouble = trouble
+            .obstacle
+            .or(trouble.violation)
+            .or_else(|| self.unsound_sign_with(keys, plan));
+        let conditions = match (active, trouble) {
+            _ if ended.is_some() => Conditions::stalled(
+                r::VALIDITY_ENDED,
+                format!(
+                    "spec.validTo, {}, has passed: nothing signs, and the ring's keys have left the JWKS. Make another SigningKey, or set a later time.",
+                    ended.map(said).unwrap_or_default()
+                ),
+            ),
+            (Some(key), None) => Conditions::ready(r::SUCCEEDED, self.signs(key, keys, policy)),
+            (Some(key), Some(trouble)) => Conditions::ready_but_stalled(
+                (r::SUCCEEDED, self.signs(key, keys, policy)),
+                trouble,
+            ),
+            (None, Some((reason, message))) => Conditions::stalled(reason, message),
+            (None, None) => Conditions::reconciling(
+                r::PROGRESSING,
+                if keys.iter().all(|k| k.life.removed.is_some()) {
+                    "The ring's first key pair is being made."
+                } else {
+                    "A key pair is being published before it signs."
+                },
+            ),
+        };
+        self.notices(keys, plan, policy, conditions)
+    }
+
+    fn signs(&self, key: &KeyFacts, keys: &[KeyFacts], policy: &Policy) -> String {
+        let mut told = match policy.window.from.filter(|from| *from > self.now) {
+            Some(from) => format!(
+                "Key {} signs from {} on (spec.validFrom).",
+                key.kid(),
+                said(from)
+            ),
+            None => format!("Key {} signs.", key.kid()),
+        };
+        let cached = keys
+            .iter()
+            .filter_map(|k| Some((k, cached_until(k, policy)?)));
+        for (key, until) in
+            cached.filter(|(k, until)| k.life.withdrawn.is_some() && *until > self.now)
+        {
+            let _ = write!(
+                told,
+                " Key {} was withdrawn and is out of the JWKS; a verifier that cached the JWKS may accept it until {}.",
+                key.kid(),
+                said(until)
+            );
+        }
+        told
+    }
+
+    /// What a person should know although all is well.
+    fn notices(
+        &self,
+        keys: &[KeyFacts],
+        plan: &Plan,
+        policy: &Policy,
+        mut conditions: Conditions,
+    ) -> Conditions {
+        let rotation = self.ring.spec.rotation.clone().unwrap_or_default();
+        let longest = keys.iter().map(|k| policy.safe_grace(k)).max();
+        let safe = longest.unwrap_or(policy.max_ttl.saturating_add(policy.margin));
+        if let Some(grace) = rotation.grace_period.filter(|g| g.as_duration() < safe) {
+            conditions = conditions.and(
+                GRACE_PERIOD_RAISED,
+                true,
+                r::BELOW_SAFE_MINIMUM,
+                format!(
+                    "spec.rotation.gracePeriod is {grace}, and tokens could outlive their key: {} is what holds (the longest token life, clock leeway, the JWKS's max-age and maxStaleness together).",
+                    seconds(safe)
+                ),
+            );
+        }
+        if policy.lead() > policy.publish_lead {
+            conditions = conditions.and(
+                PUBLISH_LEAD_RAISED,
+                true,
+                r::BELOW_SAFE_MINIMUM,
+                format!(
+                    "spec.rotation.publishLead is {}, and verifiers may cache the JWKS for {}: {} is what holds.",
+                    seconds(policy.publish_lead),
+                    seconds(policy.max_age),
+                    seconds(policy.lead())
+                ),
+            );
+        }
+        if plan.paused {
+            let kid = policy.sign_with.as_deref().unwrap_or_default();
+            conditions = conditions.and(
+                ROTATION_PAUSED,
+                true,
+                r::SIGN_WITH,
+                format!("Key {kid} signs as spec.signWith says, and no rotation takes place until that field is taken away."),
+            );
+        } else if plan.crowded {
+            conditions = conditions.and(
+                ROTATION_PAUSED,
+                true,
+                r::TOO_MANY_KEYS,
+                format!("{MOST_PUBLISHED} keys of the ring are published, which is the most: the next is made when one has left. Use a longer interval or a shorter gracePeriod."),
+            );
+        }
+        if let Some(to) = expires_soon(policy, self.now) {
+            conditions = conditions.and(
+                EXPIRES_SOON,
+                true,
+                r::VALIDITY_ENDS_SOON,
+                format!("spec.validTo, {}, is near: from then on nothing signs. Make another SigningKey for the same audience ahead of it, or set a later time.", said(to)),
+            );
+        }
+        conditions
+    }
+
+    /// `signWith` names what never can sign here.
+    fn unsound_sign_with(&self, keys: &[KeyFacts], plan: &Plan) -> Option<Obstacle> {
+        let named = self.ring.spec.sign_with.as_ref()?;
+        let next = keys.iter().any(|k| k.kid() == named && k.is_next());
+        (plan.sign_with_waits && !next).then(|| {
+            (
+                r::UNKNOWN_KEY,
+                format!("spec.signWith names {named}, which is no published key of this ring that could sign: the ring goes on by its schedule. Name one of status.keys, or take the field away."),
+            )
+        })
+    }
+
+    pub(super) fn status(
+        &self,
+        keys: &[KeyFacts],
+        plan: &Plan,
+        policy: &Policy,
+        conditions: &Conditions,
+    ) -> Option<Write> {
         let before = self.ring.status.as_ref();
         let observed = Observed {
             generation: self.ring.metadata.generation.unwrap_or(0),
             now: self.now,
         };
-        let mut keys: Vec<&KeyFacts> = keys.iter().collect();
-        keys.sort_by_key(|k| k.sequence);
-        let active = keys.iter().find(|k| k.phase() == Phase::Active);
+        let mut sorted: Vec<&KeyFacts> = keys.iter().collect();
+        sorted.sort_by_key(|k| k.sequence);
+        let handled = |value: &&String| keys.iter().any(|k| k.handled.as_ref() == Some(*value));
+        let remembered = before.and_then(|s| s.last_handled_rotation.clone());
         let after = SigningKeyStatus {
             observed_generation: observed.generation,
             conditions: conditions.write(before.map_or(&[], |s| &s.conditions), observed),
-            active_key_id: active.map(|k| k.jwk.kid.clone()),
-            keys: keys
+            active_key_id: signer(keys).map(|k| k.kid().to_owned()),
+            keys: sorted
                 .iter()
-                .map(|k| key_status(k, policy(self.settings)))
+                .map(|k| key_status(k, Self::phase(k, keys), plan, policy))
                 .collect(),
+            next_transition: plan.next.as_ref().map(|next| NextTransition {
+                at: whole(next.at),
+                what: match next.what {
+                    Coming::Generate => TransitionKind::Publish,
+                    Coming::Activate => TransitionKind::Activate,
+                    Coming::Remove => TransitionKind::Remove,
+                    Coming::Destroy => TransitionKind::Delete,
+                    Coming::Forget => TransitionKind::Forget,
+                },
+                key_id: next.key_id.clone(),
+            }),
+            last_handled_rotation: policy
+                .rotate
+                .as_ref()
+                .filter(handled)
+                .cloned()
+                .or(remembered),
             jwks_config_map: (!keys.is_empty()).then(|| names::ring_jwks(&self.seen.name)),
         };
         status::write(self.ring, before, &after)
     }
 }
 
-pub(super) fn conditions(keys: &[KeyFacts], trouble: Option<Obstacle>) -> Conditions {
-    let active = keys.iter().find(|k| k.phase() == Phase::Active);
-    match (active, trouble) {
-        (Some(key), None) => Conditions::ready(r::SUCCEEDED, signs(key)),
-        (Some(key), Some(trouble)) => {
-            Conditions::ready_but_stalled((r::SUCCEEDED, signs(key)), trouble)
-        }
-        (None, Some((reason, message))) => Conditions::stalled(reason, message),
-        (None, None) => Conditions::reconciling(
-            r::PROGRESSING,
-            if keys.is_empty() {
-                "The ring's first key pair is being made."
-            } else {
-                "A key pair is being published before it signs."
-            },
-        ),
-    }
+/// The end of a ring's window, if it is nearer than 14 days or a fifth of the window.
+fn expires_soon(policy: &Policy, now: Timestamp) -> Option<Timestamp> {
+    let to = policy.window.to.filter(|to| *to > now)?;
+    let left = to.duration_since(now);
+    let fifth = policy.window.from.map(|from| to.duration_since(from) / 5);
+    let near = fifth.map_or(FORTNIGHT, |fifth| fifth.min(FORTNIGHT));
+    (left < near).then_some(to)
 }
 
-fn signs(key: &KeyFacts) -> String {
-    format!("Key {} signs.", key.jwk.kid)
+fn cached_until(key: &KeyFacts, policy: &Policy) -> Option<Timestamp> {
+    Some(later(key.life.removed?, policy.cached_for))
 }
 
-fn key_status(key: &KeyFacts, policy: rotation::Policy) -> KeyStatus {
+fn key_status(key: &KeyFacts, phase: Phase, plan: &Plan, policy: &Policy) -> KeyStatus {
     KeyStatus {
-        key_id: key.jwk.kid.clone(),
+        key_id: key.kid().to_owned(),
         sequence: key.sequence,
-        state: match key.phase() {
+        state: match phase {
             Phase::Next => KeyState::Next,
             Phase::Active => KeyState::Active,
             Phase::Retired => KeyState::Retired,
+            Phase::Withdrawn => KeyState::Withdrawn,
+            Phase::Removed => KeyState::Removed,
         },
-        created_at: key.created.map(whole),
-        published_at: key.published.map(whole),
-        activated_at: key.activated.map(whole),
-        retired_at: key.retired.map(whole),
-        verifies_until: key.verifies_until(policy).map(whole),
-        material_lost: !key.has_material,
+        created_at: key.life.created.map(whole),
+        published_at: key.life.published.map(whole),
+        activated_at: key.life.activated.map(whole),
+        retired_at: key.life.retired.map(whole),
+        withdrawn_at: key.life.withdrawn.map(whole),
+        removed_at: key.life.removed.map(whole),
+        verifies_until: plan.ends.get(key.kid()).copied().map(whole),
+        cached_until: cached_until(key, policy).map(whole),
+        valid_from: key.window.from.map(whole),
+        valid_to: key.window.to.map(whole),
+        material_lost: !key.has_material && key.life.removed.is_none(),
         public_jwk: write_jwk(&key.jwk),
     }
 }

@@ -1,18 +1,40 @@
-use proptest::prelude::*;
+//! Tables of single rotations, and a property test that plays months of them. The simulation and
+//! the search (`tests/`) do the same with the controller around it.
+
+#[path = "tests/invariants.rs"]
+mod invariants;
 
 use super::*;
 use crate::domain::algorithm::Algorithm;
 use crate::domain::jwk::{KeyMembers, Usage};
-
-const POLICY: Policy = Policy {
-    grace: SignedDuration::from_secs(100),
-};
+use crate::domain::moment::Moment;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("a time")
 }
 
-fn key(sequence: i64) -> KeyFacts {
+fn secs(seconds: i64) -> SignedDuration {
+    SignedDuration::from_secs(seconds)
+}
+
+fn policy() -> Policy {
+    Policy {
+        interval: Some(secs(10_000)),
+        publish_lead: secs(1000),
+        max_age: secs(100),
+        grace: secs(0),
+        max_ttl: secs(300),
+        margin: secs(200),
+        cached_for: secs(150),
+        ..Policy::default()
+    }
+}
+
+fn kid(sequence: i64) -> String {
+    format!("kid-{sequence}")
+}
+
+fn key(sequence: i64, cause: Cause, now: Timestamp) -> KeyFacts {
     KeyFacts {
         sequence,
         jwk: PublicJwk {
@@ -20,153 +42,424 @@ fn key(sequence: i64) -> KeyFacts {
                 crv: "Ed25519".into(),
                 x: format!("x{sequence}"),
             },
-            kid: format!("kid-{sequence}"),
+            kid: kid(sequence),
             alg: Algorithm::EdDSA,
             usage: Usage::Signature,
         },
-        created: Some(at(0)),
-        published: None,
-        activated: None,
-        retired: None,
+        life: Life {
+            created: Some(now),
+            ..Life::default()
+        },
+        cause,
+        handled: None,
+        edition: 0,
+        max_ttl: None,
+        window: Window::default(),
+        fits: true,
         has_material: true,
         in_jwks: false,
     }
 }
 
-/// Carries out a plan on the ring as the controller does on a cluster.
-fn carry_out(keys: &mut Vec<KeyFacts>, plan: &Plan, now: Timestamp) {
-    for key in keys.iter_mut() {
-        key.in_jwks = plan.publish.iter().any(|j| j.kid == key.jwk.kid);
+/// A ring, and what happens to it.
+#[derive(Clone, Default)]
+struct Ring {
+    keys: Vec<KeyFacts>,
+    policy: Policy,
+    handled: Option<String>,
+}
+
+impl Ring {
+    fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            ..Self::default()
+        }
     }
-    for step in &plan.steps {
-        let mut find = |id: &str, f: &dyn Fn(&mut KeyFacts)| {
-            keys.iter_mut().filter(|k| k.jwk.kid == id).for_each(f);
+
+    /// One visit, carried out as the controller does on a cluster.
+    fn visit(&mut self, moment: Moment) -> Plan {
+        self.policy.handled.clone_from(&self.handled);
+        let plan = plan(&self.keys, &self.policy, moment);
+        for key in &mut self.keys {
+            let stands = |(jwk, edition): &(PublicJwk, i64)| {
+                jwk.kid == key.jwk.kid && *edition == key.edition
+            };
+            key.in_jwks = plan.publish.iter().any(stands);
+        }
+        for step in &plan.steps {
+            if let Step::Generate { sequence, cause } = step {
+                let mut made = key(*sequence, *cause, moment.now);
+                made.handled.clone_from(&self.policy.rotate);
+                made.window = self.policy.window;
+                self.keys.push(made);
+            }
+            let history = &mut self.policy.history;
+            history.highest = self
+                .keys
+                .iter()
+                .map(|k| k.sequence)
+                .fold(history.highest, i64::max);
+            if let Step::Forget { key_id } = step {
+                history.spent.insert(key_id.clone());
+            }
+            carry_out(&mut self.keys, step, moment.now);
+        }
+        let handled = |k: &KeyFacts| k.handled.is_some() && k.handled == self.policy.rotate;
+        if self.keys.iter().any(handled) {
+            self.handled.clone_from(&self.policy.rotate);
+        }
+        plan
+    }
+
+    /// Visits until nothing is left to do, and gives the notes that were made.
+    fn settle(&mut self, second: i64) -> Vec<String> {
+        let moment = Moment {
+            now: at(second),
+            sure: true,
         };
-        match step {
-            Step::Generate { sequence } => keys.push(key(*sequence)),
-            Step::StampPublished { key_id } => find(key_id, &|k| k.published = Some(now)),
-            Step::Activate { key_id } => find(key_id, &|k| k.activated = Some(now)),
-            Step::Retire { key_id } | Step::NoteLost { key_id } => {
-                find(key_id, &|k| k.retired = Some(now));
+        let mut notes = Vec::new();
+        for _ in 0..20 {
+            let before = self.keys.clone();
+            let plan = self.visit(moment);
+            for step in &plan.steps {
+                notes.push(match step {
+                    Step::Note { key_id, note } => {
+                        let note = format!("{note:?}");
+                        let note = note.split([' ', '(']).next().unwrap_or_default();
+                        format!("{key_id} {note}")
+                    }
+                    Step::Generate { cause, .. } => format!("Generate {cause:?}"),
+                    Step::Destroy { key_id } => format!("{key_id} Destroy"),
+                    Step::Forget { key_id } => format!("{key_id} Forget"),
+                    Step::Restore { key_id } => format!("{key_id} Restore"),
+                });
             }
-            Step::Forget { key_id } => keys.retain(|k| k.jwk.kid != *key_id),
+            if plan.steps.is_empty() && self.keys == before {
+                return notes;
+            }
         }
+        panic!("it does not settle: {notes:?}");
+    }
+
+    fn active(&self) -> Option<String> {
+        signer(&self.keys).map(|k| k.kid().to_owned())
+    }
+
+    fn published(&self) -> Vec<i64> {
+        let in_jwks = self.keys.iter().filter(|k| k.in_jwks);
+        in_jwks.map(|k| k.sequence).collect()
     }
 }
 
 #[test]
-fn a_first_key_is_made_published_activated() {
-    let mut keys = Vec::new();
-    let first = plan(&keys, POLICY, at(0));
-    assert_eq!(first.steps, [Step::Generate { sequence: 1 }]);
-    carry_out(&mut keys, &first, at(0));
-    let second = plan(&keys, POLICY, at(1));
+fn a_rotation_by_schedule() {
+    let mut ring = Ring::new(policy());
     assert_eq!(
-        (second.steps.len(), second.publish.len()),
-        (0, 1),
-        "published before it signs"
+        ring.settle(0),
+        ["Generate First", "kid-1 Published", "kid-1 Activated"]
     );
-    carry_out(&mut keys, &second, at(1));
-    let third = plan(&keys, POLICY, at(2));
-    let kid = || "kid-1".to_owned();
+    // The next is made a lead before it is due.
+    let waiting = ring.visit(Moment {
+        now: at(1),
+        sure: true,
+    });
+    assert_eq!(waiting.wake_at, Some(at(9000)));
+    assert!(ring.settle(8999).is_empty());
     assert_eq!(
-        third.steps,
-        [
-            Step::StampPublished { key_id: kid() },
-            Step::Activate { key_id: kid() }
-        ]
+        ring.settle(9000),
+        ["Generate Schedule", "kid-2 Published"],
+        "published, not signing"
     );
-    carry_out(&mut keys, &third, at(2));
-    let settled = plan(&keys, POLICY, at(3));
-    assert_eq!((settled.steps.as_slice(), settled.wake_at), (&[][..], None));
+    assert!(ring.settle(9999).is_empty());
+    assert_eq!(ring.active(), Some(kid(1)));
+    assert_eq!(ring.settle(10_000), ["kid-2 Activated", "kid-1 Retired"]);
+    assert_eq!(ring.published(), [1, 2]);
+    // Token life and margin: 500 s.
+    assert!(ring.settle(10_499).is_empty());
+    assert_eq!(
+        ring.settle(10_500),
+        ["kid-1 Removed", "kid-1 Destroy", "kid-1 Forget"]
+    );
+    assert_eq!(ring.published(), [2]);
 }
 
 #[test]
-fn a_lost_key_verifies_through_its_grace_and_another_signs() {
-    let mut keys = vec![KeyFacts {
-        activated: Some(at(0)),
-        in_jwks: true,
-        ..key(1)
-    }];
-    keys[0].has_material = false;
-    let lost = plan(&keys, POLICY, at(10));
-    assert_eq!(
-        lost.steps,
-        [
-            Step::NoteLost {
-                key_id: "kid-1".into()
-            },
-            Step::Generate { sequence: 2 }
-        ]
-    );
-    assert_eq!(lost.publish.len(), 1, "tokens that it signed still verify");
-    carry_out(&mut keys, &lost, at(10));
-    let next = plan(&keys, POLICY, at(11));
-    assert_eq!(next.publish.len(), 2);
-    assert_eq!(next.wake_at, Some(at(110)));
-    carry_out(&mut keys, &next, at(11));
-    let activation = plan(&keys, POLICY, at(12));
-    carry_out(&mut keys, &activation, at(12));
-    assert_eq!(keys[1].phase(), Phase::Active);
-    let over = plan(&keys, POLICY, at(110));
-    assert_eq!(
-        over.steps,
-        [Step::Forget {
-            key_id: "kid-1".into()
-        }]
-    );
-    assert_eq!(over.publish.len(), 1);
+fn rings_do_not_turn_over_together() {
+    let mut ring = Ring::new(Policy {
+        jitter: u16::MAX,
+        ..policy()
+    });
+    ring.settle(0);
+    assert!(ring.settle(8000).is_empty());
+    assert!(!ring.settle(8001).is_empty(), "up to a tenth earlier");
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+#[test]
+fn a_request_rotates_once_per_value() {
+    let mut ring = Ring::new(Policy {
+        interval: None,
+        rotate: Some("a".into()),
+        ..policy()
+    });
+    assert_eq!(ring.settle(0)[0], "Generate First", "handled with it");
+    assert!(ring.settle(100_000).is_empty());
+    ring.policy.rotate = Some("b".into());
+    assert_eq!(
+        ring.settle(100_000),
+        ["Generate Request", "kid-2 Published"]
+    );
+    assert_eq!(ring.settle(101_000), ["kid-2 Activated", "kid-1 Retired"]);
+    ring.settle(200_000);
+    ring.policy.rotate = Some("a".into());
+    ring.handled = Some("b".into());
+    ring.keys.retain(|k| k.sequence == 2);
+    assert_eq!(ring.settle(300_000)[0], "Generate Request");
+}
 
-    /// Whatever is lost and however long the pauses: at most one key signs, none signs that was
-    /// not in the JWKS, no number comes twice, none leaves the JWKS before its grace, it always
-    /// settles, and it never asks to be woken in the past.
-    #[test]
-    fn invariants(moves in proptest::collection::vec((0_i64..300, 0_u8..4), 1..40)) {
-        let (mut keys, mut now, mut numbers) = (Vec::<KeyFacts>::new(), 0, Vec::new());
-        for (pause, what) in moves {
-            now += pause;
-            if what == 0 {
-                // The active key's Secret is deleted by hand.
-                keys.iter_mut().filter(|k| k.phase() == Phase::Active).for_each(|k| k.has_material = false);
-            }
-            if what == 1 {
-                // A lost one's Secret is restored from a backup, which knows nothing of its loss.
-                for key in keys.iter_mut().filter(|k| !k.has_material) {
-                    key.has_material = true;
-                    key.retired = None;
-                }
-            }
-            let mut rounds = 0;
-            loop {
-                let plan = plan(&keys, POLICY, at(now));
-                prop_assert!(plan.wake_at.is_none_or(|t| t > at(now)));
-                for key in &keys {
-                    let due = key.retired.is_some_and(|r| r.as_second() + 100 <= now);
-                    let published = plan.publish.iter().any(|j| j.kid == key.jwk.kid);
-                    prop_assert_eq!(published, !due);
-                }
-                for step in &plan.steps {
-                    if let Step::Generate { sequence } = step {
-                        prop_assert!(!numbers.contains(sequence));
-                        numbers.push(*sequence);
-                    }
-                    if let Step::Activate { key_id } = step {
-                        prop_assert!(keys.iter().any(|k| k.jwk.kid == *key_id && k.in_jwks));
-                    }
-                }
-                let before = keys.clone();
-                carry_out(&mut keys, &plan, at(now));
-                let signing = keys.iter().filter(|k| k.phase() == Phase::Active).count();
-                prop_assert!(signing <= 1, "{signing} sign after a visit");
-                rounds += 1;
-                if plan.steps.is_empty() && keys == before { break; }
-                prop_assert!(rounds < 10, "it settles");
-            }
-            prop_assert_eq!(keys.iter().filter(|k| k.phase() == Phase::Active).count(), 1);
-        }
+#[test]
+fn a_request_hastens_what_the_schedule_has_begun() {
+    let mut ring = Ring::new(Policy {
+        publish_lead: secs(1000),
+        jitter: 0,
+        ..policy()
+    });
+    ring.settle(0);
+    ring.settle(9000);
+    ring.policy.interval = Some(secs(10_900));
+    ring.policy.rotate = Some("now".into());
+    assert_eq!(ring.settle(9950), ["kid-2 Hastened"]);
+    assert_eq!(ring.settle(10_000), ["kid-2 Activated", "kid-1 Retired"]);
+}
+
+#[test]
+fn another_algorithm_is_a_rotation() {
+    let mut ring = Ring::new(Policy {
+        interval: None,
+        ..policy()
+    });
+    ring.settle(0);
+    ring.keys[0].fits = false;
+    assert_eq!(ring.settle(10), ["Generate Algorithm", "kid-2 Published"]);
+    assert_eq!(ring.settle(1010), ["kid-2 Activated", "kid-1 Retired"]);
+}
+
+#[test]
+fn an_emergency() {
+    let mut ring = Ring::new(policy());
+    ring.settle(0);
+    ring.policy
+        .withdrawals
+        .insert(kid(1), Some(SignedDuration::ZERO));
+    let notes = ring.settle(50);
+    assert_eq!(
+        notes,
+        [
+            "kid-1 Withdrawn",
+            "Generate Emergency",
+            "kid-2 Published",
+            "kid-2 Activated",
+            "kid-1 Retired",
+            "kid-1 Removed",
+            "kid-1 Destroy"
+        ]
+    );
+    assert_eq!(ring.published(), [2]);
+    assert!(
+        ring.settle(199).is_empty(),
+        "status tells until no cache has it"
+    );
+    assert_eq!(ring.settle(200), ["kid-1 Forget"]);
+}
+
+#[test]
+fn an_emergency_without_a_successor_ends_by_patience() {
+    let mut ring = Ring::new(policy());
+    ring.settle(0);
+    ring.policy.source = Source::Hold;
+    ring.policy
+        .withdrawals
+        .insert(kid(1), Some(SignedDuration::ZERO));
+    assert_eq!(ring.settle(50), ["kid-1 Withdrawn"]);
+    assert_eq!(ring.active(), Some(kid(1)), "for a moment");
+    assert_eq!(
+        ring.settle(55),
+        ["kid-1 Retired", "kid-1 Removed", "kid-1 Destroy"]
+    );
+    assert!(ring.published().is_empty() && ring.active().is_none());
+}
+
+#[test]
+fn a_withdrawal_can_be_taken_back_while_the_key_is_kept() {
+    let mut ring = Ring::new(Policy {
+        interval: None,
+        retention: secs(1000),
+        ..policy()
+    });
+    ring.settle(0);
+    ring.policy.withdrawals.insert(kid(1), Some(secs(100)));
+    ring.settle(50);
+    assert_eq!(
+        (ring.active(), ring.published()),
+        (Some(kid(2)), vec![1, 2])
+    );
+    assert_eq!(ring.settle(150), ["kid-1 Removed"]);
+    assert_eq!(ring.published(), [2]);
+    ring.policy.withdrawals.clear();
+    assert_eq!(ring.settle(500), ["kid-1 Reactivated", "kid-1 Published"]);
+    assert_eq!(
+        (ring.active(), ring.published()),
+        (Some(kid(2)), vec![1, 2])
+    );
+    assert_eq!(ring.settle(1000), ["kid-1 Removed"]);
+    assert_eq!(ring.settle(2000), ["kid-1 Destroy", "kid-1 Forget"]);
+}
+
+#[test]
+fn the_way_back_from_a_rotation_that_went_wrong() {
+    let mut ring = Ring::new(policy());
+    for second in [0, 9000, 10_000] {
+        ring.settle(second);
+    }
+    ring.policy.sign_with = Some(kid(1));
+    assert_eq!(ring.settle(10_100), ["kid-1 Activated", "kid-2 Retired"]);
+    assert!(ring.settle(10_599).is_empty());
+    ring.settle(10_600);
+    assert!(
+        ring.settle(90_000).is_empty() && ring.active() == Some(kid(1)),
+        "the schedule waits"
+    );
+    ring.policy.sign_with = None;
+    assert_eq!(ring.settle(90_000)[0], "Generate Schedule");
+    // What is not in the JWKS can not be named.
+    ring.policy.sign_with = Some("unknown".into());
+    let plan = ring.visit(Moment {
+        now: at(90_001),
+        sure: true,
+    });
+    assert!(plan.sign_with_waits && !plan.paused);
+}
+
+#[test]
+fn a_window_ends_all() {
+    let mut ring = Ring::new(policy());
+    ring.policy.window = Window {
+        from: Some(at(5000)),
+        to: Some(at(20_000)),
+    };
+    ring.settle(0);
+    assert_eq!(ring.active(), Some(kid(1)), "the server minds the window");
+    assert!(
+        ring.settle(13_999).is_empty(),
+        "the interval counts from it"
+    );
+    assert!(!ring.settle(14_000).is_empty());
+    ring.settle(15_000);
+    ring.settle(20_000);
+    assert!(ring.keys.is_empty() && ring.settle(100_000).is_empty());
+}
+
+#[test]
+fn a_window_in_the_past_that_never_held_is_refused() {
+    let window = |to| Window {
+        from: None,
+        to: Some(at(to)),
+    };
+    let moment = Moment {
+        now: at(100),
+        sure: true,
+    };
+    let known = KeyFacts {
+        window: window(150),
+        ..key(1, Cause::First, at(0))
+    };
+    let keys = [known];
+    let refused = Some(WindowRefused);
+    assert_eq!(
+        accept_window(window(99), &keys, moment),
+        (window(150), refused)
+    );
+    assert_eq!(
+        accept_window(window(101), &keys, moment),
+        (window(101), None)
+    );
+    let later = Moment {
+        now: at(160),
+        sure: true,
+    };
+    assert_eq!(
+        accept_window(window(150), &keys, later),
+        (window(150), None)
+    );
+    assert_eq!(
+        accept_window(window(99), &[], moment),
+        (Window::default(), refused)
+    );
+}
+
+#[test]
+fn a_lost_key_is_an_emergency_and_verifies_through_its_grace() {
+    let mut ring = Ring::new(policy());
+    ring.settle(0);
+    ring.keys[0].has_material = false;
+    assert_eq!(
+        ring.settle(10),
+        [
+            "kid-1 Lost",
+            "Generate Emergency",
+            "kid-2 Published",
+            "kid-2 Activated"
+        ]
+    );
+    assert_eq!(ring.published(), [1, 2]);
+    // Its Secret is restored from a backup, which knows nothing of its loss.
+    ring.keys[0].has_material = true;
+    ring.keys[0].life.retired = None;
+    assert_eq!(ring.settle(20), ["kid-1 Retired"]);
+    assert_eq!(ring.settle(520)[0], "kid-1 Removed");
+}
+
+#[test]
+fn an_injected_key_that_is_lost_is_made_again() {
+    let mut ring = Ring::new(Policy {
+        source: Source::Inject(kid(1)),
+        ..policy()
+    });
+    ring.settle(0);
+    ring.keys[0].has_material = false;
+    assert_eq!(ring.settle(10), ["kid-1 Restore"]);
+    assert_eq!(ring.active(), Some(kid(1)));
+    ring.policy.source = Source::Inject(kid(2));
+    assert_eq!(ring.settle(20), ["Generate Injected", "kid-2 Published"]);
+    assert_eq!(ring.settle(1020), ["kid-2 Activated", "kid-1 Retired"]);
+}
+
+#[test]
+fn nothing_irreversible_on_a_clock_that_jumped() {
+    let mut ring = Ring::new(policy());
+    for second in [0, 9000, 10_000] {
+        ring.settle(second);
+    }
+    let year = 365 * 86_400;
+    for now in [at(10_000 + year), at(10_000 - 300), at(10_000 + 300)] {
+        let mut copy = ring.clone();
+        let plan = copy.visit(Moment { now, sure: false });
+        assert!(plan.steps.is_empty(), "{:?}", plan.steps);
+        assert!(plan.wake_at.is_some_and(|t| t > now));
+    }
+    // Times that a wrong clock wrote are put right.
+    ring.keys[1].life.activated = Some(at(10_000 + year));
+    assert_eq!(ring.settle(10_001), ["kid-2 TimesCorrected"]);
+}
+
+#[test]
+fn a_cause_reads_back() {
+    for cause in [
+        Cause::First,
+        Cause::Request,
+        Cause::Injected,
+        Cause::Emergency,
+    ] {
+        assert_eq!(Cause::from_name(cause.name()), Some(cause));
     }
 }

@@ -27,12 +27,16 @@ pub(in super::super) fn issue(
         audiences: form.all("audience").collect(),
     };
     let token_id = random_id();
-    let granted = client_credentials(client, &request, &app.settings, app.clock.now(), &token_id)?;
+    let now = app.clock.now();
+    let mut granted = client_credentials(client, &request, &app.settings, now, &token_id)?;
     let ring = match granted.ring {
-        RingChoice::Named(name) => view.rings().iter().find(|r| r.name == name),
-        RingChoice::Preferred => view.rings().first(),
+        RingChoice::Named(name) => view.rings(now).find(|r| r.name == name),
+        RingChoice::Preferred => view.rings(now).next(),
     };
     let ring = ring.ok_or_else(|| Refusal::unavailable("no key can sign for this client now."))?;
+    if let Some(end) = ring.window.to {
+        granted.end_by(end);
+    }
     let access_token = sign_token(&ring.active, &granted.claims).map_err(|e| {
         tracing::error!(ring = ring.name, error = %e, "A token could not be signed.");
         Refusal::new(ErrorCode::ServerError, "the token could not be signed.")

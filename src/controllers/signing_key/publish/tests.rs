@@ -69,6 +69,7 @@ fn visit(copies: &Copies, ring: Option<&SigningKey>, jwks: &[PublicJwk]) -> Told
     let (settings, none) = (settings(), Conditions::default());
     let name = ring.map_or("main".to_owned(), ResourceExt::name_any);
     let when = (&settings, now());
+    let jwks = Some(jwks).filter(|jwks| !jwks.is_empty());
     let conditions = decide(copies, (&name, ring), jwks, when, none, &mut decision);
     let observed = Observed {
         generation: 1,
@@ -389,6 +390,36 @@ fn a_ring_without_keys_publishes_nothing_and_takes_nothing_away() {
     says(&told, false, r::PROGRESSING, "no key to publish yet");
     settle(&mut copies, Some(&main), &jwks("one"));
     assert!(visit(&copies, Some(&main), &[]).writes.is_empty());
+}
+
+#[test]
+fn keys_that_are_over_leave_the_copies_too() {
+    let mut copies = Copies {
+        namespaces: places(&["a"]),
+        ..Copies::default()
+    };
+    let main = ring("main", 0, "[{namespaces: [a], keys: [k]}]");
+    settle(&mut copies, Some(&main), &jwks("one"));
+    let settings = settings();
+    let publisher = Publisher {
+        environment: &settings.environment,
+        operator_namespace: OPERATOR,
+        ring: "main",
+    };
+    assert!(!unpublishes(&copies, publisher, |kid| kid == "one"));
+    assert!(unpublishes(&copies, publisher, |kid| kid == "two"));
+
+    let (mut decision, of) = (Decision::default(), ("main", Some(&main)));
+    let (when, none) = ((&settings, now()), Conditions::default());
+    decide(&copies, of, Some(&[]), when, none, &mut decision);
+    let [Write::Aside(write)] = &*decision.writes else {
+        panic!("{:?}", decision.writes)
+    };
+    let Write::Replace(Object::ConfigMap(map), _) = &**write else {
+        panic!("{write:?}")
+    };
+    let no = BTreeMap::new();
+    assert_eq!(map.data.as_ref().unwrap_or(&no)["k"], r#"{"keys":[]}"#);
 }
 
 #[test]

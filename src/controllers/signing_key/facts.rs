@@ -1,0 +1,311 @@
+//! What is known of a ring's keys, and the policy that its spec and the release make.
+
+use jiff::{SignedDuration, Timestamp, TimestampRound, Unit};
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+
+use super::report::{read_jwk, time};
+use super::{Obstacle, Visit};
+use crate::api::v1alpha1::{KeyStatus, ROTATE_ANNOTATION, SigningKey};
+use crate::domain::algorithm::KeyKind;
+use crate::domain::moment::Moment;
+use crate::domain::period::Period;
+use crate::domain::reasons as r;
+use crate::domain::rotation::{
+    Cause, History, KeyFacts, Life, Policy, Source, Window, accept_window,
+};
+use crate::domain::settings::Settings;
+use crate::objects::{jwks_map, key_secret};
+
+/// The longest value of the rotate annotation: it is copied into Secrets and status.
+const LONGEST_REQUEST: usize = 253;
+
+impl Visit<'_> {
+    /// The ring's keys: those whose Secrets are there, and those that status remembers.
+    pub(super) fn facts(&self) -> Vec<KeyFacts> {
+        let issuer = self.issuer_map();
+        let share = issuer.and_then(|m| jwks_map::shares(m).remove(&self.seen.name));
+        let share = share.unwrap_or_default();
+        let remembered = self.ring.status.as_ref().map_or(&[][..], |s| &s.keys);
+        let mut keys: Vec<KeyFacts> = Vec::new();
+        for seen in &self.seen.secrets {
+            let Some(jwk) = seen.usable() else { continue };
+            if keys.iter().any(|k| k.kid() == jwk.kid) {
+                // A copy, made by hand: one key has one life.
+                continue;
+            }
+            let known = remembered.iter().find(|k| k.key_id == jwk.kid);
+            let mut written = key_secret::read(&seen.secret);
+            if let Some(known) = known.filter(|_| !key_secret::is_written(&seen.secret)) {
+                // Its annotations were stripped by hand.
+                written.life = life_of(known);
+            }
+            let at = |e: &&jwks_map::Entry| e.jwk == *jwk && e.edition == written.edition;
+            keys.push(KeyFacts {
+                sequence: seen.sequence,
+                in_jwks: share.iter().any(|e| at(&e)),
+                fits: key_secret::fits(jwk, written.cause, &self.ring.spec),
+                jwk: jwk.clone(),
+                life: written.life,
+                cause: written.cause,
+                handled: written.handled,
+                edition: written.edition,
+                max_ttl: written.max_ttl,
+                window: written.window,
+                has_material: true,
+            });
+        }
+        // A key without its Secret stays published where it was; status alone publishes nothing,
+        // else who may write status could have a key of his own trusted.
+        let of_ring = self.seen.ring_map.as_deref().and_then(jwks_map::read);
+        for key in remembered {
+            let known = keys.iter().any(|k| k.jwk.kid == key.key_id);
+            let Some(jwk) = read_jwk(key).filter(|_| !known) else {
+                continue;
+            };
+            let in_jwks = share.iter().any(|e| e.jwk == jwk);
+            let stands = in_jwks || of_ring.as_ref().is_some_and(|s| s.keys.contains(&jwk));
+            let life = life_of(key);
+            if !stands && life.removed.is_none() {
+                continue;
+            }
+            keys.push(KeyFacts {
+                sequence: key.sequence,
+                in_jwks,
+                jwk,
+                life,
+                cause: Cause::First,
+                handled: None,
+                edition: 0,
+                max_ttl: None,
+                window: Window::default(),
+                fits: false,
+                has_material: false,
+            });
+        }
+        keys.sort_by_key(|k| k.sequence);
+        keys
+    }
+
+    pub(super) fn issuer_map(&self) -> Option<&ConfigMap> {
+        let ours = |m: &&ConfigMap| jwks_map::is_issuer_map(m, &self.settings.environment);
+        self.seen.issuer_map.as_deref().filter(ours)
+    }
+
+    /// What bounds the ring's steps, and what of the spec is not obeyed.
+    pub(super) fn policy(&self, keys: &[KeyFacts], moment: Moment) -> (Policy, Option<Obstacle>) {
+        let mut policy = policy_of(self.ring, self.settings);
+        let (window, refused) = accept_window(policy.window, keys, moment);
+        let mut slip = None;
+        if refused.is_some() {
+            let wanted = policy.window.to.unwrap_or(moment.now);
+            let goes_on = if keys.is_empty() {
+                "no key is made"
+            } else {
+                "the ring goes on as it was"
+            };
+            slip = Some((
+                r::VALIDITY_REFUSED,
+                format!(
+                    "spec.validTo is {wanted}, which had passed before it was ever in force: {goes_on}. Set it to a time ahead, or take it away."
+                ),
+            ));
+            if keys.is_empty() {
+                policy.source = Source::Hold;
+            }
+        }
+        policy.window = window;
+        policy.history = self
+            .seen
+            .ring_map
+            .as_deref()
+            .map(jwks_map::history)
+            .unwrap_or_default();
+        if let Some(value) = policy.rotate.as_ref().filter(|v| v.len() > LONGEST_REQUEST) {
+            slip = slip.or(Some((
+                r::INVALID_SPEC,
+                format!("the annotation {ROTATE_ANNOTATION} has {} characters, and at most {LONGEST_REQUEST} are remembered: use a short value, such as a date.", value.len()),
+            )));
+            policy.rotate = None;
+        }
+        if let Some((source, trouble)) = self.source(keys, &policy) {
+            policy.source = source;
+            slip = slip.or(trouble);
+        }
+        (policy, slip)
+    }
+
+    /// Where the next key comes from, if not from here.
+    fn source(&self, keys: &[KeyFacts], policy: &Policy) -> Option<(Source, Option<Obstacle>)> {
+        let refused = |why: String| {
+            let goes_on = "The ring goes on with the keys that it has.";
+            let obstacle = (r::INJECTED_KEY_REFUSED, format!("{why} {goes_on}"));
+            Some((Source::Hold, Some(obstacle)))
+        };
+        let injected = match self.seen.injected.as_ref()? {
+            Ok(injected) => injected,
+            Err(why) => return refused(why.clone()),
+        };
+        let kid = &injected.jwk.kid;
+        let other = self
+            .seen
+            .others
+            .iter()
+            .find(|(_, keys)| keys.iter().any(|k| k.kid == *kid));
+        if let Some((other, _)) = other {
+            return refused(format!(
+                "The injected key {kid} stands in SigningKey {other} already, and one key can not be in two rings: inject another one."
+            ));
+        }
+        let withdrawn = policy.withdrawals.contains_key(kid);
+        if withdrawn || policy.history.spent.contains(kid) {
+            return refused(format!(
+                "The injected key {kid} was withdrawn or removed from this ring, and no key comes back by being injected again: inject a new one."
+            ));
+        }
+        if let Some(key) = keys.iter().find(|k| k.kid() == kid) {
+            if key.life.withdrawn.is_some()
+                || key.life.removed.is_some()
+                || key.life.retired.is_some() && key.has_material
+            {
+                return refused(format!(
+                    "The injected key {kid} has signed in this ring before and was replaced: inject a new one, or name it in signWith while it is published."
+                ));
+            }
+            if key.jwk.alg != injected.jwk.alg {
+                return refused(format!(
+                    "The injected key {kid} signs with {}, and a key keeps its algorithm: for {} inject another key.",
+                    key.jwk.alg, injected.jwk.alg
+                ));
+            }
+        }
+        Some((Source::Inject(kid.clone()), None))
+    }
+}
+
+/// What a spec and the release's settings say, before anything was looked at.
+pub fn policy_of(ring: &SigningKey, settings: &Settings) -> Policy {
+    let spec = &ring.spec;
+    let rotation = spec.rotation.clone().unwrap_or_default();
+    let span = |period: Option<Period>| period.unwrap_or_default().as_duration();
+    let longest = settings.policy.longest_rotation_interval;
+    let interval = match (rotation.interval, longest) {
+        (Some(interval), Some(longest)) => Some(interval.min(longest)),
+        (None, longest) if spec.private_key.is_none() => longest,
+        (interval, _) => interval,
+    };
+    let max_age = settings.jwks.max_age.as_duration();
+    let stale = settings.serving.max_staleness.as_duration();
+    let cached_for = max_age.saturating_add(stale);
+    let withdrawals = spec.invalidated.iter();
+    let withdrawals =
+        withdrawals.map(|i| (i.key_id.clone(), i.grace_period.map(Period::as_duration)));
+    Policy {
+        interval: interval.map(Period::as_duration),
+        jitter: jitter(&ring.uid().unwrap_or_default()),
+        publish_lead: spec.publish_lead().as_duration(),
+        max_age,
+        grace: span(rotation.grace_period),
+        max_ttl: settings.tokens.max_ttl.as_duration(),
+        margin: cached_for.saturating_add(settings.tokens.clock_leeway.as_duration()),
+        cached_for,
+        retention: span(rotation.retention),
+        window: Window {
+            from: spec.valid_from.as_ref().map(millis),
+            to: spec.valid_to.as_ref().map(millis),
+        },
+        withdrawals: withdrawals.collect(),
+        sign_with: spec.sign_with.clone(),
+        rotate: ring.annotations().get(ROTATE_ANNOTATION).cloned(),
+        handled: ring
+            .status
+            .as_ref()
+            .and_then(|s| s.last_handled_rotation.clone()),
+        source: Source::Generate,
+        history: History::default(),
+    }
+}
+
+/// Times as annotations hold them, so that what is read back is what was wanted.
+fn millis(time: &Time) -> Timestamp {
+    let rounding = TimestampRound::new()
+        .smallest(Unit::Millisecond)
+        .mode(jiff::RoundMode::Floor);
+    time.0.round(rounding).unwrap_or(time.0)
+}
+
+/// Where a ring lies among others: a number that follows from its UID.
+fn jitter(uid: &str) -> u16 {
+    // FNV-1a: spread is all that is asked of it.
+    let hash = uid.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    u16::try_from(hash >> 48).unwrap_or(0)
+}
+
+fn life_of(key: &KeyStatus) -> Life {
+    Life {
+        created: time(key.created_at.as_ref()),
+        published: time(key.published_at.as_ref()),
+        activated: time(key.activated_at.as_ref()),
+        retired: time(key.retired_at.as_ref()),
+        withdrawn: time(key.withdrawn_at.as_ref()),
+        removed: time(key.removed_at.as_ref()),
+    }
+}
+
+impl Visit<'_> {
+    /// What the release's policy has against the spec.
+    pub(super) fn violation(&self) -> Option<Obstacle> {
+        let (spec, policy) = (&self.ring.spec, &self.settings.policy);
+        if let Some(longest) = policy.longest_rotation_interval {
+            let interval = spec.rotation.as_ref().and_then(|r| r.interval);
+            let says = match interval {
+                Some(interval) if interval > longest => Some(format!("is {interval}")),
+                None if spec.private_key.is_none() => Some("is not set".to_owned()),
+                _ => None,
+            };
+            if let Some(says) = says {
+                return Some((
+                    r::POLICY_VIOLATION,
+                    format!(
+                        "spec.rotation.interval {says}, and this release has every key replaced within {longest} (policy.longestRotationInterval), which is what is done: set it to at most that."
+                    ),
+                ));
+            }
+        }
+        self.algorithm_violation()
+    }
+
+    pub(super) fn algorithm_violation(&self) -> Option<Obstacle> {
+        let (spec, policy) = (&self.ring.spec, &self.settings.policy);
+        if !policy.allowed_algorithms.contains(&spec.algorithm) {
+            let allowed: Vec<_> = policy.allowed_algorithms.iter().map(|a| a.name()).collect();
+            return Some((
+                r::POLICY_VIOLATION,
+                format!(
+                    "spec.algorithm is {}, which this release does not allow: use one of {}, or add it to policy.allowedAlgorithms.",
+                    spec.algorithm,
+                    allowed.join(", ")
+                ),
+            ));
+        }
+        let bits = spec.rsa_size().bits();
+        if spec.algorithm.key_kind() == KeyKind::Rsa && bits < policy.min_rsa_key_size {
+            return Some((
+                r::POLICY_VIOLATION,
+                format!(
+                    "spec.rsaKeySize is {bits}, and this release allows no RSA key below {}: set it to at least that.",
+                    policy.min_rsa_key_size
+                ),
+            ));
+        }
+        None
+    }
+}
+
+/// For how long a key is safe at least, for the sentence that says so.
+pub(super) fn seconds(duration: SignedDuration) -> Period {
+    Period::from_secs(duration.as_secs())
+}

@@ -1,0 +1,292 @@
+//! The writes of a visit: new key pairs, the JWKS, what is noted of keys, and deletions.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+
+use super::story::Story;
+use super::{SecretSeen, Visit, publish};
+use crate::controllers::{Fill, Note, Object, Write};
+use crate::domain::reasons as r;
+use crate::domain::rotation::{Cause, KeyFacts, Phase, Plan, Policy, Source, Step, signer};
+use crate::objects::jwks_map::{self, Entry};
+use crate::objects::key_secret::{self, Written};
+use crate::objects::published::Publisher;
+use crate::objects::{Ownership, write_time};
+
+impl Visit<'_> {
+    /// Makes key pairs, and makes injected ones again.
+    pub(super) fn make(
+        &self,
+        plan: &Plan,
+        keys: &[KeyFacts],
+        policy: &Policy,
+        writes: &mut Vec<Write>,
+    ) {
+        let forbidden = self.algorithm_violation().is_some();
+        for step in &plan.steps {
+            match step {
+                Step::Generate { .. } if forbidden => {}
+                Step::Generate { sequence, cause } => {
+                    // A spoilt Secret may stand where the next key would go.
+                    let highest = self.seen.secrets.iter().map(|s| s.sequence).max();
+                    let sequence = highest.map_or(*sequence, |highest| {
+                        highest.max(sequence - 1).saturating_add(1)
+                    });
+                    let mut written = Written {
+                        cause: *cause,
+                        handled: policy.rotate.clone().or_else(|| policy.handled.clone()),
+                        window: policy.window,
+                        ..Written::default()
+                    };
+                    written.life.created = Some(self.now);
+                    self.create(sequence, &written, policy, writes);
+                }
+                Step::Restore { key_id } => {
+                    if let Some(key) = keys.iter().find(|k| k.kid() == key_id) {
+                        self.create(key.sequence, &Written::of(key), policy, writes);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn create(&self, sequence: i64, written: &Written, policy: &Policy, writes: &mut Vec<Write>) {
+        let spec = &self.ring.spec;
+        let environment = &self.settings.environment;
+        let mut secret = key_secret::template(self.ring, environment, sequence, spec.algorithm);
+        key_secret::stamp(&mut secret, spec.algorithm, written);
+        let name = secret.name_any();
+        let (fill, done) = match (&policy.source, &self.seen.injected) {
+            (Source::Inject(_), Some(Ok(injected))) => {
+                let kid = &injected.jwk.kid;
+                (
+                    Fill::InjectedKey(injected.pem.clone()),
+                    format!("Copied the injected key {kid} into Secret {name}."),
+                )
+            }
+            (Source::Generate, _) => (
+                Fill::KeyPair(spec.algorithm, spec.rsa_size()),
+                format!(
+                    "Made a key pair for {} in Secret {name}{}.",
+                    spec.algorithm,
+                    why(written.cause)
+                ),
+            ),
+            _ => return,
+        };
+        writes.push(Write::Create(Object::Secret(Box::new(secret)), fill));
+        writes.push(Note::normal(r::KEY_CREATED, done));
+    }
+
+    /// Whether the plan would take out kids, known or not, of the ring's share of the JWKS or of its
+    /// copies.
+    pub(super) fn unpublishes(&self, plan: &Plan) -> bool {
+        let wanted = |kid: &str| plan.publish.iter().any(|(jwk, _)| jwk.kid == kid);
+        let publisher = Publisher {
+            environment: &self.settings.environment,
+            operator_namespace: &self.settings.operator_namespace,
+            ring: &self.seen.name,
+        };
+        let share = self
+            .issuer_map()
+            .and_then(|m| jwks_map::shares(m).remove(&self.seen.name))
+            .unwrap_or_default();
+        let of_ring = self.seen.ring_map.as_deref().and_then(jwks_map::read);
+        share.iter().any(|e| !wanted(&e.jwk.kid))
+            || of_ring.is_some_and(|set| set.keys.iter().any(|k| !wanted(&k.kid)))
+            || publish::unpublishes(&self.seen.copies, publisher, wanted)
+    }
+
+    /// Brings the ring's and the issuer's `ConfigMap` to what the plan publishes.
+    pub(super) fn publish(
+        &self,
+        plan: &Plan,
+        before: &[KeyFacts],
+        policy: &Policy,
+        writes: &mut Vec<Write>,
+    ) {
+        // Never empty because of an error: a ring that knows of no key leaves what is there.
+        if before.is_empty() {
+            return;
+        }
+        let entries: Vec<Entry> = plan
+            .publish
+            .iter()
+            .map(|(jwk, edition)| Entry {
+                jwk: jwk.clone(),
+                edition: *edition,
+                sequence: before
+                    .iter()
+                    .find(|k| k.jwk == *jwk)
+                    .map_or(0, |k| k.sequence),
+            })
+            .collect();
+        let jwks: Vec<_> = entries.iter().map(|e| e.jwk.clone()).collect();
+        let mut history = policy.history.clone();
+        for key in before {
+            history.highest = history.highest.max(key.sequence);
+            if key.life.removed.is_some() {
+                history.spent.insert(key.kid().to_owned());
+            } else {
+                // It came back while it was kept.
+                history.spent.remove(key.kid());
+            }
+        }
+        let environment = &self.settings.environment;
+        let ring_before = self.seen.ring_map.as_deref();
+        let ring_map = jwks_map::of_ring(self.ring, environment, &jwks, &history, ring_before);
+        let issuer_before = self.issuer_map();
+        let issuer_map = jwks_map::of_issuer(
+            &self.seen.name,
+            &entries,
+            issuer_before,
+            &self.seen.others,
+            &self.settings.operator_namespace,
+            environment,
+        );
+        let active = signer(before).filter(|k| k.life.published.is_some());
+        let settled = plan.steps.is_empty() && active.is_some();
+        for (was, is) in [(ring_before, ring_map), (issuer_before, issuer_map)] {
+            let repaired = is.name_any();
+            let object = Object::ConfigMap(Box::new(is.clone()));
+            match was {
+                Some(was) if jwks_map::same(was, &is) => continue,
+                Some(_) => writes.push(Write::Replace(object, Fill::Nothing)),
+                None => writes.push(Write::Create(object, Fill::Nothing)),
+            }
+            let published = was.and_then(jwks_map::read).unwrap_or_default();
+            let lacked = !jwks.iter().all(|k| published.keys.contains(k));
+            if settled && lacked {
+                writes.push(Note::warning(
+                    r::JWKS_REPAIRED,
+                    format!("ConfigMap {repaired} was deleted or altered by someone else; it holds the ring's keys again."),
+                ));
+            }
+        }
+    }
+
+    /// Brings the Secrets of the keys to what is known of them, that of the key that signs first:
+    /// what it takes over from is written down after.
+    pub(super) fn write_down(
+        &self,
+        keys: &[KeyFacts],
+        tale: &mut Story<'_>,
+        writes: &mut Vec<Write>,
+    ) {
+        let active = signer(keys).map(KeyFacts::kid);
+        let mut secrets: Vec<(&SecretSeen, &KeyFacts)> = Vec::new();
+        for seen in &self.seen.secrets {
+            let Some(jwk) = seen.usable() else { continue };
+            let known = keys
+                .iter()
+                .find(|k| k.kid() == jwk.kid && k.sequence == seen.sequence);
+            secrets.extend(known.map(|key| (seen, key)));
+        }
+        secrets.sort_by_key(|(_, key)| active != Some(key.kid()));
+        for (seen, key) in secrets {
+            self.stamp(seen, key, writes);
+            writes.extend(tale.of(key.kid()));
+        }
+    }
+
+    /// Brings a key's Secret to what is known of the key, and adopts it if nobody owns it.
+    fn stamp(&self, seen: &SecretSeen, key: &KeyFacts, writes: &mut Vec<Write>) {
+        let environment = &self.settings.environment;
+        let template = key_secret::template(self.ring, environment, seen.sequence, key.jwk.alg);
+        let mut after: Secret = (*seen.secret).clone();
+        let all_labels = after.metadata.labels.get_or_insert_default();
+        all_labels.extend(template.metadata.labels.unwrap_or_default());
+        after.metadata.owner_references = template.metadata.owner_references;
+        key_secret::stamp(&mut after, key.jwk.alg, &Written::of(key));
+        if after.metadata != seen.secret.metadata {
+            writes.push(Write::Replace(
+                Object::Secret(Box::new(after)),
+                Fill::Nothing,
+            ));
+        }
+    }
+
+    /// Deletes the Secrets of keys that are over, and what is left of spoilt ones.
+    pub(super) fn destroy(
+        &self,
+        plan: &Plan,
+        before: &[KeyFacts],
+        tale: &mut Story<'_>,
+        writes: &mut Vec<Write>,
+    ) {
+        for step in &plan.steps {
+            let (kid, spoilt) = match step {
+                Step::Destroy { key_id } => (key_id, false),
+                Step::Forget { key_id } => (key_id, true),
+                _ => continue,
+            };
+            let sequence = before.iter().find(|k| k.kid() == kid).map(|k| k.sequence);
+            let ours = self.seen.secrets.iter().filter(|s| {
+                let ours = match s.ownership {
+                    Ownership::Ours => true,
+                    Ownership::Nobodys => !spoilt,
+                    Ownership::Anothers => false,
+                };
+                let dying = s.secret.metadata.deletion_timestamp.is_some();
+                let same = s.key.as_ref().is_ok_and(|jwk| jwk.kid == *kid);
+                ours && !dying && (same || spoilt && s.key.is_err() && Some(s.sequence) == sequence)
+            });
+            for seen in ours {
+                writes.push(Write::Delete(Object::Secret(Box::new(
+                    (*seen.secret).clone(),
+                ))));
+            }
+            writes.extend(tale.of(kid));
+        }
+    }
+
+    /// Kids in the list of withdrawals that the ring does not have: a person may have mistyped one.
+    /// Said once, when the list is new.
+    pub(super) fn unknown_withdrawals(&self, keys: &[KeyFacts]) -> Vec<Write> {
+        let status = self.ring.status.as_ref();
+        if status.map(|s| s.observed_generation) == self.ring.metadata.generation {
+            return Vec::new();
+        }
+        let spent = self
+            .seen
+            .ring_map
+            .as_deref()
+            .map(jwks_map::history)
+            .unwrap_or_default()
+            .spent;
+        let unknown = |kid: &&str| !keys.iter().any(|k| k.kid() == *kid) && !spent.contains(*kid);
+        let listed = self.ring.spec.invalidated.iter().map(|i| i.key_id.as_str());
+        listed
+            .filter(unknown)
+            .map(|kid| {
+                Note::warning(
+                    r::UNKNOWN_KEY,
+                    format!("spec.invalidated names {kid}, which is no key of this ring: nothing was done. The ring's keys are in status.keys."),
+                )
+            })
+            .collect()
+    }
+
+    /// The state of a key, for status.
+    pub(super) fn phase(key: &KeyFacts, keys: &[KeyFacts]) -> Phase {
+        key.phase(signer(keys).map(KeyFacts::kid))
+    }
+}
+
+fn why(cause: Cause) -> &'static str {
+    match cause {
+        Cause::First => "",
+        Cause::Schedule => ", as its turn comes",
+        Cause::Request => ", as a rotation was asked for",
+        Cause::Algorithm => ", as the ring's algorithm or key size has changed",
+        Cause::Injected => ", as another key was injected",
+        Cause::Emergency => ", as no key can sign",
+    }
+}
+
+/// A time for a sentence.
+pub(super) fn said(time: jiff::Timestamp) -> String {
+    let whole = jiff::Timestamp::from_second(time.as_second()).unwrap_or(time);
+    write_time(whole)
+}

@@ -1,0 +1,434 @@
+//! The plan itself. Read [`Planner::plan`] first: it is the order of what is considered.
+
+mod destroy;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::carry_out::{carry_out, is_ahead};
+use super::policy::later;
+use super::{
+    Cause, Coming, KeyFacts, MOST_PUBLISHED, Note, PATIENCE, Plan, Policy, SKEW, Source, Step,
+    Transition, signer,
+};
+use crate::domain::moment::Moment;
+
+/// How soon to look again while the clock can not be relied upon.
+const UNSURE_RECHECK: SignedDuration = SignedDuration::from_secs(30);
+
+/// What to do with a ring now. The same facts and the same time give the same plan, and a plan
+/// that was carried out in full leaves nothing to do but wait.
+pub fn plan(keys: &[KeyFacts], policy: &Policy, moment: Moment) -> Plan {
+    let mut keys = keys.to_vec();
+    keys.sort_by_key(|k| k.sequence);
+    Planner {
+        keys,
+        policy,
+        now: moment.now,
+        sure: moment.sure,
+        plan: Plan::default(),
+        coming: Vec::new(),
+        wakes: Vec::new(),
+    }
+    .plan()
+}
+
+struct Planner<'a> {
+    /// What is known, with the steps planned so far carried out on it.
+    keys: Vec<KeyFacts>,
+    policy: &'a Policy,
+    now: Timestamp,
+    sure: bool,
+    plan: Plan,
+    coming: Vec<Transition>,
+    wakes: Vec<Timestamp>,
+}
+
+impl Planner<'_> {
+    fn plan(mut self) -> Plan {
+        // Of what was seen, not of what is written down below: a key leaves the JWKS only when its
+        // Secret was seen to say so.
+        let stands = |k: &&KeyFacts| k.life.removed.is_none();
+        self.plan.publish = self
+            .keys
+            .iter()
+            .filter(stands)
+            .map(|k| (k.jwk.clone(), k.edition))
+            .collect();
+        self.correct_times();
+        self.lost();
+        self.withdrawals();
+        self.windows();
+        self.publication();
+        let ended = self.policy.window.to.is_some_and(|to| to <= self.now);
+        let restores = |s: &Step| matches!(s, Step::Restore { .. });
+        if !ended && !self.plan.steps.iter().any(restores) {
+            self.choose_signer();
+        }
+        self.longer_tokens();
+        self.retire();
+        self.remove();
+        self.destroy();
+        self.finish()
+    }
+
+    fn step(&mut self, step: Step) {
+        carry_out(&mut self.keys, &step, self.now);
+        self.plan.steps.push(step);
+    }
+
+    fn note(&mut self, key_id: &str, note: Note) {
+        self.step(Step::Note {
+            key_id: key_id.to_owned(),
+            note,
+        });
+    }
+
+    /// The kids of the keys for which this holds.
+    fn kids(&self, which: impl Fn(&KeyFacts) -> bool) -> Vec<String> {
+        let kids = self.keys.iter().filter(|k| which(k));
+        kids.map(|k| k.kid().to_owned()).collect()
+    }
+
+    /// If one time is wrong, all that lie ahead are doubtful; which key was activated last stays.
+    fn correct_times(&mut self) {
+        let skewed = later(self.now, SKEW);
+        if !self.sure || !self.keys.iter().any(|k| is_ahead(&k.life, skewed)) {
+            return;
+        }
+        let ahead = self.keys.iter().filter(|k| is_ahead(&k.life, self.now));
+        let mut ahead: Vec<_> = ahead
+            .map(|k| (k.life.activated, k.sequence, k.kid().to_owned()))
+            .collect();
+        ahead.sort();
+        for (rank, (_, _, kid)) in (1..).zip(ahead) {
+            self.note(&kid, Note::TimesCorrected { rank });
+        }
+    }
+
+    /// Keys whose Secret is gone. One that a person injects is made again; the others verify
+    /// through their grace. Without a clock to rely on the grace does not begin to run.
+    fn lost(&mut self) {
+        let nothing_signs = signer(&self.keys).is_none();
+        let gone = |k: &KeyFacts| !k.has_material && k.life.removed.is_none();
+        for kid in self.kids(gone) {
+            let retired = |k: &KeyFacts| k.kid() == kid && k.life.retired.is_some();
+            let retired = self.keys.iter().any(retired);
+            let injected = self.policy.source == Source::Inject(kid.clone());
+            if injected && !self.withdraws(&kid) && (!retired || nothing_signs) {
+                // Seen again first; then it goes on where it was.
+                self.plan.steps.push(Step::Restore { key_id: kid });
+            } else if self.sure && !retired {
+                self.note(&kid, Note::Lost);
+            }
+        }
+    }
+
+    fn withdraws(&self, kid: &str) -> bool {
+        self.policy.withdrawals.contains_key(kid)
+    }
+
+    fn withdrawals(&mut self) {
+        let (policy, sure) = (self.policy, self.sure);
+        let ordered = |k: &KeyFacts| {
+            let order = policy.withdrawals.get(k.kid());
+            // A grace is counted on a clock that is right; grace 0 needs none.
+            let countable = order.is_some_and(|g| sure || *g == Some(SignedDuration::ZERO));
+            countable && k.life.withdrawn.is_none() && k.life.removed.is_none()
+        };
+        for kid in self.kids(ordered) {
+            self.note(&kid, Note::Withdrawn);
+        }
+        let taken_back = |k: &KeyFacts| {
+            // Where it is out of the JWKS, its grace begins anew: on a clock that is right.
+            let whole = k.life.removed.is_none() || k.has_material && sure;
+            k.life.withdrawn.is_some() && !policy.withdrawals.contains_key(k.kid()) && whole
+        };
+        for kid in self.kids(taken_back) {
+            self.note(&kid, Note::Reactivated);
+        }
+    }
+
+    fn windows(&mut self) {
+        let window = self.policy.window;
+        let other = |k: &KeyFacts| k.has_material && k.life.removed.is_none() && k.window != window;
+        for kid in self.kids(other) {
+            self.note(&kid, Note::Window(window));
+        }
+    }
+
+    fn publication(&mut self) {
+        let vanished = |k: &KeyFacts| k.is_next() && !k.in_jwks && k.life.published.is_some();
+        for kid in self.kids(vanished) {
+            self.note(&kid, Note::Unpublished);
+        }
+        // The lead is counted from here, on a clock that is right.
+        if self.sure {
+            let appeared = |k: &KeyFacts| {
+                k.has_material
+                    && k.in_jwks
+                    && k.life.published.is_none()
+                    && k.life.removed.is_none()
+            };
+            for kid in self.kids(appeared) {
+                self.note(&kid, Note::Published);
+            }
+        }
+    }
+
+    /// Which key should sign, and whether another one is needed.
+    fn choose_signer(&mut self) {
+        if let Some(named) = self.policy.sign_with.clone() {
+            if self.may_sign(&named) {
+                self.plan.paused = true;
+                if signer(&self.keys).map(KeyFacts::kid) != Some(&named) {
+                    self.activate(&named, false);
+                }
+                return;
+            }
+            self.plan.sign_with_waits = true;
+        }
+        let Some(reason) = self.reason() else {
+            self.give_up_unscheduled();
+            return;
+        };
+        let urgent = matches!(reason, Cause::First | Cause::Emergency);
+        match self.candidate() {
+            Some(kid) => self.consider(&kid, reason, urgent),
+            None if self.can_make_one() => {
+                if self.plan.publish.len() >= MOST_PUBLISHED && !urgent {
+                    self.plan.crowded = true;
+                    return;
+                }
+                let known = self.keys.last().map_or(0, |k| k.sequence);
+                self.step(Step::Generate {
+                    sequence: known.max(self.policy.history.highest).saturating_add(1),
+                    cause: reason,
+                });
+            }
+            None => {}
+        }
+    }
+
+    /// Whether a person may have this key sign: published for its lead, or a signer before.
+    fn may_sign(&self, kid: &str) -> bool {
+        let Some(key) = self.keys.iter().find(|k| k.kid() == kid) else {
+            return false;
+        };
+        let life = &key.life;
+        let led = life
+            .published
+            .is_some_and(|at| later(at, self.policy.lead()) <= self.now);
+        let stands = key.has_material
+            && key.in_jwks
+            && life.removed.is_none()
+            && life.withdrawn.is_none()
+            && life.published.is_some()
+            && !self.withdraws(kid);
+        stands && self.sure && (life.activated.is_some() || life.retired.is_none() && led)
+            // It signs already: nothing has to be sure for that to go on.
+            || stands && signer(&self.keys).map(KeyFacts::kid) == Some(kid)
+    }
+
+    /// Why a new key is to sign, if one is.
+    fn reason(&mut self) -> Option<Cause> {
+        if self.keys.is_empty() {
+            return Some(Cause::First);
+        }
+        let Some(active) = signer(&self.keys).cloned() else {
+            return Some(Cause::Emergency);
+        };
+        if active.life.withdrawn.is_some() || self.withdraws(active.kid()) {
+            return Some(Cause::Emergency);
+        }
+        if self.unhandled().is_some() {
+            return Some(Cause::Request);
+        }
+        // A key that was asked for is on its way.
+        let next = self.candidate();
+        let asked = |k: &KeyFacts| next.as_deref() == Some(k.kid()) && k.cause == Cause::Request;
+        if self.keys.iter().any(asked) {
+            return Some(Cause::Request);
+        }
+        if !active.fits {
+            return Some(Cause::Algorithm);
+        }
+        if matches!(&self.policy.source, Source::Inject(kid) if kid != active.kid()) {
+            return Some(Cause::Injected);
+        }
+        let due = self.policy.due(&active)?;
+        let begin = due.saturating_sub(self.policy.lead()).unwrap_or(due);
+        if self.policy.window.to.is_some_and(|to| due >= to) {
+            return None;
+        }
+        if begin <= self.now && self.sure {
+            return Some(Cause::Schedule);
+        }
+        self.expect(begin, Coming::Generate, None);
+        None
+    }
+
+    /// The value of the rotate annotation, if it is not handled yet.
+    fn unhandled(&self) -> Option<&String> {
+        let value = self.policy.rotate.as_ref()?;
+        let handled = self.policy.handled.as_ref() == Some(value)
+            || self.keys.iter().any(|k| k.handled.as_ref() == Some(value));
+        (!handled).then_some(value)
+    }
+
+    /// The key that could sign next: the one that is published longest.
+    fn candidate(&self) -> Option<String> {
+        let wanted = |k: &&KeyFacts| {
+            let injected = matches!(&self.policy.source, Source::Inject(kid) if kid != k.kid());
+            k.is_next() && k.fits && !injected && !self.withdraws(k.kid())
+        };
+        let longest = |k: &&KeyFacts| (k.life.published.unwrap_or(Timestamp::MAX), k.sequence);
+        let next = self.keys.iter().filter(wanted).min_by_key(longest)?;
+        Some(next.kid().to_owned())
+    }
+
+    fn can_make_one(&self) -> bool {
+        match &self.policy.source {
+            Source::Generate => true,
+            Source::Inject(kid) => {
+                let known = self.keys.iter().any(|k| k.kid() == kid);
+                !known && !self.policy.history.spent.contains(kid)
+            }
+            Source::Hold => false,
+        }
+    }
+
+    /// A next key is there: it signs now, or its time is known.
+    fn consider(&mut self, kid: &str, reason: Cause, urgent: bool) {
+        if let Some(value) = self.unhandled().cloned() {
+            self.note(kid, Note::Hastened { value });
+        }
+        let Some(key) = self.keys.iter().find(|k| k.kid() == kid).cloned() else {
+            return;
+        };
+        if !key.in_jwks {
+            return;
+        }
+        if urgent {
+            // Nothing else signs, so that no lead is owed.
+            let led = key
+                .life
+                .published
+                .is_some_and(|at| later(at, self.policy.lead()) <= self.now);
+            self.activate(kid, reason == Cause::Emergency && !led);
+            return;
+        }
+        let Some(published) = key.life.published else {
+            return;
+        };
+        let mut at = later(published, self.policy.lead());
+        if reason == Cause::Schedule {
+            let due = signer(&self.keys).and_then(|active| self.policy.due(active));
+            at = due.map_or(at, |due| due.max(at));
+        }
+        if at <= self.now && self.sure {
+            self.activate(kid, false);
+        } else {
+            self.expect(at, Coming::Activate, Some(kid));
+        }
+    }
+
+    fn activate(&mut self, kid: &str, emergency: bool) {
+        let max_ttl = self.policy.max_ttl;
+        self.note(kid, Note::Activated { emergency, max_ttl });
+    }
+
+    /// Without a reason to rotate, a key that waits for its turn is not wanted any more.
+    fn give_up_unscheduled(&mut self) {
+        if self.sure {
+            for kid in self.kids(KeyFacts::is_next) {
+                self.note(&kid, Note::GivenUp);
+            }
+        }
+    }
+
+    fn longer_tokens(&mut self) {
+        let max_ttl = self.policy.max_ttl;
+        let active = signer(&self.keys).filter(|k| k.max_ttl.is_none_or(|before| before < max_ttl));
+        if let Some(kid) = active.map(|k| k.kid().to_owned()) {
+            self.note(&kid, Note::LongerTokens(max_ttl));
+        }
+    }
+
+    /// Keys that have been followed by another, and next keys that were overtaken.
+    fn retire(&mut self) {
+        let active = signer(&self.keys).map(|k| k.kid().to_owned());
+        if let Some(kid) = &active
+            && let Some(key) = self.keys.iter().find(|k| k.kid() == kid)
+            && let Some(withdrawn) = key.life.withdrawn
+        {
+            let patience = later(withdrawn, PATIENCE);
+            if patience <= self.now {
+                // Its successor does not come: the order goes before the tokens.
+                self.note(&kid.clone(), Note::Retired);
+            } else {
+                self.wakes.push(patience);
+            }
+        }
+        if !self.sure {
+            // A wrong time here would end its grace too early.
+            return;
+        }
+        let followed = |k: &KeyFacts| {
+            k.is_usable() && k.life.activated.is_some() && active.as_deref() != Some(k.kid())
+        };
+        for kid in self.kids(followed) {
+            self.note(&kid, Note::Retired);
+        }
+        // One is kept in reserve for its turn; more come of two operators at work at once, or of
+        // a change of mind.
+        let reserve = self.candidate();
+        let spare = |k: &KeyFacts| k.is_next() && reserve.as_deref() != Some(k.kid());
+        for kid in self.kids(spare) {
+            self.note(&kid, Note::GivenUp);
+        }
+    }
+
+    fn remove(&mut self) {
+        let active = signer(&self.keys).map(|k| k.kid().to_owned());
+        for key in self.keys.clone() {
+            if key.life.removed.is_some() {
+                continue;
+            }
+            let kid = key.kid();
+            let superseded = active.as_deref().is_some_and(|active| active != kid);
+            let Some(end) = self.policy.end(&key, superseded) else {
+                continue;
+            };
+            let at_once = self.policy.withdrawals.get(kid) == Some(&Some(SignedDuration::ZERO))
+                && key.life.withdrawn.is_some();
+            if end <= self.now && (self.sure || at_once) {
+                self.note(kid, Note::Removed);
+            } else {
+                self.plan.ends.insert(kid.to_owned(), end);
+                self.expect(end, Coming::Remove, Some(kid));
+            }
+        }
+    }
+
+    /// Whether this very plan writes something down of the key, or deletes its Secret.
+    fn noted_now(&self, kid: &str) -> bool {
+        self.plan.steps.iter().any(|step| match step {
+            Step::Note { key_id, .. } | Step::Destroy { key_id } => key_id == kid,
+            _ => false,
+        })
+    }
+
+    fn expect(&mut self, at: Timestamp, what: Coming, key_id: Option<&str>) {
+        let key_id = key_id.map(str::to_owned);
+        self.coming.push(Transition { at, what, key_id });
+    }
+
+    fn finish(mut self) -> Plan {
+        let times = self.coming.iter().map(|c| c.at).chain(self.wakes);
+        let unsure = (!self.sure).then(|| later(self.now, UNSURE_RECHECK));
+        let now = self.now;
+        self.plan.wake_at = times.chain(unsure).filter(|at| *at > now).min();
+        self.plan.next = self.coming.into_iter().min();
+        self.plan
+    }
+}

@@ -1,0 +1,192 @@
+//! What bounds a ring's steps: what its spec asks for, and what the release allows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::KeyFacts;
+use crate::domain::moment::Moment;
+
+/// When a ring may sign at all; a hard window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Window {
+    /// No signature before.
+    pub from: Option<Timestamp>,
+    /// No signature from then on, and nothing that was signed verifies past it.
+    pub to: Option<Timestamp>,
+}
+
+impl Window {
+    /// Whether it has begun and not ended.
+    pub fn contains(&self, now: Timestamp) -> bool {
+        self.from.is_none_or(|from| from <= now) && self.to.is_none_or(|to| now < to)
+    }
+}
+
+/// Where a ring's next key comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// It is generated.
+    #[default]
+    Generate,
+    /// A person injects it: the key with this kid.
+    Inject(String),
+    /// There is none now: the ring goes on with the keys that it has.
+    Hold,
+}
+
+/// What bounds a ring's steps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// How long a key signs; none: until a person says so.
+    pub interval: Option<SignedDuration>,
+    /// Where this ring lies among others, from 0 to 65535: by so much of a tenth of the interval
+    /// (of a day at most) it rotates earlier.
+    pub jitter: u16,
+    /// How long a key is in the JWKS before it signs.
+    pub publish_lead: SignedDuration,
+    /// How long verifiers may cache the JWKS; the lead is longer in any case.
+    pub max_age: SignedDuration,
+    /// How long a key verifies after it ceased to sign, where that is longer than is safe anyway.
+    pub grace: SignedDuration,
+    /// The longest token life that the release allows now.
+    pub max_ttl: SignedDuration,
+    /// What a token's life is not all of: clock leeway, the JWKS's `max-age`, and for how long a
+    /// replica that is cut off may go on signing.
+    pub margin: SignedDuration,
+    /// For how long a verifier may hold a JWKS from before a key was taken out: `max-age`, and
+    /// for how long a replica that is cut off may serve it.
+    pub cached_for: SignedDuration,
+    /// How long a Secret is kept after its key left the JWKS.
+    pub retention: SignedDuration,
+    /// When the ring may sign at all.
+    pub window: Window,
+    /// Keys that a person withdraws, each with its grace; none: the ring's own.
+    pub withdrawals: BTreeMap<String, Option<SignedDuration>>,
+    /// The key that a person has sign.
+    pub sign_with: Option<String>,
+    /// The value of the rotate annotation.
+    pub rotate: Option<String>,
+    /// The last value of it that was handled, as status remembers it.
+    pub handled: Option<String>,
+    /// Where the next key comes from.
+    pub source: Source,
+    /// What is remembered of keys that are gone.
+    pub history: History,
+}
+
+/// What is remembered of a ring's keys that are gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct History {
+    /// The highest number that any had.
+    pub highest: i64,
+    /// Their kids: a person can not inject them again.
+    pub spent: BTreeSet<String>,
+}
+
+/// A tenth of an interval, but no more than this, is what rotations of rings are spread over.
+const MOST_JITTER: SignedDuration = SignedDuration::from_hours(24);
+
+impl Policy {
+    /// How long a key must be published before it signs: longer than verifiers cache.
+    pub fn lead(&self) -> SignedDuration {
+        let cache = self.max_age.saturating_add(SignedDuration::from_secs(1));
+        self.publish_lead.max(cache)
+    }
+
+    /// The grace below which a token of this key could outlive the key.
+    pub fn safe_grace(&self, key: &KeyFacts) -> SignedDuration {
+        let ttl = key.max_ttl.unwrap_or(self.max_ttl);
+        ttl.saturating_add(self.margin)
+    }
+
+    /// How long this key verifies after it ceased to sign.
+    pub fn grace_of(&self, key: &KeyFacts) -> SignedDuration {
+        self.grace.max(self.safe_grace(key))
+    }
+
+    /// When the successor of an active key is to sign, if there is a schedule.
+    pub fn due(&self, active: &KeyFacts) -> Option<Timestamp> {
+        let since = active.life.activated?;
+        let since = self.window.from.map_or(since, |from| from.max(since));
+        let interval = self.interval?;
+        Some(later(since, interval.saturating_sub(self.early(interval))))
+    }
+
+    fn early(&self, interval: SignedDuration) -> SignedDuration {
+        let span = (interval / 10).min(MOST_JITTER).as_millis();
+        let part = span * i128::from(self.jitter) / (i128::from(u16::MAX) + 1);
+        SignedDuration::from_millis(i64::try_from(part).unwrap_or(0))
+    }
+
+    /// When a key leaves the JWKS, if that is settled. `superseded`: another key signs.
+    pub fn end(&self, key: &KeyFacts, superseded: bool) -> Option<Timestamp> {
+        let life = &key.life;
+        let order = self.withdrawals.get(key.kid());
+        let natural = life.retired.map(|retired| {
+            if life.activated.is_none() {
+                // It never signed: nothing can be lost with it.
+                retired
+            } else {
+                later(retired, self.grace_of(key))
+            }
+        });
+        let ordered = match (life.withdrawn, order) {
+            (Some(at), Some(grace)) => {
+                let end = later(at, grace.unwrap_or_else(|| self.grace_of(key)));
+                // Until its successor is published, but no longer than one can wait.
+                let signs = life.retired.is_none() && life.activated.is_some() && key.has_material;
+                Some(if signs && !superseded {
+                    end.max(later(at, super::PATIENCE))
+                } else {
+                    end
+                })
+            }
+            _ => None,
+        };
+        let end = ordered.or(natural);
+        match (end, self.window.to) {
+            (Some(end), Some(to)) => Some(end.min(to)),
+            (end, to) => end.or(to),
+        }
+    }
+
+    /// How long the Secret of a removed key is kept.
+    pub fn kept_for(&self, key: &KeyFacts) -> SignedDuration {
+        let ordered_at_once = self.withdrawals.get(key.kid()) == Some(&Some(SignedDuration::ZERO));
+        if ordered_at_once || key.life.activated.is_none() && key.life.withdrawn.is_none() {
+            SignedDuration::ZERO
+        } else {
+            self.retention
+        }
+    }
+}
+
+/// A `validTo` that had passed before it was ever seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowRefused;
+
+/// The window that holds for a ring: what its spec says, unless that ends in the past and was
+/// never in force, which is a slip of the pen rather than an order; then the one before.
+pub fn accept_window(
+    wanted: Window,
+    keys: &[KeyFacts],
+    moment: Moment,
+) -> (Window, Option<WindowRefused>) {
+    let known = |to| keys.iter().any(|k| k.window.to == Some(to));
+    match wanted.to {
+        Some(to) if to <= moment.now && !known(to) => {
+            let newest = keys.iter().max_by_key(|k| k.sequence);
+            (
+                newest.map(|k| k.window).unwrap_or_default(),
+                Some(WindowRefused),
+            )
+        }
+        _ => (wanted, None),
+    }
+}
+
+/// That much later, or the end of time.
+pub fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
+    time.saturating_add(by).unwrap_or(Timestamp::MAX)
+}

@@ -1,0 +1,56 @@
+//! What an object points at: labels and owner names, by which a change is brought to whom it
+//! concerns, and which are gone with a deleted object.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Resource, ResourceExt};
+
+use super::Guarded;
+use crate::api::v1alpha1::{Subscription, TechnicalUser};
+use crate::domain::names::{RING_LABEL, is_object_name};
+
+pub fn none<K>(_: &K) -> Vec<String> {
+    Vec::new()
+}
+
+/// The technical user that controls a Secret. Tenants write owner references as they please: what
+/// could be no technical user's name goes no further.
+fn owning_user(secret: &Secret) -> Option<String> {
+    let owners = secret.owner_references().iter();
+    let mut ours = owners.filter(|o| {
+        o.controller == Some(true)
+            && o.kind == "TechnicalUser"
+            && o.api_version.starts_with("chancery.dev/")
+            && is_object_name(&o.name)
+    });
+    ours.next().map(|o| o.name.clone())
+}
+
+pub fn of_secret(secret: &Secret) -> Vec<String> {
+    match crate::objects::credentials::hashes_of(secret) {
+        Some((namespace, name, _)) => vec![namespace.to_owned(), name.to_owned()],
+        None => ring_of(secret),
+    }
+}
+
+pub fn of_subscription(subscription: &Guarded<Subscription>) -> Vec<String> {
+    match &subscription.0 {
+        Ok(subscription) => vec![subscription.spec.legal_entity.id.clone()],
+        Err(_) => Vec::new(),
+    }
+}
+
+pub fn of_technical_user(user: &Guarded<TechnicalUser>) -> Vec<String> {
+    match &user.0 {
+        Ok(user) => vec![user.client_id()],
+        Err(_) => Vec::new(),
+    }
+}
+
+pub fn of_delivery(secret: &Secret) -> Vec<String> {
+    owning_user(secret).into_iter().collect()
+}
+
+pub fn ring_of<K: Resource>(object: &K) -> Vec<String> {
+    let ring = object.labels().get(RING_LABEL);
+    ring.cloned().into_iter().collect()
+}
