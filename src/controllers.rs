@@ -85,6 +85,8 @@ pub enum Write {
         /// The status.
         status: Value,
     },
+    /// A write that nothing else waits for: it comes last, and that it fails ends no visit.
+    Aside(Box<Write>),
     /// Tells a person what was done, once what stands before it in the list was done.
     Event(Note),
 }

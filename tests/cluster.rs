@@ -17,6 +17,8 @@ mod kills;
 mod leader;
 #[path = "cluster/ownership.rs"]
 mod ownership;
+#[path = "cluster/publish.rs"]
+mod publish;
 #[path = "cluster/quickstart.rs"]
 mod quickstart;
 #[path = "cluster/release.rs"]

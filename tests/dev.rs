@@ -427,3 +427,52 @@ fn it_is_fast_from_exec_to_the_first_token() {
         ends(&dev, Signal::Term);
     }
 }
+
+/// A ring's JWKS in another namespace follows edits, and goes with the ring.
+#[test]
+fn what_is_published_follows_the_manifests() {
+    let desk = Desk::new("dev-publish");
+    let ring = desk.read("10-signing-key.yaml");
+    let publish = |more: &str| {
+        desk.save("10-signing-key.yaml", &format!("{ring}{more}"));
+    };
+    publish("  publish:\n  - namespaces: [acme, late]\n");
+    let dev = desk.start();
+    let map = |namespace: &str, name: &str| {
+        let path = format!(".chancery/configmaps/{namespace}/{name}.yaml");
+        std::fs::read_to_string(desk.path().join(path)).unwrap_or_default()
+    };
+    let has = |namespace: &str, name: &str| {
+        eventually(&format!("{namespace}/{name} holds a JWKS"), SOON, || {
+            let found = map(namespace, name);
+            found.contains("RS256").then_some(()).ok_or(found)
+        });
+    };
+    let gone = |namespace: &str, name: &str| {
+        eventually(&format!("{namespace}/{name} is gone"), SOON, || {
+            let found = map(namespace, name);
+            found.is_empty().then_some(()).ok_or(found)
+        });
+    };
+    has("acme", "main-jwks");
+    desk.verified_token("acme.orders");
+    line(&dev, "There is no namespace late");
+    let late = "apiVersion: v1\nkind: Namespace\nmetadata: {name: late, labels: {jwks: wanted}}\n";
+    desk.save("40-late.yaml", late);
+    has("late", "main-jwks");
+    publish(
+        "  publish:\n  - configMapName: keys\n    namespaceSelector: {matchLabels: {jwks: wanted}}\n",
+    );
+    has("late", "keys");
+    gone("late", "main-jwks");
+    gone("acme", "main-jwks");
+    desk.save("40-late.yaml", &late.replace("wanted", "unwanted"));
+    gone("late", "keys");
+    publish("  publish:\n  - namespaceSelector: {}\n");
+    has("late", "main-jwks");
+    has("acme", "main-jwks");
+    desk.save("10-signing-key.yaml", "# Nothing any more.\n");
+    gone("late", "main-jwks");
+    gone("acme", "main-jwks");
+    ends(&dev, Signal::Term);
+}

@@ -7,6 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Publish;
 use crate::domain::algorithm::{Algorithm, RsaKeySize};
 use crate::domain::period::Period;
 use crate::domain::staleness::DEFAULT_PUBLISH_LEAD;
@@ -100,6 +101,12 @@ pub struct SigningKeySpec {
     /// old key signs until the new one's publishLead is over, and verifies through its grace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_key: Option<PrivateKey>,
+
+    /// Where the ring's JWKS is published besides: ConfigMaps in other namespaces. The condition
+    /// Published says whether they stand; nothing that a key does waits for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub publish: Vec<Publish>,
 }
 
 /// When keys follow one another. Durations are hours, minutes and seconds such as 720h or 1h30m.
