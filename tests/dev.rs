@@ -289,8 +289,8 @@ fn each_refusal_is_told_where_it_stands() {
         ),
         (
             "10-signing-key.yaml",
-            ring.replace("RS256", "ES256"),
-            "m/10-signing-key.yaml:9: SigningKey chancery-system/main: spec.algorithm: algorithm can not be changed",
+            ring.replace("client", "human"),
+            "m/10-signing-key.yaml:8: SigningKey chancery-system/main: spec.audience: audience can not be changed",
         ),
     ];
     for (file, text, _) in &cases {
