@@ -290,7 +290,7 @@ fn each_refusal_is_told_where_it_stands() {
         (
             "10-signing-key.yaml",
             ring.replace("client", "human"),
-            "m/10-signing-key.yaml:8: SigningKey chancery-system/main: spec.audience: audience can not be changed",
+            "m/10-signing-key.yaml:8: SigningKey chancery-system/main: spec.audience: Invalid value: \"human\": audience can not be changed",
         ),
     ];
     for (file, text, _) in &cases {

@@ -26,7 +26,7 @@ use crate::domain::rotation::{self, KeyFacts, Plan, Policy, carry_out};
 use crate::domain::settings::Settings;
 use crate::objects::{Ownership, jwks_map};
 
-pub use facts::policy_of;
+pub use facts::{algorithm_violation_of, policy_of, violation_of};
 pub use see::{Reads, see};
 
 /// How long to wait before looking again at something foreign, which is not watched.
