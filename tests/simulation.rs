@@ -66,7 +66,10 @@ fn no_verifier_notices_a_rotation() {
                 }
                 let (report, result) = play(seed, rotation::plan);
                 if let Err(why) = result {
-                    panic!("seed {seed}: {why}\nplay it again: SIMULATION_SEED={seed} cargo test --test simulation no_verifier\n{}", report.tail());
+                    panic!(
+                        "seed {seed}: {why}\nplay it again: SIMULATION_SEED={seed} cargo test --test simulation no_verifier\n{}",
+                        report.tail()
+                    );
                 }
                 sum.add(&report);
             }
@@ -132,7 +135,8 @@ fn haste(_: &mut Plan) {}
 fn broken_engines_are_caught() {
     for (name, plan) in BROKEN {
         let caught = (0..60).find_map(|seed| Some((seed, play(seed, plan).1.err()?)));
-        let (seed, why) = caught.unwrap_or_else(|| panic!("nothing catches the engine that {name}"));
+        let (seed, why) =
+            caught.unwrap_or_else(|| panic!("nothing catches the engine that {name}"));
         println!("an engine that {name} is caught by seed {seed}: {why}");
     }
     let _: fn(&[KeyFacts], &Policy, Moment) -> Plan = rotation::plan;

@@ -29,7 +29,7 @@ use crate::domain::settings::Settings;
 use crate::objects::{Ownership, jwks_map};
 
 pub use copies::{Troubles, publishing, see as see_copies, write as write_copies};
-pub use facts::policy_of;
+pub use facts::{algorithm_violation_of, policy_of, violation_of};
 pub use see::{Reads, brought_from, see};
 
 /// How long to wait before looking again at something foreign, which is not watched.

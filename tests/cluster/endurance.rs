@@ -56,7 +56,10 @@ impl Field {
 
     fn fail(&self, why: String) {
         let at = self.now();
-        self.failures.lock().expect("no panic").push(format!("{at} ms: {why}"));
+        self.failures
+            .lock()
+            .expect("no panic")
+            .push(format!("{at} ms: {why}"));
     }
 
     /// Those that were ready a moment ago, as a load balancer takes them.
@@ -67,7 +70,11 @@ impl Field {
     }
 
     /// A load balancer's request: one that breaks goes to the other backend.
-    fn request(&self, turn: u64, call: impl Fn(&Backend) -> std::io::Result<http::Answer>) -> Result<http::Answer, String> {
+    fn request(
+        &self,
+        turn: u64,
+        call: impl Fn(&Backend) -> std::io::Result<http::Answer>,
+    ) -> Result<http::Answer, String> {
         let since = Instant::now();
         let mut last = String::from("no replica is ready");
         // As long as a client waits for an answer.
@@ -123,7 +130,10 @@ impl Field {
                 Err(why) => self.fail(format!("no token: {why}")),
                 Ok(answer) => {
                     self.tokens.fetch_add(1, Ordering::Relaxed);
-                    let token = answer.json()["access_token"].as_str().unwrap_or_default().to_owned();
+                    let token = answer.json()["access_token"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned();
                     verifier.verify(self, turn, &token);
                     if turn % 5 == 0 {
                         kept.push((Instant::now(), token));
@@ -131,7 +141,9 @@ impl Field {
                 }
             }
             // A second and a half old, of the two that it lives.
-            let (old, young) = kept.into_iter().partition(|(at, _)| at.elapsed() > Duration::from_millis(1300));
+            let (old, young) = kept
+                .into_iter()
+                .partition(|(at, _)| at.elapsed() > Duration::from_millis(1300));
             kept = young;
             let old: Vec<(Instant, String)> = old;
             for (at, token) in old {
@@ -163,10 +175,19 @@ impl Verifier {
             }
         }
         let Some((_, set)) = &self.held else { return };
-        let kid = jsonwebtoken::decode_header(token).ok().and_then(|h| h.kid).unwrap_or_default();
+        let kid = jsonwebtoken::decode_header(token)
+            .ok()
+            .and_then(|h| h.kid)
+            .unwrap_or_default();
         let Some(jwk) = set.find(&kid) else {
-            let known: Vec<_> = set.keys.iter().filter_map(|k| k.common.key_id.clone()).collect();
-            return field.fail(format!("kid {kid} is not in the verifier's JWKS, {known:?}"));
+            let known: Vec<_> = set
+                .keys
+                .iter()
+                .filter_map(|k| k.common.key_id.clone())
+                .collect();
+            return field.fail(format!(
+                "kid {kid} is not in the verifier's JWKS, {known:?}"
+            ));
         };
         let mut rules = Validation::new(Algorithm::ES256);
         rules.validate_aud = false;
@@ -235,7 +256,10 @@ fn leaders_end_and_keys_rotate_and_nobody_notices() {
     let newest = || -> i64 {
         let status = status();
         let keys = status["keys"].as_array().cloned().unwrap_or_default();
-        keys.iter().filter_map(|k| k["sequence"].as_i64()).max().unwrap_or(0)
+        keys.iter()
+            .filter_map(|k| k["sequence"].as_i64())
+            .max()
+            .unwrap_or(0)
     };
     let leader = || -> usize {
         eventually("one leads", LIMIT, || {
@@ -251,9 +275,23 @@ fn leaders_end_and_keys_rotate_and_nobody_notices() {
     // Which kids were seen in the issuer's ConfigMap, and which were gone: none comes back.
     let mut kids: BTreeMap<String, bool> = BTreeMap::new();
     let mut look = |when: &str| {
-        let map = cluster.kubectl(&["get", "configmap", "chancery-issuer", "-n", &release.name, "-o", "jsonpath={.data.jwks}"]);
-        let Ok(set) = serde_json::from_str::<JwkSet>(&map.stdout) else { return };
-        let now: BTreeSet<String> = set.keys.iter().filter_map(|k| k.common.key_id.clone()).collect();
+        let map = cluster.kubectl(&[
+            "get",
+            "configmap",
+            "chancery-issuer",
+            "-n",
+            &release.name,
+            "-o",
+            "jsonpath={.data.jwks}",
+        ]);
+        let Ok(set) = serde_json::from_str::<JwkSet>(&map.stdout) else {
+            return;
+        };
+        let now: BTreeSet<String> = set
+            .keys
+            .iter()
+            .filter_map(|k| k.common.key_id.clone())
+            .collect();
         for (kid, there) in &mut kids {
             *there &= now.contains(kid);
         }
@@ -269,12 +307,21 @@ fn leaders_end_and_keys_rotate_and_nobody_notices() {
         if from > ROTATIONS && round > 4 {
             break;
         }
-        assert!(Instant::now() < deadline, "{from} rotations\n{rounds:?}\n{}", field.failures.lock().expect("no panic").join("\n"));
+        assert!(
+            Instant::now() < deadline,
+            "{from} rotations\n{rounds:?}\n{}",
+            field.failures.lock().expect("no panic").join("\n")
+        );
         let leading = leader();
         let backend = &field.backends[leading];
         let told = match round % 4 {
             0 => {
-                let process = backend.process.lock().expect("no panic").take().expect("it runs");
+                let process = backend
+                    .process
+                    .lock()
+                    .expect("no panic")
+                    .take()
+                    .expect("it runs");
                 process.signal(Signal::Term);
                 process.wait_exit(LIMIT);
                 release.printed(process.output());
@@ -282,7 +329,12 @@ fn leaders_end_and_keys_rotate_and_nobody_notices() {
                 "TERM"
             }
             1 => {
-                let process = backend.process.lock().expect("no panic").take().expect("it runs");
+                let process = backend
+                    .process
+                    .lock()
+                    .expect("no panic")
+                    .take()
+                    .expect("it runs");
                 process.signal(Signal::Kill);
                 process.wait_exit(LIMIT);
                 release.printed(process.output());
@@ -297,7 +349,11 @@ fn leaders_end_and_keys_rotate_and_nobody_notices() {
                     let other = &field.backends[1 - leading];
                     let url = format!("http://127.0.0.1:{}/metrics", other.admin_port);
                     let answer = http::get(&url).map_err(|e| e.to_string())?;
-                    if answer.text().contains("chancery_leader 1") { Ok(()) } else { Err("not yet".to_owned()) }
+                    if answer.text().contains("chancery_leader 1") {
+                        Ok(())
+                    } else {
+                        Err("not yet".to_owned())
+                    }
                 });
                 process.signal(Signal::Cont);
                 "STOP"
@@ -337,15 +393,35 @@ fn leaders_end_and_keys_rotate_and_nobody_notices() {
     assert_eq!(failures, Vec::<String>::new());
 
     // At rest there is a Secret for each key that status knows, and no other.
-    release.cluster.kubectl_ok(&["patch", "signingkey", "main", "-n", &release.name, "--type=merge", "-p", r#"{"spec":{"rotation":null}}"#]);
+    release.cluster.kubectl_ok(&[
+        "patch",
+        "signingkey",
+        "main",
+        "-n",
+        &release.name,
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"rotation":null}}"#,
+    ]);
     eventually("no Secret is an orphan", LIMIT * 2, || {
         let secrets = release.list("secrets", &release.name);
         let of = |s: &&serde_json::Value| s["type"] == "chancery.dev/key-pair";
-        let names: BTreeSet<String> = secrets.iter().filter(of).filter_map(|s| s["metadata"]["name"].as_str().map(str::to_owned)).collect();
+        let names: BTreeSet<String> = secrets
+            .iter()
+            .filter(of)
+            .filter_map(|s| s["metadata"]["name"].as_str().map(str::to_owned))
+            .collect();
         let status = status();
         let keys = status["keys"].as_array().cloned().unwrap_or_default();
-        let known: BTreeSet<String> = keys.iter().map(|k| format!("main-{}", k["sequence"])).collect();
-        if names == known && known.len() == 1 { Ok(()) } else { Err(format!("{names:?} and {known:?}")) }
+        let known: BTreeSet<String> = keys
+            .iter()
+            .map(|k| format!("main-{}", k["sequence"]))
+            .collect();
+        if names == known && known.len() == 1 {
+            Ok(())
+        } else {
+            Err(format!("{names:?} and {known:?}"))
+        }
     });
     for n in 0..2 {
         let process = field.backends[n].process.lock().expect("no panic").take();

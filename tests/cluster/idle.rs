@@ -44,7 +44,13 @@ fn at_rest_nothing_is_written_but_the_lease() {
         });
         let told = of_ours.map(|event| {
             let at = |field: &str| event["objectRef"][field].as_str().unwrap_or("-").to_owned();
-            format!("{} {} {} {}", event["verb"], at("resource"), at("name"), at("subresource"))
+            format!(
+                "{} {} {} {}",
+                event["verb"],
+                at("resource"),
+                at("name"),
+                at("subresource")
+            )
         });
         told.collect()
     };
@@ -59,7 +65,11 @@ fn at_rest_nothing_is_written_but_the_lease() {
         let now = writes();
         let same = but_lease(&now) == but_lease(&before);
         before.clone_from(&now);
-        if same { Ok(()) } else { Err(format!("{now:?}")) }
+        if same {
+            Ok(())
+        } else {
+            Err(format!("{now:?}"))
+        }
     });
     let begun = Instant::now();
     while begun.elapsed() < REST {
@@ -68,7 +78,10 @@ fn at_rest_nothing_is_written_but_the_lease() {
         assert_eq!(but_lease(&now), but_lease(&before), "{}", process.output());
     }
     let renewals = writes().len() - before.len();
-    println!("{} s at rest: {renewals} renewals of the Lease, and no other write", REST.as_secs());
+    println!(
+        "{} s at rest: {renewals} renewals of the Lease, and no other write",
+        REST.as_secs()
+    );
     assert!(renewals > 30, "the log shows what is written: {renewals}");
     process.signal(crate::support::Signal::Kill);
     process.wait_exit(LIMIT);

@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use chancery::embedded::Service;
 use bytes::Bytes;
+use chancery::embedded::Service;
 use futures::future::BoxFuture;
-use http_body_util::{BodyExt as _, Full};
 use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
 use kube::client::Body;
 use tokio::sync::{mpsc, oneshot};
 

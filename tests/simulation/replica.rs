@@ -166,7 +166,11 @@ impl Replica {
             .iter()
             .flat_map(|j| j.keys.keys.iter().map(|k| k.kid.clone()))
             .collect();
-        if self.served.last().is_none_or(|(_, before)| **before != kids) {
+        if self
+            .served
+            .last()
+            .is_none_or(|(_, before)| **before != kids)
+        {
             self.served.push((now, Arc::new(kids)));
         }
         let contact = Contact {

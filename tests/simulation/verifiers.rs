@@ -56,12 +56,17 @@ impl Verifier {
     /// Whether it accepts a token of this kid now.
     pub fn accepts(&mut self, kid: &str, now: i64, jwks: &mut impl Jwks) -> bool {
         let has = |held: &Option<Arc<Vec<String>>>| {
-            held.as_ref().is_some_and(|kids| kids.iter().any(|k| k == kid))
+            held.as_ref()
+                .is_some_and(|kids| kids.iter().any(|k| k == kid))
         };
         match self.habit {
             Habit::NoCache => has(&jwks.served_at(now)),
             Habit::MaxAge => {
-                if self.held.as_ref().is_none_or(|(at, _)| now - at >= 5 * MINUTE) {
+                if self
+                    .held
+                    .as_ref()
+                    .is_none_or(|(at, _)| now - at >= 5 * MINUTE)
+                {
                     self.held = jwks.served_at(now).map(|kids| (now, kids));
                 }
                 has(&self.held.as_ref().map(|(_, kids)| kids.clone()))

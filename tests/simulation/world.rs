@@ -64,7 +64,13 @@ impl Report {
     pub fn told(&self) -> String {
         format!(
             "{} keys began to sign, {} calls with {} faults, {} kills, {} tokens, {} verifications, {} of them excused by an emergency",
-            self.rotations, self.calls, self.faults, self.kills, self.tokens, self.verified, self.excused
+            self.rotations,
+            self.calls,
+            self.faults,
+            self.kills,
+            self.tokens,
+            self.verified,
+            self.excused
         )
     }
 
@@ -174,7 +180,9 @@ impl World {
         });
         let spec: SigningKeySpec = serde_json::from_value(spec).expect("a spec");
         let lead: Period = lead.parse().expect("a period");
-        let made = rings(&admin).create(&PostParams::default(), &SigningKey::new("main", spec)).await;
+        let made = rings(&admin)
+            .create(&PostParams::default(), &SigningKey::new("main", spec))
+            .await;
         made.expect("a ring");
         let max_age = settings.jwks.max_age;
         let limits = Limits::new(settings.serving.max_staleness, Some(lead), max_age);
@@ -190,7 +198,9 @@ impl World {
         let replicas: Vec<Replica> = (0..2)
             .map(|n| Replica::new(n, 0, clock(dice.within(-4 * MINUTE, 4 * MINUTE)), &making))
             .collect();
-        let verifiers = HABITS.iter().map(|habit| Verifier::new(*habit, dice.within(0, HOUR)));
+        let verifiers = HABITS
+            .iter()
+            .map(|habit| Verifier::new(*habit, dice.within(0, HOUR)));
         let verifiers = verifiers.collect();
         let faulty = dice.within(15, 60);
         Self {
@@ -307,13 +317,22 @@ impl World {
     /// Gives one waiting call its verdict.
     async fn decide(&mut self) -> Result<bool, String> {
         let waiting: Vec<usize> = (0..self.replicas.len())
-            .filter(|n| self.replicas[*n].visit.as_ref().is_some_and(|v| v.waiting.is_some()))
+            .filter(|n| {
+                self.replicas[*n]
+                    .visit
+                    .as_ref()
+                    .is_some_and(|v| v.waiting.is_some())
+            })
             .collect();
         if waiting.is_empty() {
             return Ok(false);
         }
         let n = *self.dice.pick(&waiting);
-        let pause = if self.dice.once_in(20) { self.dice.within(0, 8 * SECOND) } else { self.dice.within(1, 50) };
+        let pause = if self.dice.once_in(20) {
+            self.dice.within(0, 8 * SECOND)
+        } else {
+            self.dice.within(1, 50)
+        };
         self.truth.fetch_add(pause, Ordering::Relaxed);
         let cut = self.replicas[n].cut_until > self.now();
         let fault = self.dice.once_in(self.faulty);
@@ -347,19 +366,31 @@ impl World {
         }
         self.version = version;
         let now = self.now();
-        let map = maps(&self.admin).get_opt("chancery-issuer").await.expect("the map");
+        let map = maps(&self.admin)
+            .get_opt("chancery-issuer")
+            .await
+            .expect("the map");
         let kids: Vec<String> = map
             .as_ref()
             .and_then(jwks_map::read)
             .map(|set| set.keys.into_iter().map(|k| k.kid).collect())
             .unwrap_or_default();
-        if self.written.last().is_none_or(|(_, before)| **before != kids) {
+        if self
+            .written
+            .last()
+            .is_none_or(|(_, before)| **before != kids)
+        {
             self.written.push((now, Arc::new(kids.clone())));
         }
-        let secrets = secrets(&self.admin).list(&ListParams::default()).await.expect("Secrets");
+        let secrets = secrets(&self.admin)
+            .list(&ListParams::default())
+            .await
+            .expect("Secrets");
         let first = self.known.values().all(|k| k.activated.is_none());
         for secret in &secrets.items {
-            let Ok(jwk) = key_secret::key_of(secret, Algorithm::EdDSA) else { continue };
+            let Ok(jwk) = key_secret::key_of(secret, Algorithm::EdDSA) else {
+                continue;
+            };
             let life = key_secret::read(secret).life;
             let stands = kids.contains(&jwk.kid);
             let lead = self.lead;
@@ -378,10 +409,17 @@ impl World {
                     // What befalls a ring amid a rotation is what matters.
                     self.next_fate = now + self.dice.within(SECOND, 90 * MINUTE);
                 }
-                let led = known.in_jwks_since.is_some_and(|since| now - since >= lead - 10 * SECOND);
+                let led = known
+                    .in_jwks_since
+                    .is_some_and(|since| now - since >= lead - 10 * SECOND);
                 if !led && !first && !again {
                     if now > self.emergency_until {
-                        return Err(format!("key {} signs {} s after it was published, and its lead is {} s", jwk.kid, known.in_jwks_since.map_or(0, |s| now - s) / SECOND, lead / SECOND));
+                        return Err(format!(
+                            "key {} signs {} s after it was published, and its lead is {} s",
+                            jwk.kid,
+                            known.in_jwks_since.map_or(0, |s| now - s) / SECOND,
+                            lead / SECOND
+                        ));
                     }
                     known.excused_until = now + 2 * HOUR;
                 }
@@ -410,10 +448,20 @@ impl World {
                         let all = all.list(&ListParams::default()).await;
                         Found::Rings(all.expect("rings").items)
                     }
-                    1 => Found::Secrets(secrets(&self.admin).list(&ours()).await.expect("Secrets").items),
+                    1 => Found::Secrets(
+                        secrets(&self.admin)
+                            .list(&ours())
+                            .await
+                            .expect("Secrets")
+                            .items,
+                    ),
                     _ => Found::Maps(maps(&self.admin).list(&ours()).await.expect("maps").items),
                 };
-                let lag = if self.dice.once_in(25) { self.dice.within(0, 2 * MINUTE) } else { self.dice.within(0, 400) };
+                let lag = if self.dice.once_in(25) {
+                    self.dice.within(0, 2 * MINUTE)
+                } else {
+                    self.dice.within(0, 400)
+                };
                 let version = self.version.max(1);
                 let replica = &mut self.replicas[n];
                 replica.see(kind, found);
@@ -481,7 +529,9 @@ impl World {
     fn check_clocks(&mut self) {
         let date = Timestamp::from_millisecond(self.now() / SECOND * SECOND).expect("a time");
         for replica in &mut self.replicas {
-            if replica.cut_until <= self.truth.load(Ordering::Relaxed) && replica.guard.begin_check() {
+            if replica.cut_until <= self.truth.load(Ordering::Relaxed)
+                && replica.guard.begin_check()
+            {
                 replica.guard.compared(date);
             }
         }
@@ -492,17 +542,25 @@ impl World {
         let now = self.now();
         let candidates: Vec<usize> = (0..2).filter(|n| self.is_ready(*n, now)).collect();
         let all: Vec<usize> = (0..2).collect();
-        let of = if candidates.is_empty() { &all } else { &candidates };
+        let of = if candidates.is_empty() {
+            &all
+        } else {
+            &candidates
+        };
         let n = *self.dice.pick(of);
         let replica = &self.replicas[n];
         let view = replica.snapshots.load();
-        let signs = view.contact_age(&*replica.clock) <= replica.limits.signing || replica.cut_until <= now;
+        let signs =
+            view.contact_age(&*replica.clock) <= replica.limits.signing || replica.cut_until <= now;
         let signer = view.rings(replica.clock.now()).next().filter(|_| signs);
         let Some(signer) = signer else {
             let since = *self.silent_since.get_or_insert(now);
             let excused = now < self.emergency_until || candidates.is_empty();
             if now - since > 3 * HOUR && !excused {
-                return Err(format!("nothing has signed for {} minutes", (now - since) / MINUTE));
+                return Err(format!(
+                    "nothing has signed for {} minutes",
+                    (now - since) / MINUTE
+                ));
             }
             return Ok(());
         };
@@ -555,7 +613,9 @@ impl World {
 
     fn is_ready(&self, n: usize, at: i64) -> bool {
         let limit = i64::try_from(self.limits.readiness.as_millis()).unwrap_or(0);
-        let away = self.away[n].iter().any(|(from, to)| from + limit < at && at < *to);
+        let away = self.away[n]
+            .iter()
+            .any(|(from, to)| from + limit < at && at < *to);
         let replica = &self.replicas[n];
         !away && replica.served.iter().any(|(since, _)| *since <= at)
     }
@@ -569,14 +629,18 @@ impl World {
             Fate::CutOff(minutes) => self.cut(n, minutes),
             Fate::Outage(minutes) => (0..2).for_each(|n| self.cut(n, minutes)),
             Fate::Jump(seconds) => {
-                self.replicas[n].clock.offset.fetch_add(seconds * SECOND, Ordering::Relaxed);
+                self.replicas[n]
+                    .clock
+                    .offset
+                    .fetch_add(seconds * SECOND, Ordering::Relaxed);
                 let _ = self.replicas[n].guard.moment();
                 self.later.push_back((now + 2 * HOUR, Later::ClockRight(n)));
             }
             Fate::Request => {
                 let value = format!("{now}");
                 self.edit(move |ring| {
-                    ring.annotations_mut().insert("chancery.dev/rotate".into(), value);
+                    ring.annotations_mut()
+                        .insert("chancery.dev/rotate".into(), value);
                 })
                 .await;
             }
@@ -597,22 +661,33 @@ impl World {
                 .await;
             }
             Fate::WithdrawRetired(minutes) => {
-                let found = self.find(|life, active| !active && life.retired.is_some() && life.removed.is_none());
+                let found = self.find(|life, active| {
+                    !active && life.retired.is_some() && life.removed.is_none()
+                });
                 if let Some(secret) = found.await {
-                    self.withdraw(&secret, Some(Period::from_mins(minutes))).await;
+                    self.withdraw(&secret, Some(Period::from_mins(minutes)))
+                        .await;
                     self.later.push_back((now + DAY, Later::TakeBack));
                 }
             }
             Fate::WithdrawActive(at_once) => {
                 if let Some(secret) = self.find(|_, active| active).await {
                     self.emergency_until = now + 2 * HOUR;
-                    let grace = if at_once { Period::from_secs(0) } else { Period::from_hours(1) };
+                    let grace = if at_once {
+                        Period::from_secs(0)
+                    } else {
+                        Period::from_hours(1)
+                    };
                     self.withdraw(&secret, Some(grace)).await;
                 }
             }
             Fate::SignWith => {
                 let found = self.find(|life, active| {
-                    !active && life.retired.is_some() && life.activated.is_some() && life.removed.is_none() && life.withdrawn.is_none()
+                    !active
+                        && life.retired.is_some()
+                        && life.activated.is_some()
+                        && life.removed.is_none()
+                        && life.withdrawn.is_none()
                 });
                 if let Some(secret) = found.await {
                     let kid = kid_of(&secret);
@@ -631,10 +706,15 @@ impl World {
                 let mut ring = rings(&self.admin).get("main").await.expect("the ring");
                 ring.status = Some(Default::default());
                 let rings = rings(&self.admin);
-                let _ = rings.replace_status("main", &PostParams::default(), &ring).await;
+                let _ = rings
+                    .replace_status("main", &PostParams::default(), &ring)
+                    .await;
             }
             Fate::LoseIdleSecret => {
-                if let Some(secret) = self.find(|life, active| !active && life.removed.is_none()).await {
+                if let Some(secret) = self
+                    .find(|life, active| !active && life.removed.is_none())
+                    .await
+                {
                     self.lose(&secret).await;
                 }
             }
@@ -651,7 +731,10 @@ impl World {
         match what {
             Later::ClockRight(n) => {
                 let offset = self.dice.within(-4 * MINUTE, 4 * MINUTE);
-                self.replicas[n].clock.offset.store(offset, Ordering::Relaxed);
+                self.replicas[n]
+                    .clock
+                    .offset
+                    .store(offset, Ordering::Relaxed);
                 let _ = self.replicas[n].guard.moment();
             }
             Later::TakeBack => self.edit(|ring| ring.spec.invalidated.clear()).await,
@@ -699,7 +782,9 @@ impl World {
     async fn edit(&mut self, change: impl FnOnce(&mut SigningKey)) {
         let mut ring = rings(&self.admin).get("main").await.expect("the ring");
         change(&mut ring);
-        let done = rings(&self.admin).replace("main", &PostParams::default(), &ring).await;
+        let done = rings(&self.admin)
+            .replace("main", &PostParams::default(), &ring)
+            .await;
         if let Err(error) = done {
             panic!("an edit is refused: {error}");
         }
@@ -729,10 +814,17 @@ impl World {
         &mut self,
         which: impl Fn(chancery::domain::rotation::Life, bool) -> bool,
     ) -> Option<Secret> {
-        let all = secrets(&self.admin).list(&ListParams::default()).await.expect("Secrets").items;
+        let all = secrets(&self.admin)
+            .list(&ListParams::default())
+            .await
+            .expect("Secrets")
+            .items;
         let mine: Vec<Secret> = all.into_iter().filter(key_secret::is_key_secret).collect();
         let may_sign = |s: &&Secret| key_secret::read(s).life.may_sign();
-        let active = mine.iter().filter(may_sign).max_by_key(|s| key_secret::read(s).life.activated);
+        let active = mine
+            .iter()
+            .filter(may_sign)
+            .max_by_key(|s| key_secret::read(s).life.activated);
         let active = active.map(ResourceExt::name_any);
         let found = mine
             .iter()
@@ -742,11 +834,15 @@ impl World {
 
     async fn lose(&mut self, secret: &Secret) {
         let secrets = secrets(&self.admin);
-        let _ = secrets.delete(&secret.name_any(), &DeleteParams::default()).await;
+        let _ = secrets
+            .delete(&secret.name_any(), &DeleteParams::default())
+            .await;
     }
 
     async fn lose_map(&mut self, name: &str) {
-        let _ = maps(&self.admin).delete(name, &DeleteParams::default()).await;
+        let _ = maps(&self.admin)
+            .delete(name, &DeleteParams::default())
+            .await;
     }
 }
 
@@ -760,7 +856,12 @@ impl Jwks for World {
 
     fn written_at(&self, time: i64) -> Option<Arc<Vec<String>>> {
         // A ConfigMap that is gone leaves the mounted files as they are.
-        let full: Vec<_> = self.written.iter().filter(|(_, kids)| !kids.is_empty()).cloned().collect();
+        let full: Vec<_> = self
+            .written
+            .iter()
+            .filter(|(_, kids)| !kids.is_empty())
+            .cloned()
+            .collect();
         at(&full, time)
     }
 }
@@ -771,7 +872,9 @@ fn at(history: &[(i64, Arc<Vec<String>>)], time: i64) -> Option<Arc<Vec<String>>
 }
 
 fn kid_of(secret: &Secret) -> String {
-    key_secret::key_of(secret, Algorithm::EdDSA).map(|jwk| jwk.kid).unwrap_or_default()
+    key_secret::key_of(secret, Algorithm::EdDSA)
+        .map(|jwk| jwk.kid)
+        .unwrap_or_default()
 }
 
 /// The CRD without its CEL rules, which are tried elsewhere: they take most of the time.
