@@ -393,6 +393,7 @@ fn snapshot(pair: &Arc<KeyPair>, secret: &str) -> Snapshot {
         client_rings: vec![Arc::new(Ring {
             name: "main".into(),
             active: Arc::clone(pair),
+            window: chancery::domain::rotation::Window::default(),
         })],
         clients: HashMap::from([(CLIENT_ID.to_owned(), Arc::new(client))]),
         shortest_publish_lead: None,

@@ -2,6 +2,7 @@
 
 mod args;
 mod dev;
+mod plan;
 pub mod process;
 
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ pub struct Cli {
 const AFTER_HELP: &str = "\
 Try it on this machine, with no cluster:
   chancery dev examples/quickstart
+  chancery plan examples/rotation
 
 On a cluster:
   chancery crds | kubectl apply -f -
@@ -65,6 +67,8 @@ enum Command {
     Operator(OperatorArgs),
     /// The server alone: issues tokens and serves the JWKS. Several can run beside each other.
     Serve(ServeArgs),
+    /// When each signing key of some manifests will be made, sign, retire and go.
+    Plan(plan::PlanArgs),
     /// Prints the custom resource definitions: chancery crds | kubectl apply -f -
     Crds,
 }
@@ -84,7 +88,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     // Where dev tells its story, the log has only what is wrong.
     let usual = match &cli.command {
-        Command::Dev(_) => "warn",
+        Command::Dev(_) | Command::Plan(_) => "warn",
         // The watches say in a line what kube says in many.
         _ => "info,kube_client=off",
     };
@@ -107,6 +111,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), String> {
     match command {
         Command::Dev(dev) => on_runtime(dev::run(dev)),
+        Command::Plan(plan) => on_runtime(plan::run(plan)),
         Command::Crds => print_crds(),
         Command::Run(RunArgs {
             cluster,

@@ -21,7 +21,7 @@ use crate::domain::settings::Settings;
 use crate::domain::staleness::{Contact, Limits};
 use crate::serve::readiness::Readiness;
 use crate::serve::snapshot::SnapshotStore;
-use crate::stores::{Listed, Mirror, Stores, Watched};
+use crate::stores::{Listed, Mirror, Stores};
 
 /// The part of readiness that minds the contact.
 pub const CONTACT: &str = "contact";
@@ -121,7 +121,7 @@ impl Seeker {
             wall: self.clock.now(),
             elapsed: self.clock.elapsed(),
         };
-        let mirrors = || served(&self.stores);
+        let mirrors = || self.stores.mirrors.iter();
         let lists = try_join_all(mirrors().map(Mirror::list));
         let lists = timeout(most, lists)
             .await
@@ -143,12 +143,6 @@ impl Seeker {
             sleep(POLL).await;
         }
     }
-}
-
-/// The stores that the feed reads: no token depends on delivered Secrets.
-fn served(stores: &Stores) -> impl Iterator<Item = &Mirror> {
-    let mirrors = stores.mirrors.iter();
-    mirrors.filter(|mirror| mirror.kind != Watched::Deliveries)
 }
 
 /// What `/readyz?verbose` says of a contact that is so old.

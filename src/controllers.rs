@@ -22,7 +22,10 @@ use crate::domain::algorithm::{Algorithm, RsaKeySize};
 use crate::domain::client::Family;
 
 pub use operator::{Operator, Outcome};
-pub use signing_key::policy_of as rotation_policy;
+pub use signing_key::{
+    PlanFn, algorithm_violation_of as algorithm_violation, policy_of as rotation_policy,
+    violation_of as policy_violation,
+};
 
 /// The kinds that have a controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,6 +88,8 @@ pub enum Write {
         /// The status.
         status: Value,
     },
+    /// A write that nothing else waits for: it comes last, and that it fails ends no visit.
+    Aside(Box<Write>),
     /// Tells a person what was done, once what stands before it in the list was done.
     Event(Note),
 }

@@ -5,6 +5,7 @@ pub mod credentials;
 pub mod injected;
 pub mod jwks_map;
 pub mod key_secret;
+pub mod published;
 
 use std::collections::BTreeMap;
 

@@ -2,15 +2,17 @@
 //! and feed both read here; neither asks the API server for what it can find in a store.
 
 mod hints;
+mod known;
 mod mirror;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{StreamExt, pin_mut};
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::api::Api;
+use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher::Config};
@@ -21,12 +23,13 @@ use tracing::warn;
 
 use crate::api::v1alpha1::{SigningKey, Subscription, TechnicalUser};
 use crate::domain::names::{
-    ENVIRONMENT_LABEL, MANAGED_BY, MANAGED_BY_LABEL, PART_DELIVERY, PART_LABEL,
+    ENVIRONMENT_LABEL, MANAGED_BY, MANAGED_BY_LABEL, PART_DELIVERY, PART_LABEL, PART_PUBLISHED,
 };
 use crate::domain::settings::Settings;
 
 // A custom resource as it is watched: one that does not parse is an error of its own, and holds
 // up no other (CVE-2022-39272 is what happens otherwise).
+use known::Known;
 pub use kube::core::DeserializeGuard as Guarded;
 pub use mirror::{Listed, Mirror};
 
@@ -45,6 +48,13 @@ pub enum Watched {
     ConfigMaps,
     /// Delivered Secrets everywhere; only the operator watches them.
     Deliveries,
+    /// Published JWKS everywhere; only the operator watches them.
+    Published,
+    /// Namespaces; only the operator watches them.
+    Namespaces,
+    /// All Secrets in the operator namespace, their metadata alone: people name some in
+    /// `SigningKey`s. Only the operator watches them.
+    NamedSecrets,
 }
 
 /// Something that was made, changed or deleted.
@@ -77,12 +87,19 @@ pub struct Stores {
     pub config_maps: Store<ConfigMap>,
     /// Delivered Secrets everywhere; empty where they are not watched.
     pub deliveries: Store<Secret>,
-    /// Each of these with the way to compare it with the API server.
+    /// `ConfigMap`s with a JWKS in other namespaces; empty where they are not watched.
+    pub published: Store<ConfigMap>,
+    /// Namespaces; empty where they are not watched.
+    pub namespaces: Store<Namespace>,
+    /// The metadata of all Secrets in the operator namespace; empty where they are not watched.
+    pub named_secrets: Store<PartialObjectMeta<Secret>>,
+    /// Each of these that the feed reads, with the way to compare it with the API server.
     pub mirrors: Arc<[Mirror]>,
     progress: Arc<Progress>,
 }
 
 /// How far the watches have come.
+#[derive(Default)]
 struct Progress {
     waiting: watch::Sender<BTreeSet<Watched>>,
     /// Counts changes of Subscriptions' and technical users' specs.
@@ -107,20 +124,7 @@ impl Stores {
         scope: Scope,
         listeners: Vec<mpsc::UnboundedSender<Change>>,
     ) -> (Self, tokio::task::JoinSet<()>) {
-        let mut kinds = BTreeSet::from([
-            Watched::SigningKeys,
-            Watched::Subscriptions,
-            Watched::TechnicalUsers,
-            Watched::Secrets,
-            Watched::ConfigMaps,
-        ]);
-        if scope == Scope::Operator {
-            kinds.insert(Watched::Deliveries);
-        }
-        let progress = Arc::new(Progress {
-            waiting: watch::Sender::new(kinds),
-            tenancy: AtomicU64::new(0),
-        });
+        let progress = Arc::<Progress>::default();
 
         let namespace = &settings.operator_namespace;
         let ours = format!(
@@ -128,13 +132,14 @@ impl Stores {
             settings.environment
         );
         let mine = Config::default().labels(&ours);
-        let delivered = Config::default().labels(&format!("{ours},{PART_LABEL}={PART_DELIVERY}"));
+        let part = |part| Config::default().labels(&format!("{ours},{PART_LABEL}={part}"));
 
         let mut starter = Starter {
             tasks: tokio::task::JoinSet::new(),
             listeners,
             progress: progress.clone(),
             mirrors: Vec::new(),
+            scope,
         };
         let all = Config::default;
         let mut stores = Self {
@@ -143,7 +148,7 @@ impl Stores {
                 Watched::SigningKeys,
                 Api::namespaced(client.clone(), namespace),
                 all(),
-                hints::of_custom_resource,
+                hints::none,
             ),
             subscriptions: starter.go(
                 Watched::Subscriptions,
@@ -169,20 +174,61 @@ impl Stores {
                 mine,
                 hints::ring_of,
             ),
-            deliveries: if scope == Scope::Operator {
-                starter.go(
-                    Watched::Deliveries,
-                    Api::all(client.clone()),
-                    delivered,
-                    hints::of_delivery,
-                )
-            } else {
-                reflector::store().0
-            },
+            deliveries: starter.operators(
+                Watched::Deliveries,
+                Api::all(client.clone()),
+                part(PART_DELIVERY),
+                hints::of_delivery,
+            ),
+            published: starter.operators(
+                Watched::Published,
+                Api::all(client.clone()),
+                part(PART_PUBLISHED),
+                hints::ring_of,
+            ),
+            namespaces: starter.operators(
+                Watched::Namespaces,
+                Api::all(client.clone()),
+                all(),
+                hints::none,
+            ),
+            named_secrets: starter.operators(
+                Watched::NamedSecrets,
+                Api::namespaced(client.clone(), namespace),
+                all(),
+                hints::none,
+            ),
             progress,
         };
         stores.mirrors = starter.mirrors.into();
         (stores, starter.tasks)
+    }
+
+    /// Stores that are filled by hand rather than by watches: for simulations.
+    #[doc(hidden)]
+    pub fn by_hand() -> (Self, Hands) {
+        let (signing_keys, of_signing_keys) = reflector::store();
+        let (secrets, of_secrets) = reflector::store();
+        let (config_maps, of_config_maps) = reflector::store();
+        let stores = Self {
+            signing_keys,
+            subscriptions: reflector::store().0,
+            technical_users: reflector::store().0,
+            secrets,
+            config_maps,
+            deliveries: reflector::store().0,
+            published: reflector::store().0,
+            namespaces: reflector::store().0,
+            named_secrets: reflector::store().0,
+            mirrors: Arc::new([]),
+            progress: Arc::default(),
+        };
+        let hands = Hands {
+            signing_keys: of_signing_keys,
+            secrets: of_secrets,
+            config_maps: of_config_maps,
+        };
+        (stores, hands)
     }
 
     /// Returns when every store has seen the whole of its kind once.
@@ -206,9 +252,10 @@ impl Stores {
     /// Everything that is there, as if it had just been made.
     pub fn everything(&self) -> Vec<Change> {
         use Watched::{
-            ConfigMaps, Deliveries, Secrets, SigningKeys, Subscriptions, TechnicalUsers,
+            ConfigMaps, Deliveries, NamedSecrets, Namespaces, Published, Secrets, SigningKeys,
+            Subscriptions, TechnicalUsers,
         };
-        all_of(SigningKeys, &self.signing_keys, hints::of_custom_resource)
+        all_of(SigningKeys, &self.signing_keys, hints::none)
             .chain(all_of(
                 Subscriptions,
                 &self.subscriptions,
@@ -222,6 +269,9 @@ impl Stores {
             .chain(all_of(Secrets, &self.secrets, hints::of_secret))
             .chain(all_of(ConfigMaps, &self.config_maps, hints::ring_of))
             .chain(all_of(Deliveries, &self.deliveries, hints::of_delivery))
+            .chain(all_of(Published, &self.published, hints::ring_of))
+            .chain(all_of(Namespaces, &self.namespaces, hints::none))
+            .chain(all_of(NamedSecrets, &self.named_secrets, hints::none))
             .collect()
     }
 
@@ -252,7 +302,36 @@ where
     })
 }
 
+/// What fills [`Stores::by_hand`].
+#[doc(hidden)]
+pub struct Hands {
+    /// `SigningKey`s of the operator namespace.
+    pub signing_keys: reflector::store::Writer<Guarded<SigningKey>>,
+    /// Our Secrets in the operator namespace.
+    pub secrets: reflector::store::Writer<Secret>,
+    /// Our ConfigMaps in the operator namespace.
+    pub config_maps: reflector::store::Writer<ConfigMap>,
+}
+
+/// What can be watched.
+trait Watchable:
+    Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static
+{
+}
+
+impl<K> Watchable for K where
+    K: Resource<DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 struct Starter {
+    scope: Scope,
     mirrors: Vec<Mirror>,
     tasks: tokio::task::JoinSet<()>,
     listeners: Vec<mpsc::UnboundedSender<Change>>,
@@ -260,25 +339,47 @@ struct Starter {
 }
 
 impl Starter {
-    fn go<K>(
+    /// Watches what the feed reads too: it can be compared with the API server.
+    fn go<K: Watchable>(
         &mut self,
         kind: Watched,
         api: Api<K>,
         config: Config,
         hints: fn(&K) -> Vec<String>,
-    ) -> Store<K>
-    where
-        K: Resource<DynamicType = ()>
-            + Clone
-            + DeserializeOwned
-            + std::fmt::Debug
-            + Send
-            + Sync
-            + 'static,
-    {
-        let (store, writer) = reflector::store();
+    ) -> Store<K> {
+        let (listed, by) = (api.clone(), config.clone());
+        let store = self.watch(kind, api, config, hints);
         self.mirrors
-            .push(Mirror::new(kind, api.clone(), &config, store.clone()));
+            .push(Mirror::new(kind, listed, &by, store.clone()));
+        store
+    }
+
+    /// Watches what is the operator's alone: no token depends on it.
+    fn operators<K: Watchable>(
+        &mut self,
+        kind: Watched,
+        api: Api<K>,
+        config: Config,
+        hints: fn(&K) -> Vec<String>,
+    ) -> Store<K> {
+        match self.scope {
+            Scope::Operator => self.watch(kind, api, config, hints),
+            Scope::Server => reflector::store().0,
+        }
+    }
+
+    fn watch<K: Watchable>(
+        &mut self,
+        kind: Watched,
+        api: Api<K>,
+        config: Config,
+        hints: fn(&K) -> Vec<String>,
+    ) -> Store<K> {
+        let (store, writer) = reflector::store();
+        // Nobody asks what is waited for before all are.
+        self.progress.waiting.send_modify(|waiting| {
+            waiting.insert(kind);
+        });
         let (listeners, progress) = (self.listeners.clone(), self.progress.clone());
         self.tasks.spawn(async move {
             let stream = watcher::watcher(api, config)
@@ -291,12 +392,7 @@ impl Starter {
                 })
                 .reflect(writer);
             pin_mut!(stream);
-            let mut known = Known {
-                kind,
-                hints,
-                objects: BTreeMap::new(),
-                listed: BTreeMap::new(),
-            };
+            let mut known = Known::new(kind, hints);
             let mut failing = false;
             while let Some(event) = stream.next().await {
                 match event {
@@ -342,88 +438,5 @@ fn explain(error: &watcher::Error) -> String {
         format!("{text} (are the CRDs installed? kubectl apply -f crds/)")
     } else {
         text
-    }
-}
-
-/// Remembers what was there, so that what vanished between two lists is noticed.
-struct Known<K> {
-    kind: Watched,
-    hints: fn(&K) -> Vec<String>,
-    objects: BTreeMap<(String, String), Memory>,
-    listed: BTreeMap<(String, String), Memory>,
-}
-
-#[derive(Clone, PartialEq, Eq)]
-struct Memory {
-    hints: Vec<String>,
-    /// What changes with the spec, and not with the status.
-    identity: (Option<String>, Option<i64>, bool),
-}
-
-impl<K: Resource> Known<K> {
-    fn take(&mut self, event: &Event<K>) -> Vec<Change> {
-        match event {
-            Event::Init => {
-                self.listed.clear();
-                Vec::new()
-            }
-            Event::InitApply(object) => {
-                // The store shows it from InitDone on.
-                let (name, memory) = self.remember(object);
-                self.listed.insert(name, memory);
-                Vec::new()
-            }
-            Event::InitDone => {
-                let before = std::mem::replace(&mut self.objects, std::mem::take(&mut self.listed));
-                let mut all = before;
-                all.extend(self.objects.clone());
-                all.into_iter()
-                    .map(|(name, memory)| self.change(name, memory.hints, true))
-                    .collect()
-            }
-            Event::Apply(object) => {
-                let (name, memory) = self.remember(object);
-                let before = self.objects.insert(name.clone(), memory.clone());
-                let spec = before.is_none_or(|before| before != memory);
-                vec![self.change(name, memory.hints, spec)]
-            }
-            Event::Delete(object) => {
-                let (name, memory) = self.remember(object);
-                self.objects.remove(&name);
-                vec![self.change(name, memory.hints, true)]
-            }
-        }
-    }
-
-    fn remember(&self, object: &K) -> ((String, String), Memory) {
-        let meta = object.meta();
-        let identity = (
-            meta.uid.clone(),
-            meta.generation,
-            meta.deletion_timestamp.is_some(),
-        );
-        let name = (object.namespace().unwrap_or_default(), object.name_any());
-        (
-            name,
-            Memory {
-                hints: (self.hints)(object),
-                identity,
-            },
-        )
-    }
-
-    fn change(
-        &self,
-        (namespace, name): (String, String),
-        hints: Vec<String>,
-        spec: bool,
-    ) -> Change {
-        Change {
-            kind: self.kind,
-            namespace,
-            name,
-            hints,
-            spec,
-        }
     }
 }

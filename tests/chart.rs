@@ -235,6 +235,48 @@ fn operator_and_server_use_what_they_are_granted_and_ask_for_nothing_else() {
         (kids == 1).then_some(()).ok_or(kids)
     });
 
+    // A ring's JWKS in another namespace, where a name is taken, and then free; and gone again.
+    let elsewhere = cluster.namespace("elsewhere");
+    kubectl(&["create", "configmap", "taken", "-n", &elsewhere]);
+    let ring = |publish: Value| {
+        let ring = json!({
+            "apiVersion": "chancery.dev/v1alpha1", "kind": "SigningKey",
+            "metadata": {"name": "published", "namespace": NAMESPACE},
+            "spec": {"audience": "human", "algorithm": "ES256", "publish": publish},
+        });
+        cluster.apply(&ring.to_string());
+    };
+    let data = |name: &str| {
+        let map = cluster.kubectl(&["get", "configmap", name, "-n", &elsewhere, "-o", "json"]);
+        let map: Value = serde_json::from_str(&map.stdout).unwrap_or_default();
+        map["data"].as_object().cloned().unwrap_or_default()
+    };
+    let holds = |name: &'static str, keys: &[&str]| {
+        eventually(
+            &format!("{name} holds the JWKS under {keys:?}"),
+            SOON,
+            || {
+                let data = data(name);
+                let found: Vec<&String> = data.keys().collect();
+                (found == keys).then_some(()).ok_or(format!("{found:?}"))
+            },
+        );
+    };
+    let to = |name: &str| json!({"namespaces": [elsewhere], "configMapName": name});
+    ring(json!([to("taken"), to("free")]));
+    holds("free", &["jwks", "jwks.json"]);
+    let reason = "-o=jsonpath={.status.conditions[?(@.type=='Published')].reason}";
+    eventually("the ring says that a name is taken", SOON, || {
+        let said = kubectl(&["get", "signingkey", "published", "-n", NAMESPACE, reason]);
+        (said == "ConfigMapNameConflict").then_some(()).ok_or(said)
+    });
+    assert!(data("taken").is_empty());
+    let by_label = json!({"matchLabels": {"kubernetes.io/metadata.name": elsewhere}});
+    ring(json!([{"namespaceSelector": by_label, "configMapName": "free", "keys": ["k"]}]));
+    holds("free", &["k"]);
+    kubectl(&["delete", "signingkey", "published", "-n", NAMESPACE]);
+    holds("free", &[]);
+
     // A tenant's life: made, robbed of its Secret twice, renamed, deleted.
     let user = |secret_name: &str| {
         json!({
@@ -396,12 +438,13 @@ fn what_the_operator_can_not_do() {
         ("chancery.dev/subscriptions/status", &["update"]),
         ("chancery.dev/technicalusers/status", &["update"]),
         ("/secrets", &write),
+        ("/configmaps", &write),
+        ("/namespaces", &["list", "watch"]),
         ("events.k8s.io/events", &["create", "patch"]),
     ];
     let own = [
         ("chancery.dev/signingkeys", &read[..]),
         ("chancery.dev/signingkeys/status", &["update"]),
-        ("/configmaps", &write),
         ("coordination.k8s.io/leases", &["create"]),
         (
             "coordination.k8s.io/leases:chancery-leader",
@@ -444,10 +487,11 @@ fn what_the_operator_can_not_do() {
         &["delete", "subscription", "acme", "-n", "acme"],
         &["delete", "signingkey", "main", "-n", NAMESPACE],
         &["get", "pods", "-A", "--as=system:admin"],
-        &["get", "configmaps", "-n", "acme"],
-        &["create", "configmap", "x", "-n", "acme"],
         &["get", "pods", "-A"],
-        &["get", "namespaces"],
+        &["get", "namespace", "acme"],
+        &["create", "namespace", "x"],
+        &["label", "namespace", "acme", "a=b"],
+        &["delete", "namespace", "acme"],
         &["get", "crds"],
         &["create", "serviceaccount", "x", "-n", NAMESPACE],
         &["create", "token", "chancery-server", "-n", NAMESPACE],

@@ -7,6 +7,10 @@ mod support;
 
 #[path = "cluster/algorithms.rs"]
 mod algorithms;
+#[path = "cluster/endurance.rs"]
+mod endurance;
+#[path = "cluster/idle.rs"]
+mod idle;
 #[path = "cluster/injected.rs"]
 mod injected;
 #[path = "cluster/kills.rs"]
@@ -17,6 +21,8 @@ mod leader;
 mod load;
 #[path = "cluster/ownership.rs"]
 mod ownership;
+#[path = "cluster/publish.rs"]
+mod publish;
 #[path = "cluster/quickstart.rs"]
 mod quickstart;
 #[path = "cluster/release.rs"]

@@ -20,7 +20,8 @@ use chancery::serve::snapshot::SnapshotStore;
 use chancery::stores::{Scope, Stores};
 use futures::future::BoxFuture;
 use http::{Method, Request, Response};
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::client::Body;
 use kube::{Client, ResourceExt};
@@ -179,7 +180,7 @@ async fn apply_all(client: &Client) {
     let object = |json: serde_json::Value| json;
     let ring = object(serde_json::json!({
         "apiVersion": "chancery.dev/v1alpha1", "kind": "SigningKey", "metadata": {"name": "main"},
-        "spec": {"audience": "client", "algorithm": "ES256"}
+        "spec": {"audience": "client", "algorithm": "ES256", "publish": [{"namespaces": [TENANT]}]}
     }));
     let subscription = object(serde_json::json!({
         "apiVersion": "chancery.dev/v1alpha1", "kind": "Subscription", "metadata": {"name": "acme"},
@@ -217,17 +218,16 @@ async fn converged(client: &Client, running: &Running, what: &str) {
         loop {
             let user = users.get("orders").await.expect("the user");
             let ring = rings.get("main").await.expect("the ring");
-            let is_ready = |c: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition]| {
-                c.iter().any(|c| c.type_ == "Ready" && c.status == "True")
+            let holds = |c: &[Condition], kind: &str| {
+                c.iter().any(|c| c.type_ == kind && c.status == "True")
             };
             if user
                 .status
                 .as_ref()
-                .is_some_and(|s| is_ready(&s.conditions) && s.secret_name.is_some())
-                && ring
-                    .status
-                    .as_ref()
-                    .is_some_and(|s| is_ready(&s.conditions))
+                .is_some_and(|s| holds(&s.conditions, "Ready") && s.secret_name.is_some())
+                && ring.status.as_ref().is_some_and(|s| {
+                    holds(&s.conditions, "Ready") && holds(&s.conditions, "Published")
+                })
             {
                 return (user, ring);
             }
@@ -264,6 +264,12 @@ async fn converged(client: &Client, running: &Running, what: &str) {
         Some(1),
         "{what}: one key"
     );
+
+    let data = async |namespace: &str| {
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+        maps.get("main-jwks").await.expect("a ConfigMap").data
+    };
+    assert_eq!(data(TENANT).await, data(OPERATOR).await, "{what}: the copy");
 
     // The delivered secret is the one whose hash is kept, and the snapshot signs.
     let secret = &tenants[0];
@@ -384,6 +390,9 @@ async fn deletion_leaves_nothing() {
             let list = secrets.list(&ListParams::default()).await.expect("a list");
             left.extend(list.iter().map(ResourceExt::name_any));
         }
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), TENANT);
+        let list = maps.list(&ListParams::default()).await.expect("a list");
+        left.extend(list.iter().map(ResourceExt::name_any));
         if left.is_empty() {
             break;
         }

@@ -217,6 +217,9 @@ fn table(text: &str) -> Vec<Vec<String>> {
     text.lines().map(columns).collect()
 }
 
+const KID: &str = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs";
+const AHEAD: &str = "2126-12-22T10:00:00Z";
+
 #[test]
 fn kubectl_get_tells_the_story() {
     let cluster = cluster();
@@ -226,7 +229,7 @@ fn kubectl_get_tells_the_story() {
             "ring",
             "signingkey",
             "sk",
-            "NAME|AUDIENCE|ALGORITHM|ACTIVE KEY|READY|REASON|AGE|MESSAGE",
+            "NAME|AUDIENCE|ALGORITHM|ACTIVE KEY|NEXT|AT|READY|REASON|AGE|MESSAGE",
         ),
         (
             "subscription",
@@ -243,10 +246,15 @@ fn kubectl_get_tells_the_story() {
     ] {
         let file = corpus::folder().join(format!("good/{name}.yaml"));
         apply(&namespace, &file).expect_success("kubectl apply");
-        let status = json!({"status": {"observedGeneration": 1, "conditions": [{
+        let mut status = json!({"status": {"observedGeneration": 1, "conditions": [{
             "type": "Ready", "status": "True", "reason": "Succeeded", "message": "All is well.",
             "observedGeneration": 1, "lastTransitionTime": "2026-01-01T00:00:00Z",
         }]}});
+        if kind == "signingkey" {
+            // A time ahead: a column of type date would show it as <invalid>.
+            status["status"]["activeKeyId"] = json!(KID);
+            status["status"]["nextTransition"] = json!({"at": AHEAD, "what": "Activate"});
+        }
         let patch = [
             "patch",
             kind,
@@ -265,7 +273,23 @@ fn kubectl_get_tells_the_story() {
             assert!(shown[1].iter().any(|c| c == cell), "{shown:?}");
         }
         // Without -o wide the line is short enough to be read.
-        let narrow = table(&cluster.kubectl_ok(&["get", short, "-n", &namespace]));
+        let narrow = cluster.kubectl_ok(&["get", short, "-n", &namespace]);
+        let longest = narrow.lines().map(|line| line.trim_end().len()).max();
+        assert!(longest.is_some_and(|longest| longest <= 160), "{narrow}");
+        if kind == "signingkey" {
+            let cells = table(&narrow).remove(1);
+            let told = [
+                "client",
+                "ES256",
+                KID,
+                "Activate",
+                AHEAD,
+                "True",
+                "Succeeded",
+            ];
+            assert_eq!(cells[1..8], told, "{narrow}");
+        }
+        let narrow = table(&narrow);
         assert!(
             narrow[0].len() < shown[0].len() && narrow[0].len() <= 9,
             "{narrow:?}"

@@ -8,6 +8,7 @@ mod desk;
 mod support;
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -179,6 +180,46 @@ fn from_the_quickstart_to_a_verified_token_through_edits_mistakes_and_a_restart(
 }
 
 #[test]
+fn a_rotation_of_seconds_from_the_example_breaks_no_token() {
+    let desk = Desk::new("dev-rotation");
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/rotation");
+    for name in ["00-namespaces.yaml", "10-signing-key.yaml"] {
+        let text = std::fs::read_to_string(examples.join(name)).expect("an example");
+        // The quickstart beside it has the namespace and a ring of the same name too.
+        let _ = std::fs::remove_file(desk.manifest(name));
+        desk.save(&format!("rotation-{name}"), &text);
+    }
+    // What the quickstart's first file has besides.
+    desk.save(
+        "05-namespace.yaml",
+        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: acme\n",
+    );
+    let dev = desk.start_with(&[
+        "--jwks-max-age=1s",
+        "--max-token-ttl=5s",
+        "--default-token-ttl=5s",
+        "--clock-leeway=0s",
+        "--max-staleness=5s",
+    ]);
+    curl_line(&dev, "acme.orders");
+    let (_, first) = desk.verified_token("acme.orders");
+    assert_eq!(dev.stderr(), "");
+    let ring = desk.read("rotation-10-signing-key.yaml");
+    let ring = ring.replace("interval: 720h", "interval: 6s");
+    let ring = ring.replace("publishLead: 48h", "publishLead: 2s");
+    desk.save("rotation-10-signing-key.yaml", &ring);
+    eventually("another key signs", SOON, || {
+        let (_, kid) = desk.verified_token("acme.orders");
+        if kid == first {
+            Err("the first one does".to_owned())
+        } else {
+            Ok(())
+        }
+    });
+    ends(&dev, Signal::Term);
+}
+
+#[test]
 fn what_can_not_start_says_why() {
     let desk = Desk::new("dev-start");
     let told = desk.fails(&["dev", "nowhere"]);
@@ -289,8 +330,8 @@ fn each_refusal_is_told_where_it_stands() {
         ),
         (
             "10-signing-key.yaml",
-            ring.replace("RS256", "ES256"),
-            "m/10-signing-key.yaml:9: SigningKey chancery-system/main: spec.algorithm: algorithm can not be changed",
+            ring.replace("client", "human"),
+            "m/10-signing-key.yaml:8: SigningKey chancery-system/main: spec.audience: Invalid value: \"human\": audience can not be changed",
         ),
     ];
     for (file, text, _) in &cases {
@@ -426,4 +467,53 @@ fn it_is_fast_from_exec_to_the_first_token() {
         println!("exec to the first token {what}: {:?}", begin.elapsed());
         ends(&dev, Signal::Term);
     }
+}
+
+/// A ring's JWKS in another namespace follows edits, and goes with the ring.
+#[test]
+fn what_is_published_follows_the_manifests() {
+    let desk = Desk::new("dev-publish");
+    let ring = desk.read("10-signing-key.yaml");
+    let publish = |more: &str| {
+        desk.save("10-signing-key.yaml", &format!("{ring}{more}"));
+    };
+    publish("  publish:\n  - namespaces: [acme, late]\n");
+    let dev = desk.start();
+    let map = |namespace: &str, name: &str| {
+        let path = format!(".chancery/configmaps/{namespace}/{name}.yaml");
+        std::fs::read_to_string(desk.path().join(path)).unwrap_or_default()
+    };
+    let has = |namespace: &str, name: &str| {
+        eventually(&format!("{namespace}/{name} holds a JWKS"), SOON, || {
+            let found = map(namespace, name);
+            found.contains("RS256").then_some(()).ok_or(found)
+        });
+    };
+    let gone = |namespace: &str, name: &str| {
+        eventually(&format!("{namespace}/{name} is gone"), SOON, || {
+            let found = map(namespace, name);
+            found.is_empty().then_some(()).ok_or(found)
+        });
+    };
+    has("acme", "main-jwks");
+    desk.verified_token("acme.orders");
+    line(&dev, "There is no namespace late");
+    let late = "apiVersion: v1\nkind: Namespace\nmetadata: {name: late, labels: {jwks: wanted}}\n";
+    desk.save("40-late.yaml", late);
+    has("late", "main-jwks");
+    publish(
+        "  publish:\n  - configMapName: keys\n    namespaceSelector: {matchLabels: {jwks: wanted}}\n",
+    );
+    has("late", "keys");
+    gone("late", "main-jwks");
+    gone("acme", "main-jwks");
+    desk.save("40-late.yaml", &late.replace("wanted", "unwanted"));
+    gone("late", "keys");
+    publish("  publish:\n  - namespaceSelector: {}\n");
+    has("late", "main-jwks");
+    has("acme", "main-jwks");
+    desk.save("10-signing-key.yaml", "# Nothing any more.\n");
+    gone("late", "main-jwks");
+    gone("acme", "main-jwks");
+    ends(&dev, Signal::Term);
 }

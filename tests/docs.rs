@@ -1,4 +1,5 @@
-//! The README, run: every `sh` block of it, in order, as a newcomer would in a fresh checkout.
+//! The README and `docs/rotation.md`, run: every `sh` block of them, in order, as a newcomer would in a
+//! fresh checkout. What is not to be run is marked otherwise (`text`, `yaml`, `json`).
 
 mod support;
 
@@ -36,9 +37,13 @@ fn blocks(markdown: &str) -> Vec<(String, String)> {
     found
 }
 
+fn page(path: &str) -> String {
+    let text = std::fs::read_to_string(format!("{ROOT}/{path}"));
+    text.unwrap_or_else(|why| panic!("{path}: {why}"))
+}
+
 fn readme(heading: &str) -> Vec<String> {
-    let text = std::fs::read_to_string(format!("{ROOT}/README.md")).expect("a README");
-    let of = blocks(&text)
+    let of = blocks(&page("README.md"))
         .into_iter()
         .filter(|(h, _)| h == heading)
         .map(|(_, block)| block);
@@ -82,8 +87,8 @@ fn checkout(scratch: &Scratch) -> PathBuf {
 }
 
 /// Runs the blocks; one that starts `dev` or `run` goes on in the background. The ports of the
-/// README are used as they stand, so that one of the two tours runs at a time.
-fn tour(heading: &str, kubeconfig: Option<&Path>) -> Vec<String> {
+/// README are used as they stand, so that one of the tours runs at a time.
+fn tour(blocks: Vec<String>, kubeconfig: Option<&Path>) -> Vec<String> {
     static PORTS: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _alone = PORTS
         .lock()
@@ -91,9 +96,11 @@ fn tour(heading: &str, kubeconfig: Option<&Path>) -> Vec<String> {
     let scratch = Scratch::new("readme");
     let folder = checkout(&scratch);
     let (mut printed, mut background) = (Vec::new(), None::<Proc>);
-    for block in readme(heading) {
+    for block in blocks {
         let mut command = shell(&block, &folder, kubeconfig);
-        if let Some(rest) = block.strip_prefix("cargo run --release -- ") {
+        if let Some(rest) = block.strip_prefix("cargo run --release -- ")
+            && !rest.starts_with("plan ")
+        {
             let mut command = Command::new(chancery_bin());
             command.args(rest.split_whitespace()).current_dir(&folder);
             if let Some(kubeconfig) = kubeconfig {
@@ -112,21 +119,22 @@ fn tour(heading: &str, kubeconfig: Option<&Path>) -> Vec<String> {
         command.env("LC_ALL", "C");
         printed.push(complete(command, b"", LIMIT).expect_success(&block));
     }
-    let process = background.expect("the tour starts something");
-    process.signal(Signal::Term);
-    assert!(process.wait_exit(LIMIT).success(), "{}", process.output());
+    if let Some(process) = background {
+        process.signal(Signal::Term);
+        assert!(process.wait_exit(LIMIT).success(), "{}", process.output());
+    }
     printed
 }
 
 #[test]
 fn five_minutes_without_a_cluster() {
-    let printed = tour("Five minutes, no cluster", None);
+    let printed = tour(readme("Five minutes, no cluster"), None);
     assert!(printed[0].contains("\"access_token\""), "{printed:?}");
     let claims: serde_json::Value =
         serde_json::from_str(printed[1].trim()).expect("decoded claims");
     assert_eq!(claims["scope"], "orders.read");
     // What the README shows is what comes, but for what changes each time.
-    let text = std::fs::read_to_string(format!("{ROOT}/README.md")).expect("a README");
+    let text = page("README.md");
     let shown = text
         .split("```json\n")
         .nth(1)
@@ -143,7 +151,8 @@ fn five_minutes_without_a_cluster() {
 #[test]
 fn the_same_on_a_cluster() {
     let cluster = ControlPlane::start();
-    let printed = tour("The same on a cluster", Some(cluster.admin_kubeconfig()));
+    let commands = readme("The same on a cluster");
+    let printed = tour(commands, Some(cluster.admin_kubeconfig()));
     let all = printed.join("\n");
     for part in [
         "signingkey.chancery.dev/main",
@@ -152,6 +161,46 @@ fn the_same_on_a_cluster() {
         "KeyActivated",
     ] {
         assert!(all.contains(part), "{part} in\n{all}");
+    }
+}
+
+#[test]
+fn when_keys_rotate() {
+    let printed = tour(readme("When keys rotate"), None);
+    let readme = page("README.md");
+    let shown = readme.split("```text\nTIME").nth(1);
+    let shown = shown.and_then(|t| t.split("```").next()).expect("a table");
+    assert!(
+        printed[0].starts_with(&format!("TIME{shown}")),
+        "{}",
+        printed[0]
+    );
+    let mut plan = Command::new(chancery_bin());
+    plan.args([
+        "plan",
+        "examples/rotation",
+        "--from",
+        "2027-01-01",
+        "-o",
+        "svg",
+    ])
+    .current_dir(ROOT);
+    let drawn = complete(plan, b"", LIMIT).expect_success("chancery plan");
+    assert!(
+        drawn == page("docs/images/rotation.svg"),
+        "docs/images/rotation.svg is not what chancery plan draws: CONTRIBUTING.md tells how to make it anew"
+    );
+}
+
+#[test]
+fn how_keys_rotate() {
+    let text = page("docs/rotation.md");
+    let commands: Vec<String> = blocks(&text).into_iter().map(|(_, block)| block).collect();
+    assert!(commands.len() >= 10, "{commands:?}");
+    let cluster = ControlPlane::start();
+    let printed = tour(commands, Some(cluster.admin_kubeconfig())).join("\n");
+    for part in ["#1   leaves the JWKS", "Publish", "after-the-audit"] {
+        assert!(printed.contains(part), "{part} in\n{printed}");
     }
 }
 
@@ -189,8 +238,9 @@ fn links_lead_somewhere() {
         "ARCHITECTURE.md",
         "CONTRIBUTING.md",
         "docs/reasons.md",
+        "docs/rotation.md",
     ] {
-        let text = std::fs::read_to_string(format!("{ROOT}/{page}")).expect("a page");
+        let text = self::page(page);
         let folder = Path::new(ROOT)
             .join(page)
             .parent()

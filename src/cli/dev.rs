@@ -2,10 +2,10 @@
 //! process, on this machine alone.
 
 mod curl;
-mod kinds;
-mod manifests;
-mod objects;
-mod report;
+pub(super) mod kinds;
+pub(super) mod manifests;
+pub(super) mod objects;
+pub(super) mod report;
 mod scalar;
 mod sync;
 #[cfg(test)]

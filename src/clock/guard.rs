@@ -35,12 +35,12 @@ impl ClockGuard {
         Self(Arc::new(Inner { clock, trust: None }))
     }
 
-    /// A look at the clock.
+    /// A look at the clock. The time is the API server's where this machine's is off from it.
     #[must_use]
     pub fn moment(&self) -> Moment {
         match self.looked() {
             Some((trust, look)) => Moment {
-                now: look.now,
+                now: trust.time(look),
                 sure: trust.sure(),
             },
             None => Moment {

@@ -56,7 +56,7 @@ impl<'a> Applier<'a> {
         }
     }
 
-    /// Carries out one write; events are not for it.
+    /// Carries out one write; events and what stands aside are not for it.
     pub async fn apply(&mut self, write: Write) -> Result<Applied, Error> {
         match write {
             Write::Create(object, fill) => {
@@ -171,7 +171,8 @@ impl<'a> Applier<'a> {
                 self.settle(what, api.replace_status(name, &params, &object))
                     .await
             }
-            Write::Event(_) => Ok(Applied::Done),
+            // Neither is for it.
+            Write::Event(_) | Write::Aside(_) => Ok(Applied::Done),
         }
     }
 

@@ -20,7 +20,7 @@ use super::events::Events;
 use super::queue::Queue;
 use super::signing_key::PlanFn;
 use super::visit::visit;
-use super::{Error, Key, Kind, technical_user};
+use super::{Error, Key, Kind, signing_key, technical_user};
 use crate::clock::ClockGuard;
 use crate::domain::settings::Settings;
 use crate::domain::{names, rotation};
@@ -54,6 +54,7 @@ pub struct Context {
     pub(super) events: Events,
     pub(super) tenancy: TenancyCache,
     pub(super) proofs: technical_user::Proofs,
+    pub(super) troubles: signing_key::Troubles,
     pub(super) plan: PlanFn,
 }
 
@@ -121,6 +122,7 @@ impl Operator {
             leadership,
             tenancy: TenancyCache::default(),
             proofs: technical_user::Proofs::default(),
+            troubles: signing_key::Troubles::default(),
             plan: rotation::plan,
         };
         Self {
@@ -128,6 +130,22 @@ impl Operator {
             changes,
             signing_rings: Vec::new(),
         }
+    }
+
+    /// One visit, as the loop makes it: for simulations, which have a loop of their own.
+    #[doc(hidden)]
+    pub async fn visit(&self, key: &Key) -> Result<Outcome, Error> {
+        visit(&self.cx, key).await
+    }
+
+    /// With another engine: a broken one, to see that it would be caught.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_plan(mut self, plan: PlanFn) -> Self {
+        if let Some(cx) = Arc::get_mut(&mut self.cx) {
+            cx.plan = plan;
+        }
+        self
     }
 
     /// Visits everything once the stores are synced and this process leads, and then whatever
@@ -239,6 +257,12 @@ impl Operator {
         match kind {
             Watched::SigningKeys => {
                 add(Kind::SigningKey, namespace, name);
+                if *spec {
+                    // What it publishes no more may be another's now.
+                    for ring in signing_key::publishing(&self.cx.stores, None) {
+                        add(Kind::SigningKey, operator_namespace, &ring);
+                    }
+                }
                 let rings = technical_user::signing_rings(&self.cx.stores);
                 if rings != self.signing_rings {
                     self.signing_rings = rings;
@@ -304,6 +328,22 @@ impl Operator {
             Watched::ConfigMaps => {
                 for ring in hints {
                     add(Kind::SigningKey, operator_namespace, ring);
+                }
+            }
+            Watched::Namespaces => {
+                for ring in signing_key::publishing(&self.cx.stores, None) {
+                    add(Kind::SigningKey, operator_namespace, &ring);
+                }
+            }
+            Watched::Published => {
+                let others = signing_key::publishing(&self.cx.stores, Some(name));
+                for ring in hints.iter().chain(&others) {
+                    add(Kind::SigningKey, operator_namespace, ring);
+                }
+            }
+            Watched::NamedSecrets => {
+                for ring in signing_key::brought_from(&self.cx.stores, name) {
+                    add(Kind::SigningKey, operator_namespace, &ring);
                 }
             }
             Watched::Deliveries => {

@@ -5,7 +5,9 @@
 //! towards less trust the other way round. What can not be taken back is decided on what the API
 //! server itself shows now ([`Seen::fresh`]), never on what a watch has shown.
 
+mod copies;
 mod facts;
+mod publish;
 mod report;
 mod see;
 mod story;
@@ -19,15 +21,16 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use zeroize::Zeroizing;
 
 use super::{Decision, Fill, Object, Write};
-use crate::api::v1alpha1::SigningKey;
+use crate::api::v1alpha1::{Conditions, SigningKey};
 use crate::domain::jwk::PublicJwk;
 use crate::domain::moment::Moment;
 use crate::domain::rotation::{self, KeyFacts, Plan, Policy, carry_out};
 use crate::domain::settings::Settings;
 use crate::objects::{Ownership, jwks_map};
 
-pub use facts::policy_of;
-pub use see::{Reads, see};
+pub use copies::{Troubles, publishing, see as see_copies, write as write_copies};
+pub use facts::{algorithm_violation_of, policy_of, violation_of};
+pub use see::{Reads, brought_from, see};
 
 /// How long to wait before looking again at something foreign, which is not watched.
 const FOREIGN_RECHECK: SignedDuration = SignedDuration::from_secs(30);
@@ -52,6 +55,8 @@ pub struct Seen {
     pub others: BTreeMap<String, Vec<PublicJwk>>,
     /// The kids that have left other rings.
     pub spent_elsewhere: BTreeSet<String>,
+    /// Its JWKS in other namespaces.
+    pub copies: publish::Copies,
     /// The key pair that a person injects, or why there is none; none if the ring makes its own.
     pub injected: Option<Result<Injected, String>>,
     /// Whether all of it was asked of the API server just now.
@@ -92,7 +97,13 @@ impl SecretSeen {
 /// taken back.
 pub fn decide(seen: &Seen, settings: &Settings, moment: Moment, plan: PlanFn) -> Option<Decision> {
     match &seen.ring {
-        None => gone(seen, settings),
+        None => {
+            let mut decision = gone(seen, settings)?;
+            let (name, none) = ((seen.name.as_str(), None), Conditions::default());
+            let when = (settings, moment.now);
+            publish::decide(&seen.copies, name, None, when, none, &mut decision);
+            Some(decision)
+        }
         Some(ring) if ring.metadata.deletion_timestamp.is_some() => Some(Decision::default()),
         Some(ring) => Visit {
             seen,
@@ -190,6 +201,16 @@ impl Visit<'_> {
         decision.writes.extend(tale.rest());
         decision.writes.extend(self.unknown_withdrawals(&before));
         let conditions = self.conditions(&keys, &plan, &policy, trouble);
+        let jwks: Vec<_> = plan.publish.iter().map(|(jwk, _)| jwk.clone()).collect();
+        let conditions = publish::decide(
+            &self.seen.copies,
+            (&self.seen.name, Some(self.ring)),
+            // A ring that knows of no key leaves what is there.
+            Some(jwks.as_slice()).filter(|_| !before.is_empty()),
+            (self.settings, self.now),
+            conditions,
+            &mut decision,
+        );
         let status = self.status(&keys, &plan, &policy, &conditions);
         decision.writes.extend(status);
         Some(decision)

@@ -30,7 +30,12 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
     let (decision, uid) = look(cx, key, moment).await?;
     debug!(?key, writes = decision.writes.len(), wake_at = ?decision.wake_at, "visited");
     let mut applier = Applier::new(&cx.client, &cx.leadership, key);
+    let mut aside = Vec::new();
     for write in decision.writes {
+        if let Write::Aside(write) = write {
+            aside.push(*write);
+            continue;
+        }
         if let Write::Event(note) = write {
             if !cx.leadership.leads() {
                 return Ok(Outcome::LookAgain);
@@ -49,6 +54,9 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
                 return Err(error);
             }
         }
+    }
+    if !signing_key::write_copies(cx, key, aside).await {
+        return Ok(Outcome::LookAgain);
     }
     Ok(Outcome::Settled(decision.wake_at))
 }
@@ -118,19 +126,25 @@ async fn look(
                 Found::Gone | Found::Readable(_) => {
                     let ring = found.readable();
                     let uid = ring.as_ref().and_then(|r| r.uid());
-                    let seen = signing_key::see(cx, ring, name, false).await?;
+                    let copies = signing_key::see_copies(cx, name, ring.as_deref()).await?;
+                    let mut seen = signing_key::see(cx, ring, name, false).await?;
+                    seen.copies = copies;
                     let (settings, plan) = (&cx.settings, cx.plan);
                     if let Some(decision) = signing_key::decide(&seen, settings, moment, plan) {
                         return Ok((decision, uid));
                     }
                     // What can not be taken back is decided on what is there now.
                     let live = cx.get::<Guarded<SigningKey>>(namespace, name).await?;
-                    let ring = match live.map(|guarded| guarded.0) {
-                        Some(Err(invalid)) => return unreadable(cx, key, &invalid, now).await,
-                        Some(Ok(ring)) => Some(Arc::new(ring)),
+                    let ring = match live {
+                        Some(Guarded(Err(invalid))) => {
+                            return unreadable(cx, key, &invalid, now).await;
+                        }
+                        Some(Guarded(Ok(ring))) => Some(Arc::new(ring)),
                         None => None,
                     };
-                    let seen = signing_key::see(cx, ring, name, true).await?;
+                    let copies = signing_key::see_copies(cx, name, ring.as_deref()).await?;
+                    let mut seen = signing_key::see(cx, ring, name, true).await?;
+                    seen.copies = copies;
                     let decision = signing_key::decide(&seen, settings, moment, plan);
                     Ok((decision.unwrap_or_default(), uid))
                 }

@@ -65,6 +65,9 @@ pub struct ClockTrust {
     offset: Option<SignedDuration>,
 }
 
+/// Clocks that differ by no more than this are taken for equal.
+const WIRE: Duration = Duration::from_secs(2);
+
 /// A jump that is not confirmed yet.
 #[derive(Clone, Copy, Debug)]
 struct Doubt {
@@ -141,6 +144,21 @@ impl ClockTrust {
             there,
             most,
         })
+    }
+
+    /// The time to go by at the last look: that of the API server where the clock is off from it,
+    /// so that replicas agree on it whatever their clocks say.
+    #[must_use]
+    pub fn time(&self, look: Look) -> Timestamp {
+        let Some((date, at)) = self.reference.filter(|_| self.sure()) else {
+            return look.now;
+        };
+        let there = date
+            .checked_add(span(look.elapsed, at))
+            .unwrap_or(Timestamp::MAX);
+        // Date has whole seconds, and came over a wire.
+        let close = look.now.duration_since(there).unsigned_abs() <= WIRE;
+        if close { look.now } else { there }
     }
 
     /// By how much the clock was ahead of the API server's at the last comparison.

@@ -16,6 +16,8 @@ pub const PART_LABEL: &str = "chancery.dev/part";
 pub const PART_KEY: &str = "signing-key";
 /// A ConfigMap with a JWKS.
 pub const PART_JWKS: &str = "jwks";
+/// A ConfigMap with a ring's JWKS in another namespace.
+pub const PART_PUBLISHED: &str = "published-jwks";
 /// A technical user's hashes, in the operator namespace.
 pub const PART_CREDENTIALS: &str = "credentials";
 /// A technical user's delivered secret, in the tenant's namespace.

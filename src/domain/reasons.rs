@@ -19,6 +19,13 @@ pub const SECRET_NAME_CONFLICT: &str = "SecretNameConflict";
 /// A ConfigMap of the name that we need is not ours.
 pub const CONFIG_MAP_NAME_CONFLICT: &str = "ConfigMapNameConflict";
 
+/// A namespace to publish in does not exist.
+pub const NAMESPACE_NOT_FOUND: &str = "NamespaceNotFound";
+/// A namespace to publish in is being deleted.
+pub const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
+/// An older ring publishes under the same name in the same namespace.
+pub const CONFIG_MAP_CLAIMED: &str = "ConfigMapClaimed";
+
 /// A key pair was made.
 pub const KEY_CREATED: &str = "KeyCreated";
 /// A key pair that nobody owned was taken over.

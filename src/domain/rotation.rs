@@ -26,6 +26,7 @@ use super::jwk::PublicJwk;
 mod carry_out;
 mod plan;
 mod policy;
+pub mod timetable;
 
 pub use carry_out::carry_out;
 pub use plan::plan;

@@ -63,6 +63,14 @@ const DATA_KEY: Rule = (
     "self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')",
     "a key of a Secret is made of letters, digits, dashes, underscores and dots, is not a dot alone, and does not begin with two.",
 );
+const CONFIG_MAP_KEY: Rule = (
+    "self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')",
+    "a key of a ConfigMap is made of letters, digits, dashes, underscores and dots, is not a dot alone, and does not begin with two.",
+);
+const NAMESPACE: Rule = (
+    "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+    "a namespace's name is made of lower-case letters, digits and dashes, and begins and ends with a letter or digit: give each namespace an entry of its own.",
+);
 const ENVIRONMENT: Rule = (
     "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
     "an environment's name is made of lower-case letters, digits and dashes, and begins and ends with a letter or digit.",
@@ -85,11 +93,11 @@ fn text(max_length: u32, rules: &[Rule]) -> Schema {
         .iter()
         .map(|(rule, message)| json!({ "rule": rule, "message": message }))
         .collect();
-    json_schema!({
-        "type": "string",
-        "maxLength": max_length,
-        "x-kubernetes-validations": rules,
-    })
+    let mut schema = json_schema!({ "type": "string", "maxLength": max_length });
+    if !rules.is_empty() {
+        schema.insert("x-kubernetes-validations".into(), rules.into());
+    }
+    schema
 }
 
 /// A list in which nothing stands twice, so that server-side apply merges what two people add.
@@ -140,6 +148,16 @@ schemas! {
     signing_key_name = text(52, &[OBJECT_NAME]);
     /// A key in a Secret's data.
     data_key = text(253, &[DATA_KEY]);
+    /// The keys of a `ConfigMap`'s data that a document stands under.
+    config_map_keys = {
+        let mut list = set(8, &text(253, &[CONFIG_MAP_KEY]));
+        list.insert("minItems".into(), json!(1));
+        list
+    };
+    /// Namespaces by name.
+    namespaces = set(64, &text(63, &[NAMESPACE]));
+    /// The values that a label is compared with.
+    label_values = set(64, &text(63, &[]));
     /// The name of a release's environment.
     environment = text(63, &[ENVIRONMENT]);
     /// A legal entity's id.

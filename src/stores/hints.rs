@@ -8,7 +8,7 @@ use super::Guarded;
 use crate::api::v1alpha1::{Subscription, TechnicalUser};
 use crate::domain::names::{RING_LABEL, is_object_name};
 
-pub fn of_custom_resource<K>(_: &Guarded<K>) -> Vec<String> {
+pub fn none<K>(_: &K) -> Vec<String> {
     Vec::new()
 }
 

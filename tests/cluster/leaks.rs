@@ -66,7 +66,8 @@ impl Release {
         }
         let printed = self.process.as_ref().map(Proc::output).unwrap_or_default();
         haystacks.push(("the log".into(), printed.into_bytes()));
-        for (n, printed) in self.printed.iter().enumerate() {
+        let earlier = self.printed.lock().expect("no test panicked here");
+        for (n, printed) in earlier.iter().enumerate() {
             let printed = printed.clone().into_bytes();
             haystacks.push((format!("the log of process {n}"), printed));
         }

@@ -527,3 +527,49 @@ fn a_refused_write_is_told_and_waits() {
     release.wait_ready("technicaluser", &tenant, "second");
     release.token(&id, &secret, "");
 }
+
+/// New content of the Secret that a person brings a key pair in is followed at once, although the
+/// Secret has no label of ours and nothing else changes.
+#[test]
+fn a_brought_key_is_followed_at_once() {
+    let release = Release::start("brought");
+    let (namespace, ed) = (
+        &release.name,
+        include_str!("../../src/crypto/key_pair/import/keys/ed25519.pkcs8.pem"),
+    );
+    let bring = |pem: &str| {
+        let secret = serde_json::json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": {"name": "from-elsewhere", "namespace": namespace},
+            "stringData": {"private-key.pem": pem},
+        });
+        release.apply(&secret.to_string());
+    };
+    release.ring(
+        "main",
+        "algorithm: ES256, privateKey: {secretRef: {name: from-elsewhere}}",
+    );
+    let stalled = |sentence: &str| {
+        eventually(sentence, LIMIT, || {
+            let condition = release.get("signingkey", namespace, "main")["status"]["conditions"]
+                .as_array()
+                .and_then(|all| all.iter().find(|c| c["type"] == "Stalled").cloned())
+                .unwrap_or_default();
+            let said = condition["message"].as_str().unwrap_or_default().to_owned();
+            if condition["reason"] == "InjectedKeyRefused" && said.contains(sentence) {
+                Ok(said)
+            } else {
+                Err(format!("{condition}\n{}", release.tail()))
+            }
+        })
+    };
+    stalled("is not there");
+    bring(ed);
+    stalled("can not be used");
+    bring(include_str!(
+        "../../src/crypto/key_pair/import/keys/p256.sec1.pem"
+    ));
+    release.wait_ready("signingkey", namespace, "main");
+    assert_eq!(kids(&release).len(), 1);
+    assert_eq!(key_secrets(&release), ["main-1"]);
+}

@@ -25,7 +25,7 @@ pub struct Release {
     pub admin_port: u16,
     process: Option<Proc>,
     /// What earlier processes of the release printed.
-    printed: Vec<String>,
+    printed: Mutex<Vec<String>>,
     /// The tenants' namespaces.
     tenants: Mutex<Vec<String>>,
     /// Secrets that were read or brought during the test, also those that are gone since.
@@ -89,7 +89,7 @@ impl Release {
             port,
             admin_port,
             process: None,
-            printed: Vec::new(),
+            printed: Mutex::default(),
             tenants: Mutex::default(),
             read: Mutex::default(),
         }
@@ -157,8 +157,11 @@ impl Release {
     }
 
     /// What a process that the release does not hold has printed: searched for secrets too.
-    pub fn printed(&mut self, output: String) {
-        self.printed.push(output);
+    pub fn printed(&self, output: String) {
+        self.printed
+            .lock()
+            .expect("no test panicked here")
+            .push(output);
     }
 
     /// Ends the process with SIGKILL, wherever it is.
@@ -166,7 +169,7 @@ impl Release {
         if let Some(process) = self.process.take() {
             process.signal(crate::support::Signal::Kill);
             process.wait_exit(LIMIT);
-            self.printed.push(process.output());
+            self.printed(process.output());
         }
     }
 

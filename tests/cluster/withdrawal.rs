@@ -130,7 +130,7 @@ fn an_older_key_can_be_made_to_sign() {
 /// Grace 0 for the ring's only key: the next signs at once, on every replica, and nothing is left.
 #[test]
 fn the_emergency() {
-    let (mut release, tenant) = trial("emergency", &[]);
+    let (release, tenant) = trial("emergency", &[]);
     let spec = "algorithm: RS256, rotation: {publishLead: 30m, retention: 1h}";
     let other = free_port();
     let second_replica = release.start_process(

@@ -81,9 +81,15 @@ impl Desk {
     }
 
     pub fn start(&self) -> Proc {
+        self.start_with(&[])
+    }
+
+    /// The same with further flags.
+    pub fn start_with(&self, flags: &[&str]) -> Proc {
         let listen = format!("127.0.0.1:{}", self.port);
         let admin = format!("127.0.0.1:{}", self.admin);
-        let command = self.command(&["dev", "m", "--listen", &listen, "--admin-listen", &admin]);
+        let usual = ["dev", "m", "--listen", &listen, "--admin-listen", &admin];
+        let command = self.command(&[&usual[..], flags].concat());
         // Each run has outputs of its own.
         self.runs.set(self.runs.get() + 1);
         Proc::start(&format!("dev-{}", self.runs.get()), command, self.path())

@@ -44,12 +44,23 @@ pub fn request(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> std::io::Result<Answer> {
+    request_within(Duration::from_secs(30), method, url, headers, body)
+}
+
+/// The same, for which nobody waits longer than that.
+pub fn request_within(
+    limit: Duration,
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> std::io::Result<Answer> {
     let rest = url.strip_prefix("http://").expect("a plain http URL");
     let (host, path) = rest
         .split_once('/')
         .map_or((rest, String::new()), |(h, p)| (h, p.into()));
     let mut stream = TcpStream::connect(host)?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    stream.set_read_timeout(Some(limit))?;
     let mut head = format!(
         "{method} /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: {}\r\n",
         body.len()

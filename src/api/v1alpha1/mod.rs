@@ -5,12 +5,14 @@
 
 mod conditions;
 mod crds;
+mod publish;
 mod signing_key;
 mod subscription;
 mod technical_user;
 
 pub use conditions::{Conditions, Observed, READY, STALLED};
 pub use crds::{all_crds, to_yaml};
+pub use publish::*;
 pub use signing_key::*;
 pub use subscription::*;
 pub use technical_user::*;

@@ -7,6 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Publish;
 use crate::domain::algorithm::{Algorithm, RsaKeySize};
 use crate::domain::period::Period;
 use crate::domain::staleness::DEFAULT_PUBLISH_LEAD;
@@ -30,9 +31,9 @@ use crate::domain::vocabulary::{data_key, key_id, object_name};
     printcolumn(name = "Audience", type_ = "string", json_path = ".spec.audience"),
     printcolumn(name = "Algorithm", type_ = "string", json_path = ".spec.algorithm"),
     printcolumn(name = "Active key", type_ = "string", json_path = ".status.activeKeyId", description = "The kid of the key that signs"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Next", type_ = "string", json_path = ".status.nextTransition.what", description = "What happens next by the clock"),
-    printcolumn(name = "At", type_ = "string", json_path = ".status.nextTransition.at", description = "When"),
+    printcolumn(name = "At", type_ = "string", json_path = ".status.nextTransition.at", description = "When that is; in the past: it is overdue"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1),
@@ -42,7 +43,7 @@ use crate::domain::vocabulary::{data_key, key_id, object_name};
     validation = Rule::new("!has(self.rsaKeySize) || self.algorithm.startsWith('RS') || self.algorithm.startsWith('PS')")
         .message("rsaKeySize is only for the RS and PS algorithms: take it away, or choose one of those.").field_path(".rsaKeySize"),
     validation = Rule::new("!has(self.validFrom) || !has(self.validTo) || self.validFrom < self.validTo")
-        .message("validTo must be later than validFrom: the ring signs between the two.").field_path(".validTo"),
+        .message("validTo is not after validFrom: the ring signs between the two, and would never do so.").field_path(".validTo"),
     validation = Rule::new("!has(self.signWith) || !has(self.invalidated) || !self.invalidated.exists(i, i.keyId == self.signWith)")
         .message("signWith names a key that invalidated withdraws: take it out of one of the two.").field_path(".signWith"),
     validation = Rule::new("!has(self.privateKey) || !has(self.rotation) || !has(self.rotation.interval)")
@@ -75,13 +76,17 @@ pub struct SigningKeySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<Rotation>,
 
-    /// The ring signs nothing before this time. Its keys are published before it.
+    /// The ring signs nothing before this time (RFC 3339). Its keys are published before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("timestamp('0001-01-01T00:00:00Z') <= self && self < timestamp('9999-01-01T00:00:00Z')")
+        .message("a date lies in the years 1 to 9998: for a window without beginning leave validFrom away."))]
     pub valid_from: Option<Time>,
 
-    /// The ring signs nothing from this time on; no token's exp lies past it, and its keys then leave
-    /// the JWKS.
+    /// The ring signs nothing from this time on (RFC 3339); no token's exp lies past it, and its keys
+    /// then leave the JWKS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("timestamp('0001-01-01T00:00:00Z') <= self && self < timestamp('9999-01-01T00:00:00Z')")
+        .message("a date lies in the years 1 to 9998: for a window without end leave validTo away."))]
     pub valid_to: Option<Time>,
 
     /// Keys that are withdrawn: they sign no more, and verify until their grace ends. Taking an entry
@@ -100,27 +105,35 @@ pub struct SigningKeySpec {
     /// old key signs until the new one's publishLead is over, and verifies through its grace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_key: Option<PrivateKey>,
+
+    /// Where the ring's JWKS is published besides: ConfigMaps in other namespaces. The condition
+    /// Published says whether they stand; nothing that a key does waits for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub publish: Vec<Publish>,
 }
 
 /// When keys follow one another. Durations are hours, minutes and seconds such as 720h or 1h30m.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.interval) || duration(has(self.publishLead) ? self.publishLead : '30m') < duration(self.interval)")
-        .message("publishLead (30m where absent) must be shorter than interval: a key is published for so long before it signs.").field_path(".publishLead"),
+    validation = Rule::new("!has(self.interval) || !self.interval.matches('^([0-9]{1,5}(h|m|s)){1,3}$') || has(self.publishLead) && !self.publishLead.matches('^([0-9]{1,5}(h|m|s)){1,3}$') || duration(has(self.publishLead) ? self.publishLead : '30m') < duration(self.interval)")
+        .message("publishLead (30m where absent) is not shorter than interval: a key is published for so long before it signs, so shorten publishLead or lengthen interval.").field_path(".publishLead"),
 )]
 pub struct Rotation {
     /// How long a key signs before the next one does, such as 720h. Rings rotate up to a tenth of it
     /// (a day at most) earlier, each by a time of its own, so that they do not all do so together.
     /// Without it keys rotate only when a person says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("duration(self) > duration('0s')").message("interval must be at least 1s; leave it away for a ring that rotates only when a person says so."))]
+    #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,5}(h|m|s)){1,3}$') || duration(self) >= duration('1s')")
+        .message("interval is zero: let a key sign for at least 1s, or take the field away for a ring that rotates only when a person says so."))]
     pub interval: Option<Period>,
 
     /// How long a key is in the JWKS before it signs; 30m where absent, which is longer than gateways
     /// take to fetch the JWKS again. It is raised to more than the JWKS's max-age.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("duration(self) > duration('0s')").message("publishLead must be at least 1s: verifiers have to see a key before it signs."))]
+    #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,5}(h|m|s)){1,3}$') || duration(self) >= duration('1s')")
+        .message("publishLead is zero: verifiers have to see a key before it signs, so give at least 1s, or take the field away for 30m."))]
     pub publish_lead: Option<Period>,
 
     /// How long a key verifies after it has ceased to sign. It is raised to what is safe: the longest
@@ -139,7 +152,7 @@ pub struct Rotation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Invalidated {
-    /// Its kid.
+    /// The kid of one of the ring's keys, as status.keys shows it.
     #[schemars(schema_with = "key_id")]
     pub key_id: String,
     /// How long it still verifies, from when this entry was first seen; absent: as long as a key that
@@ -161,7 +174,7 @@ pub struct PrivateKey {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretRef {
-    /// Its name.
+    /// The name of the Secret.
     #[schemars(schema_with = "object_name")]
     pub name: String,
     /// The key under which the PEM stands; absent: tls.key in a Secret of type kubernetes.io/tls, else
@@ -248,9 +261,9 @@ pub struct SigningKeyStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NextTransition {
-    /// When; if that has passed, it is overdue.
+    /// When it happens; if that has passed, it is overdue.
     pub at: Time,
-    /// What.
+    /// What happens then.
     pub what: TransitionKind,
     /// To which key; absent for one that is not made yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -78,9 +78,13 @@ impl fmt::Display for Kind {
     }
 }
 
-/// All kinds.
+/// All kinds that count.
 #[derive(Clone, Debug)]
-pub struct Kinds(Vec<Kind>);
+pub struct Kinds {
+    all: Vec<Kind>,
+    /// Manifests of any other kind are passed over rather than complained of.
+    only: Option<&'static str>,
+}
 
 impl Kinds {
     /// The kinds of these CRDs, and the built-in ones.
@@ -102,23 +106,39 @@ impl Kinds {
             }
         }
         kinds.sort();
-        Self(kinds)
+        Self {
+            all: kinds,
+            only: None,
+        }
+    }
+
+    /// The same, but manifests of any kind other than this one are passed over.
+    pub fn only(self, kind: &'static str) -> Self {
+        Self {
+            only: Some(kind),
+            ..self
+        }
+    }
+
+    /// Whether a manifest that says so of its kind is none of ours.
+    pub fn passes_over(&self, kind: Option<&str>) -> bool {
+        self.only.is_some_and(|only| kind != Some(only))
     }
 
     /// All of them, those that others need first.
     pub fn all(&self) -> &[Kind] {
-        &self.0
+        &self.all
     }
 
     /// Namespaces.
     pub fn namespace(&self) -> &Kind {
         // `new` puts it first.
-        &self.0[0]
+        &self.all[0]
     }
 
     /// The kind that a manifest names; else the field that is wrong, and a sentence.
     pub fn find(&self, api_version: &str, kind: &str) -> Result<Kind, (&'static str, String)> {
-        let named = || self.0.iter().filter(|k| k.0.kind == kind);
+        let named = || self.all.iter().filter(|k| k.0.kind == kind);
         if let Some(found) = named().find(|k| k.0.api_version == api_version) {
             return Ok(found.clone());
         }
@@ -131,7 +151,7 @@ impl Kinds {
                 ),
             ));
         }
-        let known: Vec<&str> = self.0.iter().map(|k| &*k.0.kind).collect();
+        let known: Vec<&str> = self.all.iter().map(|k| &*k.0.kind).collect();
         Err((
             "kind",
             format!(

@@ -240,6 +240,9 @@ fn take(file: &str, node: Node, kinds: &Kinds, all: &mut Manifests) {
         }
         return;
     }
+    if kinds.passes_over(kind_of(&node)) {
+        return;
+    }
     let id = match identify(&node, kinds) {
         Ok(id) => id,
         Err((path, sentence)) => {
@@ -273,13 +276,22 @@ fn list_items(node: &Node) -> Option<Vec<Node>> {
     let Data::Object(entries) = &node.data else {
         return None;
     };
-    let is_list = entries.iter().any(|e| {
-        e.key == "kind"
-            && matches!(&e.node.data, Data::Scalar(Value::String(kind)) if kind == "List")
-    });
+    let is_list = kind_of(node) == Some("List");
     let items = entries.iter().find(|e| e.key == "items")?;
     match &items.node.data {
         Data::List(items) if is_list => Some(items.clone()),
+        _ => None,
+    }
+}
+
+/// What a document says of its kind, if it is text.
+fn kind_of(node: &Node) -> Option<&str> {
+    let Data::Object(entries) = &node.data else {
+        return None;
+    };
+    let kind = entries.iter().find(|e| e.key == "kind")?;
+    match &kind.node.data {
+        Data::Scalar(Value::String(kind)) => Some(kind),
         _ => None,
     }
 }

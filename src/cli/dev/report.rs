@@ -10,7 +10,7 @@ use kube::{Resource, ResourceExt};
 use tokio::time::Instant;
 
 use super::curl::{self, CurlFiles};
-use crate::api::v1alpha1::{READY, STALLED, TechnicalUser};
+use crate::api::v1alpha1::{PUBLISHED, READY, STALLED, TechnicalUser};
 
 use crate::objects::credentials::plain_secrets;
 use crate::stores::{Guarded, Stores};
@@ -250,12 +250,21 @@ fn state<K: Resource>(object: &K, status: Option<(i64, Vec<Condition>)>) -> Opti
     let ready = conditions.iter().find(|c| c.type_ == READY)?;
     let works = ready.status == "True";
     let word = if works { "ready" } else { "not ready" };
-    Some(State {
+    let mut state = State {
         settled: works,
         text: if works && ready.reason == crate::domain::reasons::SUCCEEDED {
             format!("{word}. {}", ready.message)
         } else {
             format!("{word} ({}): {}", ready.reason, ready.message)
         },
-    })
+    };
+    let lacking = conditions.iter().find(|c| c.type_ == PUBLISHED);
+    if let Some(lacking) = lacking.filter(|c| c.status != "True") {
+        let (before, reason, message) = (&state.text, &lacking.reason, &lacking.message);
+        state = State {
+            settled: false,
+            text: format!("{before} Not all is published ({reason}): {message}"),
+        };
+    }
+    Some(state)
 }

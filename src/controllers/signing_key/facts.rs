@@ -271,51 +271,54 @@ fn life_of(key: &KeyStatus) -> Life {
 impl Visit<'_> {
     /// What the release's policy has against the spec.
     pub(super) fn violation(&self) -> Option<Obstacle> {
-        let (spec, policy) = (&self.ring.spec, &self.settings.policy);
-        if let Some(longest) = policy.longest_rotation_interval {
-            let interval = spec.rotation.as_ref().and_then(|r| r.interval);
-            let says = match interval {
-                Some(interval) if interval > longest => Some(format!("is {interval}")),
-                None if spec.private_key.is_none() => Some("is not set".to_owned()),
-                _ => None,
-            };
-            if let Some(says) = says {
-                return Some((
-                    r::POLICY_VIOLATION,
-                    format!(
-                        "spec.rotation.interval {says}, and this release has every key replaced within {longest} (policy.longestRotationInterval), which is what is done: set it to at most that."
-                    ),
-                ));
-            }
-        }
-        self.algorithm_violation()
+        let sentence = violation_of(self.ring, self.settings)?;
+        Some((r::POLICY_VIOLATION, sentence))
     }
 
     pub(super) fn algorithm_violation(&self) -> Option<Obstacle> {
-        let (spec, policy) = (&self.ring.spec, &self.settings.policy);
-        if !policy.allowed_algorithms.contains(&spec.algorithm) {
-            let allowed: Vec<_> = policy.allowed_algorithms.iter().map(|a| a.name()).collect();
-            return Some((
-                r::POLICY_VIOLATION,
-                format!(
-                    "spec.algorithm is {}, which this release does not allow: use one of {}, or add it to policy.allowedAlgorithms.",
-                    spec.algorithm,
-                    allowed.join(", ")
-                ),
-            ));
-        }
-        let bits = spec.rsa_size().bits();
-        if spec.algorithm.key_kind() == KeyKind::Rsa && bits < policy.min_rsa_key_size {
-            return Some((
-                r::POLICY_VIOLATION,
-                format!(
-                    "spec.rsaKeySize is {bits}, and this release allows no RSA key below {}: set it to at least that.",
-                    policy.min_rsa_key_size
-                ),
-            ));
-        }
-        None
+        let sentence = algorithm_violation_of(self.ring, self.settings)?;
+        Some((r::POLICY_VIOLATION, sentence))
     }
+}
+
+/// What the release's policy has against a spec, as a sentence.
+pub fn violation_of(ring: &SigningKey, settings: &Settings) -> Option<String> {
+    let (spec, policy) = (&ring.spec, &settings.policy);
+    if let Some(longest) = policy.longest_rotation_interval {
+        let interval = spec.rotation.as_ref().and_then(|r| r.interval);
+        let says = match interval {
+            Some(interval) if interval > longest => Some(format!("is {interval}")),
+            None if spec.private_key.is_none() => Some("is not set".to_owned()),
+            _ => None,
+        };
+        if let Some(says) = says {
+            return Some(format!(
+                "spec.rotation.interval {says}, and this release has every key replaced within {longest} (policy.longestRotationInterval), which is what is done: set it to at most that."
+            ));
+        }
+    }
+    algorithm_violation_of(ring, settings)
+}
+
+/// The same of its algorithm and key size alone: then no key is made.
+pub fn algorithm_violation_of(ring: &SigningKey, settings: &Settings) -> Option<String> {
+    let (spec, policy) = (&ring.spec, &settings.policy);
+    if !policy.allowed_algorithms.contains(&spec.algorithm) {
+        let allowed: Vec<_> = policy.allowed_algorithms.iter().map(|a| a.name()).collect();
+        return Some(format!(
+            "spec.algorithm is {}, which this release does not allow: use one of {}, or add it to policy.allowedAlgorithms.",
+            spec.algorithm,
+            allowed.join(", ")
+        ));
+    }
+    let bits = spec.rsa_size().bits();
+    if spec.algorithm.key_kind() == KeyKind::Rsa && bits < policy.min_rsa_key_size {
+        return Some(format!(
+            "spec.rsaKeySize is {bits}, and this release allows no RSA key below {}: set it to at least that.",
+            policy.min_rsa_key_size
+        ));
+    }
+    None
 }
 
 /// For how long a key is safe at least, for the sentence that says so.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt;
 
+use super::publish::Copies;
 use super::{Injected, SecretSeen, Seen};
 use crate::api::v1alpha1::{KeyStatus, SigningKey, SigningKeySpec};
 use crate::controllers::Error;
@@ -14,6 +15,7 @@ use crate::crypto::key_pair::import::import;
 use crate::domain::jwk::PublicJwk;
 use crate::domain::names;
 use crate::objects::{injected, jwks_map, key_secret, ownership};
+use crate::stores::Stores;
 
 /// A greater number in status than any ring comes to is nobody's.
 const MOST_KEYS: i64 = 1_000_000_000;
@@ -60,6 +62,7 @@ pub async fn see(
         issuer_map: config_map(reads, names::ISSUER_JWKS, fresh).await?,
         others: reads.others(name),
         spent_elsewhere: reads.spent_elsewhere(name),
+        copies: Copies::default(),
         injected: None,
         fresh,
     };
@@ -154,6 +157,19 @@ async fn config_map(
         Some(map) => Ok(Some(map)),
         None => reads.live_config_map(name).await,
     }
+}
+
+/// The rings whose key pair a person injects by a Secret of that name.
+pub fn brought_from(stores: &Stores, secret: &str) -> Vec<String> {
+    let rings = stores.signing_keys.state();
+    let rings = rings.iter().filter_map(|ring| ring.0.as_ref().ok());
+    rings
+        .filter(|ring| {
+            let key = ring.spec.private_key.as_ref();
+            key.is_some_and(|key| key.secret_ref.name == secret)
+        })
+        .map(ResourceExt::name_any)
+        .collect()
 }
 
 /// The key pair that a person injects, or a sentence that says why there is none.

@@ -4,13 +4,14 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
 use super::story::Story;
-use super::{SecretSeen, Visit};
+use super::{SecretSeen, Visit, publish};
 use crate::controllers::{Fill, Note, Object, Write};
 use crate::domain::jwk::PublicJwk;
 use crate::domain::reasons as r;
 use crate::domain::rotation::{Cause, KeyFacts, Phase, Plan, Policy, Source, Step, signer};
 use crate::objects::jwks_map::{self, Entry};
 use crate::objects::key_secret::{self, Written};
+use crate::objects::published::Publisher;
 use crate::objects::{Ownership, write_time};
 
 impl Visit<'_> {
@@ -79,9 +80,15 @@ impl Visit<'_> {
         writes.push(Note::normal(r::KEY_CREATED, done));
     }
 
-    /// The kids in the ring's share of the JWKS that the plan would take out, known or not.
+    /// Whether the plan would take out kids, known or not, of the ring's share of the JWKS or of its
+    /// copies.
     pub(super) fn unpublishes(&self, plan: &Plan) -> bool {
         let wanted = |kid: &str| plan.publish.iter().any(|(jwk, _)| jwk.kid == kid);
+        let publisher = Publisher {
+            environment: &self.settings.environment,
+            operator_namespace: &self.settings.operator_namespace,
+            ring: &self.seen.name,
+        };
         let share = self
             .issuer_map()
             .and_then(|m| jwks_map::shares(m).remove(&self.seen.name))
@@ -89,6 +96,7 @@ impl Visit<'_> {
         let of_ring = self.seen.ring_map.as_deref().and_then(jwks_map::read);
         share.iter().any(|e| !wanted(&e.jwk.kid))
             || of_ring.is_some_and(|set| set.keys.iter().any(|k| !wanted(&k.kid)))
+            || publish::unpublishes(&self.seen.copies, publisher, wanted)
     }
 
     /// Brings the ring's and the issuer's `ConfigMap` to what the plan publishes.

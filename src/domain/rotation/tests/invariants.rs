@@ -150,7 +150,7 @@ impl World {
         }
         // What was the signer up to now may have signed up to now.
         for key in active.iter().chain(signer(&self.ring.keys)) {
-            let ttl = i64::try_from(policy.max_ttl.as_secs()).unwrap_or(0);
+            let ttl = policy.max_ttl.as_secs();
             let entry = self.seen.signed.entry(key.kid().to_owned()).or_default();
             *entry = (self.now, entry.1.max(ttl));
         }
@@ -263,7 +263,7 @@ impl World {
             let Some((last, ttl)) = self.seen.signed.get(key.kid()) else {
                 continue;
             };
-            let safe = last + ttl + i64::try_from(policy.margin.as_secs()).unwrap_or(0);
+            let safe = last + ttl + policy.margin.as_secs();
             prop_assert!(
                 ended || ordered || to_passed || reedited || self.now >= safe,
                 "left the JWKS at {} before {safe}",

@@ -1,0 +1,351 @@
+//! `chancery plan`: when each key of the rings in some manifests will be made, sign, retire and go.
+//!
+//! The manifests are read as `chancery dev` reads them, and judged by the same API server in
+//! memory; the timetable comes from the function that drives the operator.
+
+mod json;
+mod span;
+mod svg;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+
+use self::span::{Instant, Span};
+use super::args::{self, SettingsArgs};
+use super::dev::kinds::Kinds;
+use super::dev::manifests::{self, Document, Found, Problem};
+use super::dev::objects::Objects;
+use super::dev::report::complain;
+use crate::api::v1alpha1::{SigningKey, all_crds};
+use crate::clock;
+use crate::controllers::{algorithm_violation, policy_violation, rotation_policy};
+use crate::domain::period::Period;
+use crate::domain::rotation::timetable::{MOST_KEYS, Timetable, timetable};
+use crate::domain::rotation::{MOST_PUBLISHED, Policy, Source};
+use crate::domain::settings::Settings;
+use crate::embedded::{ApiServer, Ids, Options};
+
+/// `chancery plan`
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub struct PlanArgs {
+    /// Files with manifests, or directories of them (*.yaml, *.yml, *.json). Only `SigningKey`s
+    /// count.
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+
+    /// When the rings are made: a time (RFC 3339) such as 2027-01-01T00:00:00Z, or a date. Now where
+    /// it is not given.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    from: Option<Instant>,
+
+    /// How far to look ahead: days, hours, minutes and seconds, such as 90d, 36h or 1d12h.
+    #[arg(
+        long = "for",
+        value_name = "DURATION",
+        default_value = "90d",
+        allow_hyphen_values = true
+    )]
+    span: Span,
+
+    /// What to print.
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+/// What to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A line for each thing that happens, for people.
+    Table,
+    /// The same, and the times of each key, for programs.
+    Json,
+    /// A timeline, a bar for each key.
+    Svg,
+}
+
+const HELP: &str = "\
+Try it:
+  chancery plan examples/rotation --from 2027-01-01
+
+Each line is something that happens to a key, and why. A ring is taken to be new at --from, and
+nobody to intervene. Rings on a cluster rotate up to a tenth of their interval (a day at most)
+earlier, each by a time of its own that follows from its UID, which a manifest does not have.
+
+The flags of the release count, as they bound leads and graces:
+  chancery plan examples/rotation --max-token-ttl 8h --jwks-max-age 1h
+
+As a picture, and for programs:
+  chancery plan examples/rotation --from 2027-01-01 -o svg > rotation.svg
+  chancery plan examples/rotation --from 2027-01-01 -o json";
+
+/// The timetables of some rings.
+#[derive(Debug)]
+struct Plan {
+    from: Timestamp,
+    until: Timestamp,
+    rings: Vec<Ring>,
+}
+
+/// A ring, and what will happen to it.
+#[derive(Debug)]
+struct Ring {
+    namespace: String,
+    name: String,
+    /// Its name, with the namespace where several rings stand in several.
+    shown: String,
+    /// The file that it stands in.
+    file: String,
+    policy: Policy,
+    timetable: Timetable,
+    /// What a person should know besides, in sentences.
+    notes: Vec<String>,
+}
+
+/// Prints what will happen.
+pub async fn run(plan: PlanArgs) -> Result<(), String> {
+    let mut settings = plan.settings.load()?;
+    if settings.issuer.is_empty() {
+        // Every release has one, and no timetable depends on it.
+        settings.issuer = "http://127.0.0.1:8080".into();
+    }
+    let settings = args::judged(settings)?;
+    let from = plan.from.map_or_else(now, |Instant(at)| at);
+    let until = from
+        .checked_add(SignedDuration::from_secs(plan.span.seconds()))
+        .map_err(|_| {
+            format!(
+                "--for {} from {from} ends after the year 9999: give less",
+                plan.span
+            )
+        })?;
+    let mut rings = read(&plan.paths, &settings, from, until).await?;
+    let several = rings.iter().any(|r| r.namespace != rings[0].namespace);
+    for ring in &mut rings {
+        ring.shown = if several {
+            format!("{}/{}", ring.namespace, ring.name)
+        } else {
+            ring.name.clone()
+        };
+    }
+    let done = Plan { from, until, rings };
+    let text = match plan.output {
+        Format::Table => table::render(&done),
+        Format::Json => json::render(&done)?,
+        Format::Svg => svg::render(&done),
+    };
+    // A reader that has seen enough (`| head`) is no error.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(())
+}
+
+/// Now, to the second.
+fn now() -> Timestamp {
+    let now = clock::system().now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
+/// The rings of these files, each judged as the API server would; what is wrong is told.
+async fn read(
+    paths: &[PathBuf],
+    settings: &Settings,
+    from: Timestamp,
+    until: Timestamp,
+) -> Result<Vec<Ring>, String> {
+    let crds = all_crds();
+    let kinds = Kinds::new(&crds).only("SigningKey");
+    let manifests = manifests::read(&find(paths), &kinds);
+    let mut problems = manifests.problems;
+    let api = ApiServer::open(Options {
+        crds,
+        state_dir: None,
+        clock: clock::system(),
+        ids: Ids::Random,
+    })
+    .map_err(|e| e.to_string())?;
+    let objects = Objects::new(api.client("default"));
+    let mut rings = Vec::new();
+    for document in &manifests.documents {
+        match judge(document, &kinds, &objects).await {
+            Ok(ring) => rings.push(look_ahead(document, &ring, settings, from, until)),
+            Err(found) => problems.extend(found),
+        }
+    }
+    problems.sort();
+    for problem in &problems {
+        complain(format_args!("{problem}"));
+    }
+    match (problems.len(), rings.is_empty()) {
+        (0, true) => {
+            let paths: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
+            Err(format!(
+                "no SigningKey is in {}: give files or directories with manifests of that kind, such as examples/rotation",
+                paths.join(", ")
+            ))
+        }
+        (0, false) => Ok(rings),
+        (1, _) => Err("nothing is planned until the problem above is mended".into()),
+        (n, _) => Err(format!(
+            "nothing is planned until the {n} problems above are mended"
+        )),
+    }
+}
+
+/// The files of all paths, each once.
+fn find(paths: &[PathBuf]) -> Found {
+    let (mut all, mut seen) = (Found::default(), HashSet::new());
+    for path in paths {
+        let found = manifests::find(path, None);
+        all.problems.extend(found.problems);
+        let new = found.files.into_iter().filter(|(path, _)| {
+            let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+            seen.insert(real)
+        });
+        all.files.extend(new);
+    }
+    all
+}
+
+/// The ring as the API server would take it, with its defaults.
+async fn judge(
+    document: &Document,
+    kinds: &Kinds,
+    objects: &Objects,
+) -> Result<SigningKey, Vec<Problem>> {
+    let id = &document.id;
+    objects
+        .namespace(kinds.namespace(), &id.namespace)
+        .await
+        .map_err(|_| {
+            let advice =
+                "No namespace can have this name: write lower-case letters, digits and dashes.";
+            vec![document.problem("metadata.namespace", advice)]
+        })?;
+    objects
+        .apply(document, &document.file)
+        .await
+        .map_err(|refused| refused.problems)?;
+    let unreadable = |e: &dyn std::fmt::Display| vec![document.problem("", e)];
+    let object = objects.get(id).await.map_err(|e| unreadable(&e))?;
+    serde_json::from_value(object.unwrap_or_default()).map_err(|e| unreadable(&e))
+}
+
+fn look_ahead(
+    document: &Document,
+    ring: &SigningKey,
+    settings: &Settings,
+    from: Timestamp,
+    until: Timestamp,
+) -> Ring {
+    let spec = &ring.spec;
+    let mut policy = Policy {
+        // It follows from a UID, which a manifest does not have.
+        jitter: 0,
+        ..rotation_policy(ring, settings)
+    };
+    if spec.private_key.is_some() {
+        policy.source = Source::Inject("brought".into());
+    }
+    let forbidden = algorithm_violation(ring, settings).is_some();
+    if forbidden {
+        policy.source = Source::Hold;
+    }
+    let timetable = timetable(&policy, from, until);
+    let mut notes: Vec<String> = policy_violation(ring, settings).into_iter().collect();
+    if forbidden {
+        notes.push("No key is made.".into());
+    }
+    notes.extend(raised(ring, settings, &policy));
+    if policy.interval.is_some() {
+        notes.push("On a cluster it rotates up to a tenth of its interval (a day at most) earlier, by a time that follows from its UID.".into());
+    }
+    if spec.private_key.is_some() {
+        notes.push("Its keys are brought by privateKey: new content of that Secret is a rotation, at a time that nobody knows beforehand.".into());
+    }
+    if spec.sign_with.is_some() || !spec.invalidated.is_empty() {
+        notes.push("signWith and invalidated name keys that exist; those of this timetable do not yet, so that the two are not obeyed here.".into());
+    }
+    if let (true, Some(to)) = (timetable.too_late, policy.window.to) {
+        notes.push(format!("validTo is {to}, which had passed by then: no key is made. Set it to a time ahead, or give an earlier --from."));
+    }
+    if let Some(since) = timetable.crowded {
+        notes.push(format!("From {since} on {MOST_PUBLISHED} keys are published, and rotations wait until one of them goes: lengthen interval, or shorten gracePeriod."));
+    }
+    if let Some(cut) = timetable.cut {
+        notes.push(format!("The timetable ends at {cut}, after {MOST_KEYS} keys: give a shorter --for, or a later --from."));
+    }
+    Ring {
+        namespace: document.id.namespace.clone(),
+        name: ring.name_any(),
+        shown: String::new(),
+        file: document.file.clone(),
+        policy,
+        timetable,
+        notes,
+    }
+}
+
+/// What holds for longer than the spec says, in sentences.
+fn raised(ring: &SigningKey, settings: &Settings, policy: &Policy) -> Vec<String> {
+    let rotation = ring.spec.rotation.clone().unwrap_or_default();
+    let mut notes = Vec::new();
+    let (asked, lead) = (policy.publish_lead, policy.lead());
+    if lead > asked {
+        notes.push(format!(
+            "publishLead is {}, and {} holds: longer than the JWKS's max-age of {}, for which verifiers cache it.",
+            period(asked),
+            period(lead),
+            settings.jwks.max_age
+        ));
+    }
+    let safe = policy.max_ttl.saturating_add(policy.margin);
+    if let Some(grace) = rotation.grace_period
+        && grace.as_duration() < safe
+    {
+        notes.push(format!(
+            "gracePeriod is {grace}, and {} holds: the longest token life of {}, a clock leeway of {}, max-age of {} and maxStaleness of {} together.",
+            period(safe),
+            settings.tokens.max_ttl,
+            settings.tokens.clock_leeway,
+            settings.jwks.max_age,
+            settings.serving.max_staleness
+        ));
+    }
+    notes
+}
+
+fn period(duration: SignedDuration) -> Period {
+    Period::from_secs(duration.as_secs())
+}
+
+impl Ring {
+    /// How long a retired key of it verifies.
+    fn grace(&self) -> SignedDuration {
+        let safe = self.policy.max_ttl.saturating_add(self.policy.margin);
+        self.policy.grace.max(safe)
+    }
+}
+
+impl Plan {
+    /// Everything that happens, with the ring that it happens to, in the order of time.
+    fn rows(&self) -> Vec<(&Ring, &crate::domain::rotation::timetable::Row)> {
+        let of = |ring| {
+            let ring: &Ring = ring;
+            ring.timetable.rows.iter().map(move |row| (ring, row))
+        };
+        let mut rows: Vec<_> = self.rings.iter().flat_map(of).collect();
+        rows.sort_by_key(|(_, row)| row.at);
+        rows
+    }
+}

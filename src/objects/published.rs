@@ -1,0 +1,69 @@
+//! The ConfigMaps with a ring's JWKS in other namespaces. An owner reference does not reach across
+//! namespaces, so labels and an annotation say whose they are.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::{annotation, label, labels};
+use crate::domain::names::{PART_PUBLISHED, RING_LABEL};
+
+/// On a published ConfigMap: `<operator namespace>/<ring>`.
+const PUBLISHED_BY: &str = "chancery.dev/published-by";
+
+/// Whose ConfigMaps are meant.
+#[derive(Clone, Copy, Debug)]
+pub struct Publisher<'a> {
+    /// The release's environment.
+    pub environment: &'a str,
+    /// The release's namespace.
+    pub operator_namespace: &'a str,
+    /// The ring.
+    pub ring: &'a str,
+}
+
+impl Publisher<'_> {
+    /// Whether this ring of this release has made a ConfigMap; any other is foreign to it.
+    pub fn made(&self, map: &ConfigMap) -> bool {
+        let meta = &map.metadata;
+        let mut expected = labels(self.environment, PART_PUBLISHED);
+        expected.insert(RING_LABEL.into(), self.ring.into());
+        expected
+            .iter()
+            .all(|(name, value)| label(meta, name) == Some(value))
+            && annotation(meta, PUBLISHED_BY) == Some(&self.signature())
+    }
+
+    /// What a ConfigMap should be, over what is there: the data is ours alone, and what others
+    /// have put beside our labels and annotation stays.
+    pub fn over(
+        &self,
+        (namespace, name): (&str, &str),
+        keys: &BTreeSet<String>,
+        document: &str,
+        before: Option<&ConfigMap>,
+    ) -> ConfigMap {
+        let mut map = before.cloned().unwrap_or_else(|| ConfigMap {
+            metadata: ObjectMeta {
+                name: Some(name.into()),
+                namespace: Some(namespace.into()),
+                ..ObjectMeta::default()
+            },
+            ..ConfigMap::default()
+        });
+        let all_labels = map.metadata.labels.get_or_insert_default();
+        all_labels.extend(labels(self.environment, PART_PUBLISHED));
+        all_labels.insert(RING_LABEL.into(), self.ring.into());
+        let annotations = map.metadata.annotations.get_or_insert_default();
+        annotations.insert(PUBLISHED_BY.into(), self.signature());
+        let document = |key: &String| (key.clone(), document.to_owned());
+        map.data = Some(keys.iter().map(document).collect());
+        map.binary_data = None;
+        map
+    }
+
+    fn signature(&self) -> String {
+        format!("{}/{}", self.operator_namespace, self.ring)
+    }
+}
