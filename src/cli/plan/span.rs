@@ -22,10 +22,10 @@ impl FromStr for Instant {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let date = || text.parse::<Date>().ok()?.to_zoned(TimeZone::UTC).ok();
-        let dated = text.len() == "2027-01-01".len();
-        let time = match dated {
-            true => date().map(|midnight| midnight.timestamp()),
-            false => text.parse::<Timestamp>().ok(),
+        let time = if text.len() == "2027-01-01".len() {
+            date().map(|midnight| midnight.timestamp())
+        } else {
+            text.parse::<Timestamp>().ok()
         };
         let time = time.filter(|at| at.as_second() > FIRST);
         time.map(Self).ok_or_else(|| {

@@ -200,7 +200,7 @@ fn ticks(from: Timestamp, until: Timestamp) -> Vec<(Timestamp, String)> {
     ];
     let (begin, end) = (from.as_second(), until.as_second());
     let span = end - begin;
-    let Some(step) = STEPS.into_iter().find(|step| span / step < MOST_TICKS) else {
+    let Some(step) = STEPS.into_iter().find(|step| span / step <= MOST_TICKS) else {
         return months(from, until);
     };
     // From a midnight on, where it is days.
