@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine as _;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use tokio::time::Instant;
 
 use crate::release::{LIMIT, Release};
 use crate::support::{ControlPlane, Proc, Signal, eventually, free_port, http};
@@ -54,7 +55,7 @@ impl Field {
         i64::try_from(self.begun.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
 
-    fn fail(&self, why: String) {
+    fn fail(&self, why: &str) {
         let at = self.now();
         self.failures
             .lock()
@@ -127,7 +128,7 @@ impl Field {
                 http::request_within(Duration::from_secs(1), "POST", &url, &headers, body)
             });
             match answer {
-                Err(why) => self.fail(format!("no token: {why}")),
+                Err(why) => self.fail(&format!("no token: {why}")),
                 Ok(answer) => {
                     self.tokens.fetch_add(1, Ordering::Relaxed);
                     let token = answer.json()["access_token"]
@@ -171,7 +172,7 @@ impl Verifier {
             });
             match answer.map(|a| serde_json::from_slice(&a.body)) {
                 Ok(Ok(set)) => self.held = Some((Instant::now(), set)),
-                other => field.fail(format!("no JWKS: {other:?}")),
+                other => field.fail(&format!("no JWKS: {other:?}")),
             }
         }
         let Some((_, set)) = &self.held else { return };
@@ -185,7 +186,7 @@ impl Verifier {
                 .iter()
                 .filter_map(|k| k.common.key_id.clone())
                 .collect();
-            return field.fail(format!(
+            return field.fail(&format!(
                 "kid {kid} is not in the verifier's JWKS, {known:?}"
             ));
         };
@@ -197,7 +198,7 @@ impl Verifier {
             Ok(_) => {
                 field.verified.fetch_add(1, Ordering::Relaxed);
             }
-            Err(error) => field.fail(format!("a token does not verify: {error}")),
+            Err(error) => field.fail(&format!("a token does not verify: {error}")),
         }
     }
 }

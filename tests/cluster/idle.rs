@@ -1,6 +1,8 @@
 //! At rest an operator writes nothing but its Lease.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::release::{LIMIT, Release};
 use crate::support::eventually;

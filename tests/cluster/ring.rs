@@ -261,9 +261,9 @@ pub fn verifies(release: &Release, token: &str) -> Value {
 }
 
 /// Waits until all replicas agree; how long that took in seconds.
-pub fn timed(what: &str, limit: Duration, mut look: impl FnMut() -> Result<(), String>) -> f64 {
+pub fn timed(what: &str, limit: Duration, look: impl FnMut() -> Result<(), String>) -> f64 {
     let since = tokio::time::Instant::now();
-    eventually(what, limit, || look());
+    eventually(what, limit, look);
     let took = since.elapsed().as_secs_f64();
     println!("{what}: {took:.2} s");
     took

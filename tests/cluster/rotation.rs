@@ -78,8 +78,8 @@ fn a_schedule_turns_over_unnoticed() {
                 .zip(noted(&secret, "activated"))
                 .ok_or("not yet")
         });
-        let lead = between(published_at, activated_at);
-        assert!(lead >= 5.0, "{lead}");
+        let waited = between(published_at, activated_at);
+        assert!(waited >= 5.0, "{waited}");
         let started = noted(&get(old_secret), "activated").expect("it signed");
         let interval = between(started, activated_at);
         // Up to a tenth earlier, by its place among the rings.
@@ -107,7 +107,7 @@ fn a_schedule_turns_over_unnoticed() {
                 .ok_or(secret["metadata"].to_string())
         });
         println!(
-            "turn {turn}: signed after {interval:.2} s (18 to 20 wanted), lead {lead:.2} s, the old one verified for {stood:.2} s more"
+            "turn {turn}: signed after {interval:.2} s (18 to 20 wanted), waited {waited:.2} s, the old one verified for {stood:.2} s more"
         );
         ring.wait_event("Normal", "KeyRetired", old);
         ring.wait_event("Normal", "KeyRemoved", old);

@@ -1,6 +1,6 @@
 //! Randomness from a seed.
 
-/// SplitMix64: the same seed, the same numbers.
+/// `SplitMix64`: the same seed, the same numbers.
 pub struct Dice(u64);
 
 impl Dice {

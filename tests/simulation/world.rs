@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use chancery::api::v1alpha1::{Invalidated, SigningKey, SigningKeySpec, all_crds};
+use chancery::api::v1alpha1::{
+    Invalidated, SigningKey, SigningKeySpec, SigningKeyStatus, all_crds,
+};
 use chancery::clock::Clock;
 use chancery::controllers::{Outcome, PlanFn};
 use chancery::domain::algorithm::Algorithm;
@@ -172,7 +174,7 @@ impl World {
         let spec = json!({
             "audience": "client", "algorithm": "EdDSA",
             "rotation": {
-                "interval": format!("{}h", dice.within(96, 400)),
+                "interval": format!("{}h", dice.within(72, 240)),
                 "publishLead": lead,
                 "gracePeriod": format!("{}m", dice.within(0, 400)),
                 "retention": dice.pick(&["0s", "36h"]),
@@ -204,7 +206,7 @@ impl World {
         let verifiers = verifiers.collect();
         let faulty = dice.within(15, 60);
         Self {
-            end: START + dice.within(30, 75) * DAY,
+            end: START + dice.within(28, 45) * DAY,
             next_fate: START + dice.within(HOUR, 2 * DAY),
             dice,
             plan,
@@ -251,7 +253,7 @@ impl World {
             self.hear().await;
             self.observe().await?;
             self.look().await;
-            if self.decide().await? {
+            if self.decide() {
                 continue;
             }
             self.wait();
@@ -286,12 +288,12 @@ impl World {
                     replica,
                     life,
                     outcome,
-                } => self.done(replica, life, outcome),
+                } => self.done(replica, life, &outcome),
             }
         }
     }
 
-    fn done(&mut self, replica: usize, life: u64, outcome: Result<Outcome, String>) {
+    fn done(&mut self, replica: usize, life: u64, outcome: &Result<Outcome, String>) {
         let now = self.now();
         let pause = self.dice.within(1, 60) * SECOND;
         let replica = &mut self.replicas[replica];
@@ -315,7 +317,7 @@ impl World {
     }
 
     /// Gives one waiting call its verdict.
-    async fn decide(&mut self) -> Result<bool, String> {
+    fn decide(&mut self) -> bool {
         let waiting: Vec<usize> = (0..self.replicas.len())
             .filter(|n| {
                 self.replicas[*n]
@@ -325,7 +327,7 @@ impl World {
             })
             .collect();
         if waiting.is_empty() {
-            return Ok(false);
+            return false;
         }
         let n = *self.dice.pick(&waiting);
         let pause = if self.dice.once_in(20) {
@@ -349,13 +351,13 @@ impl World {
         };
         let replica = &mut self.replicas[n];
         let Some((line, decided)) = replica.visit.as_mut().and_then(|v| v.waiting.take()) else {
-            return Ok(true);
+            return true;
         };
         self.report.calls += 1;
         self.report.faults += u64::from(verdict != Verdict::Go);
         self.write(&format!("{n} {line}: {verdict:?}"));
         let _ = decided.send(verdict);
-        Ok(true)
+        true
     }
 
     /// Looks at what is true now, and judges it.
@@ -409,10 +411,10 @@ impl World {
                     // What befalls a ring amid a rotation is what matters.
                     self.next_fate = now + self.dice.within(SECOND, 90 * MINUTE);
                 }
-                let led = known
+                let lead_over = known
                     .in_jwks_since
                     .is_some_and(|since| now - since >= lead - 10 * SECOND);
-                if !led && !first && !again {
+                if !lead_over && !first && !again {
                     if now > self.emergency_until {
                         return Err(format!(
                             "key {} signs {} s after it was published, and its lead is {} s",
@@ -704,7 +706,7 @@ impl World {
             Fate::LoseRingMap => self.lose_map("main-jwks").await,
             Fate::LoseStatus => {
                 let mut ring = rings(&self.admin).get("main").await.expect("the ring");
-                ring.status = Some(Default::default());
+                ring.status = Some(SigningKeyStatus::default());
                 let rings = rings(&self.admin);
                 let _ = rings
                     .replace_status("main", &PostParams::default(), &ring)
