@@ -4,6 +4,7 @@
 mod hints;
 mod known;
 mod mirror;
+mod reconnect;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use crate::domain::settings::Settings;
 use known::Known;
 pub use kube::core::DeserializeGuard as Guarded;
 pub use mirror::{Listed, Mirror};
+use reconnect::Reconnect;
 
 /// The kinds that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -383,7 +385,7 @@ impl Starter {
         let (listeners, progress) = (self.listeners.clone(), self.progress.clone());
         self.tasks.spawn(async move {
             let stream = watcher::watcher(api, config)
-                .default_backoff()
+                .backoff(Reconnect::default())
                 .modify(|object| {
                     object.meta_mut().managed_fields = None;
                     object

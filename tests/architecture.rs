@@ -56,7 +56,7 @@ const LAYERS: &[Layer] = &[
         why: "the resources are data" },
     Layer { name: "objects", of_ours: &["api", "crypto", "domain"], never: NO_HTTP,
         why: "what the operator writes and the feed reads, in one place" },
-    Layer { name: "stores", of_ours: &["api", "domain", "objects"], never: NO_HTTP,
+    Layer { name: "stores", of_ours: &["api", "crypto", "domain", "objects"], never: NO_HTTP,
         why: "watches, for controllers and feed alike" },
     Layer { name: "tenancy", of_ours: &["api", "domain", "stores"], never: NO_HTTP,
         why: "which namespace is whose, for controllers and feed alike" },

@@ -15,7 +15,7 @@ fn at_rest_nothing_is_written_but_the_lease() {
     let release = Release::prepared("idle");
     let tenant = release.tenant("idle-tenant");
     for ring in ["one", "two", "three"] {
-        let spec = "algorithm: ES256\n  rotation: {interval: 720h}";
+        let spec = "algorithm: ES256, rotation: {interval: 720h}";
         release.ring(ring, spec);
     }
     release.user(&tenant, "first", "");
