@@ -22,6 +22,8 @@ use crate::domain::algorithm::{Algorithm, RsaKeySize};
 use crate::domain::client::Family;
 
 pub use operator::{Operator, Outcome};
+#[doc(hidden)] // For the search in tests/, which drives visits call by call.
+pub use signing_key::{Copies, Looked, Reads, look as look_at_ring};
 pub use signing_key::{
     PlanFn, algorithm_violation_of as algorithm_violation, policy_of as rotation_policy,
     violation_of as policy_violation,

@@ -55,6 +55,7 @@ pub struct Context {
     pub(super) tenancy: TenancyCache,
     pub(super) proofs: technical_user::Proofs,
     pub(super) troubles: signing_key::Troubles,
+    pub(super) parsed_keys: signing_key::ParsedKeys,
     pub(super) plan: PlanFn,
 }
 
@@ -123,6 +124,7 @@ impl Operator {
             tenancy: TenancyCache::default(),
             proofs: technical_user::Proofs::default(),
             troubles: signing_key::Troubles::default(),
+            parsed_keys: signing_key::ParsedKeys::default(),
             plan: rotation::plan,
         };
         Self {

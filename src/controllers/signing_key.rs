@@ -2,11 +2,12 @@
 //!
 //! One visit writes only what what it saw allows; what a write makes possible is done by the
 //! visit that sees that write: Secret, then JWKS, then what is noted of the key, then status; and
-//! towards less trust the other way round. What can not be taken back is decided on what the API
-//! server itself shows now ([`Seen::fresh`]), never on what a watch has shown.
+//! towards less trust the other way round. What the watches have shown only tells whether there is
+//! anything to do: what is written is decided on what the API server itself shows now ([`look`]).
 
 mod copies;
 mod facts;
+mod look;
 mod publish;
 mod report;
 mod see;
@@ -30,7 +31,9 @@ use crate::objects::{Ownership, jwks_map};
 
 pub use copies::{Troubles, publishing, see as see_copies, write as write_copies};
 pub use facts::{algorithm_violation_of, policy_of, violation_of};
-pub use see::{Reads, brought_from, see};
+pub use look::{Looked, ParsedKeys, Reads, look};
+pub use publish::Copies;
+pub use see::brought_from;
 
 /// How long to wait before looking again at something foreign, which is not watched.
 const FOREIGN_RECHECK: SignedDuration = SignedDuration::from_secs(30);
@@ -59,8 +62,6 @@ pub struct Seen {
     pub copies: publish::Copies,
     /// The key pair that a person injects, or why there is none; none if the ring makes its own.
     pub injected: Option<Result<Injected, String>>,
-    /// Whether all of it was asked of the API server just now.
-    pub fresh: bool,
 }
 
 /// A Secret that has the name of a key pair of the ring.
@@ -93,18 +94,17 @@ impl SecretSeen {
     }
 }
 
-/// What to do with a ring; none if it has to be looked at afresh first, since something can not be
-/// taken back.
-pub fn decide(seen: &Seen, settings: &Settings, moment: Moment, plan: PlanFn) -> Option<Decision> {
+/// What to do with a ring.
+pub fn decide(seen: &Seen, settings: &Settings, moment: Moment, plan: PlanFn) -> Decision {
     match &seen.ring {
         None => {
-            let mut decision = gone(seen, settings)?;
+            let mut decision = gone(seen, settings);
             let (name, none) = ((seen.name.as_str(), None), Conditions::default());
             let when = (settings, moment.now);
             publish::decide(&seen.copies, name, None, when, none, &mut decision);
-            Some(decision)
+            decision
         }
-        Some(ring) if ring.metadata.deletion_timestamp.is_some() => Some(Decision::default()),
+        Some(ring) if ring.metadata.deletion_timestamp.is_some() => Decision::default(),
         Some(ring) => Visit {
             seen,
             ring,
@@ -117,17 +117,14 @@ pub fn decide(seen: &Seen, settings: &Settings, moment: Moment, plan: PlanFn) ->
 
 /// The ring was deleted: its keys leave the issuer's JWKS. Its own objects go with it, by their
 /// owner references.
-fn gone(seen: &Seen, settings: &Settings) -> Option<Decision> {
+fn gone(seen: &Seen, settings: &Settings) -> Decision {
     let map = seen
         .issuer_map
         .as_deref()
         .filter(|m| jwks_map::is_issuer_map(m, &settings.environment));
     let Some(map) = map.filter(|m| jwks_map::shares(m).contains_key(&seen.name)) else {
-        return Some(Decision::default());
+        return Decision::default();
     };
-    if !seen.fresh {
-        return None;
-    }
     let (namespace, environment) = (&settings.operator_namespace, &settings.environment);
     let after = jwks_map::of_issuer(
         &seen.name,
@@ -137,13 +134,13 @@ fn gone(seen: &Seen, settings: &Settings) -> Option<Decision> {
         namespace,
         environment,
     );
-    Some(Decision {
+    Decision {
         writes: vec![Write::Replace(
             Object::ConfigMap(Box::new(after)),
             Fill::Nothing,
         )],
         wake_at: None,
-    })
+    }
 }
 
 struct Visit<'a> {
@@ -166,13 +163,10 @@ struct Trouble {
 }
 
 impl Visit<'_> {
-    fn decide(&self, moment: Moment, plan: PlanFn) -> Option<Decision> {
+    fn decide(&self, moment: Moment, plan: PlanFn) -> Decision {
         let mut keys = self.facts();
         let (policy, slips) = self.policy(&keys, moment);
         let plan = plan(&keys, &policy, moment);
-        if !self.seen.fresh && (plan.is_irreversible(&keys) || self.unpublishes(&plan)) {
-            return None;
-        }
         let trouble = Trouble {
             obstacle: self.obstacle(),
             violation: self.violation().or(slips),
@@ -194,9 +188,12 @@ impl Visit<'_> {
             decision.wake_at = decision.wake_at.into_iter().chain([recheck]).min();
         } else {
             self.make(&plan, &keys, &policy, &mut decision.writes);
+        }
+        // Before the JWKS is mended: that a key did not stand there is not to be forgotten.
+        self.write_down(&before, &keys, &mut tale, &mut decision.writes);
+        if trouble.obstacle.is_none() {
             self.publish(&plan, &before, &policy, &mut decision.writes);
         }
-        self.write_down(&keys, &mut tale, &mut decision.writes);
         self.destroy(&plan, &before, &mut tale, &mut decision.writes);
         decision.writes.extend(tale.rest());
         decision.writes.extend(self.unknown_withdrawals(&before));
@@ -213,6 +210,6 @@ impl Visit<'_> {
         );
         let status = self.status(&keys, &plan, &policy, &conditions);
         decision.writes.extend(status);
-        Some(decision)
+        decision
     }
 }

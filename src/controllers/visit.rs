@@ -14,8 +14,10 @@ use tracing::debug;
 
 use super::apply::{Applied, Applier};
 use super::operator::{Context, Outcome, READ_LIMIT};
+use super::signing_key::{Copies, Looked};
 use super::{Decision, Error, Key, Kind, Write, signing_key, status, subscription, technical_user};
 use crate::api::v1alpha1::{Conditions, Observed, SigningKey, TechnicalUser};
+use crate::domain::algorithm::Algorithm;
 use crate::domain::jwk::PublicJwk;
 use crate::domain::moment::Moment;
 use crate::domain::names::RING_LABEL;
@@ -27,7 +29,9 @@ use crate::stores::{Guarded, Stores};
 pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
     let moment = cx.clock_guard.moment();
     let now = moment.now;
-    let (decision, uid) = look(cx, key, moment).await?;
+    let Some((decision, uid)) = look(cx, key, moment).await? else {
+        return Ok(Outcome::LookAgain);
+    };
     debug!(?key, writes = decision.writes.len(), wake_at = ?decision.wake_at, "visited");
     let mut applier = Applier::new(&cx.client, &cx.leadership, key);
     let mut aside = Vec::new();
@@ -103,12 +107,12 @@ async fn live(cx: &Context, key: &Key) -> Result<Option<DynamicObject>, Error> {
     }
 }
 
-/// Sees and decides. An object that does not parse gets a status that says so.
-async fn look(
-    cx: &Context,
-    key: &Key,
-    moment: Moment,
-) -> Result<(Decision, Option<String>), Error> {
+/// What to do, and the UID of the object that it was decided for.
+type Look = (Decision, Option<String>);
+
+/// Sees and decides; none if the object was changed meanwhile. One that does not parse gets a
+/// status that says so.
+async fn look(cx: &Context, key: &Key, moment: Moment) -> Result<Option<Look>, Error> {
     let now = moment.now;
     let Key {
         namespace, name, ..
@@ -125,35 +129,19 @@ async fn look(
                 Found::Unreadable(invalid) => unreadable(cx, key, &invalid, now).await,
                 Found::Gone | Found::Readable(_) => {
                     let ring = found.readable();
-                    let uid = ring.as_ref().and_then(|r| r.uid());
-                    let copies = signing_key::see_copies(cx, name, ring.as_deref()).await?;
-                    let mut seen = signing_key::see(cx, ring, name, false).await?;
-                    seen.copies = copies;
-                    let (settings, plan) = (&cx.settings, cx.plan);
-                    if let Some(decision) = signing_key::decide(&seen, settings, moment, plan) {
-                        return Ok((decision, uid));
+                    let by = (&*cx.settings, moment, cx.plan);
+                    match signing_key::look(cx, ring, name, by).await? {
+                        Looked::Decided(decision, uid) => Ok(Some((decision, uid))),
+                        Looked::Moved => Ok(None),
+                        Looked::Unreadable(invalid) => unreadable(cx, key, &invalid, now).await,
                     }
-                    // What can not be taken back is decided on what is there now.
-                    let live = cx.get::<Guarded<SigningKey>>(namespace, name).await?;
-                    let ring = match live {
-                        Some(Guarded(Err(invalid))) => {
-                            return unreadable(cx, key, &invalid, now).await;
-                        }
-                        Some(Guarded(Ok(ring))) => Some(Arc::new(ring)),
-                        None => None,
-                    };
-                    let copies = signing_key::see_copies(cx, name, ring.as_deref()).await?;
-                    let mut seen = signing_key::see(cx, ring, name, true).await?;
-                    seen.copies = copies;
-                    let decision = signing_key::decide(&seen, settings, moment, plan);
-                    Ok((decision.unwrap_or_default(), uid))
                 }
             }
         }
         Kind::Subscription => {
             let found = Stores::get(&cx.stores.subscriptions, namespace, name);
             match found.as_deref() {
-                None => Ok((Decision::default(), None)),
+                None => Ok(Some(Look::default())),
                 Some(Guarded(Err(invalid))) => unreadable(cx, key, invalid, now).await,
                 Some(Guarded(Ok(subscription))) => {
                     let uid = subscription.uid();
@@ -161,7 +149,7 @@ async fn look(
                         subscription: Arc::new(subscription.clone()),
                         tenancy: cx.tenancy(),
                     };
-                    Ok((subscription::decide(&seen, &cx.settings, now), uid))
+                    Ok(Some((subscription::decide(&seen, &cx.settings, now), uid)))
                 }
             }
         }
@@ -178,7 +166,10 @@ async fn look(
                     let user = found.readable();
                     let uid = user.as_ref().and_then(|u| u.uid());
                     let seen = technical_user::see(cx, user, namespace, name).await?;
-                    Ok((technical_user::decide(&seen, &cx.settings, now), uid))
+                    Ok(Some((
+                        technical_user::decide(&seen, &cx.settings, now),
+                        uid,
+                    )))
                 }
             }
         }
@@ -232,9 +223,9 @@ async fn unreadable(
     key: &Key,
     invalid: &InvalidObject,
     now: Timestamp,
-) -> Result<(Decision, Option<String>), Error> {
+) -> Result<Option<Look>, Error> {
     let Some(live) = live(cx, key).await? else {
-        return Ok((Decision::default(), None));
+        return Ok(Some(Look::default()));
     };
     let message = format!(
         "This version of Chancery can not read the object: {}. Mend it, or run a version that knows it.",
@@ -248,13 +239,11 @@ async fn unreadable(
     let writes = status::conditions_only(&live, &conditions, observed)
         .into_iter()
         .collect();
-    Ok((
-        Decision {
-            writes,
-            wake_at: None,
-        },
-        live.metadata.uid,
-    ))
+    let decision = Decision {
+        writes,
+        wake_at: None,
+    };
+    Ok(Some((decision, live.metadata.uid)))
 }
 
 impl signing_key::Reads for Context {
@@ -287,20 +276,25 @@ impl signing_key::Reads for Context {
     }
 
     async fn live_key_pairs(&self) -> Result<Vec<Arc<Secret>>, Error> {
-        let namespace = &self.settings.operator_namespace;
-        let what = || format!("listing the key pairs of {namespace}");
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-        let params = ListParams::default().fields(&format!("type={}", key_secret::TYPE));
-        match tokio::time::timeout(READ_LIMIT, api.list(&params)).await {
-            Err(_) => Err(Error::Timeout(what())),
-            Ok(list) => match list {
-                Ok(list) => Ok(list.items.into_iter().map(Arc::new).collect()),
-                Err(source) => Err(Error::Api {
-                    what: what(),
-                    source: Box::new(source),
-                }),
-            },
-        }
+        let of_type = ListParams::default().fields(&format!("type={}", key_secret::TYPE));
+        self.list_secrets(&of_type).await
+    }
+
+    async fn live_secrets(&self, ring: &str) -> Result<Vec<Arc<Secret>>, Error> {
+        let of_ring = ListParams::default().labels(&format!("{RING_LABEL}={ring}"));
+        self.list_secrets(&of_ring).await
+    }
+
+    async fn live_ring(&self, name: &str) -> Result<Option<Guarded<SigningKey>>, Error> {
+        self.get(&self.settings.operator_namespace, name).await
+    }
+
+    fn key_of(&self, secret: &Secret, algorithm: Algorithm) -> Result<PublicJwk, String> {
+        self.parsed_keys.key_of(secret, algorithm)
+    }
+
+    async fn copies(&self, name: &str, ring: Option<&SigningKey>) -> Result<Copies, Error> {
+        signing_key::see_copies(self, name, ring).await
     }
 
     fn spent_elsewhere(&self, ring: &str) -> BTreeSet<String> {
@@ -311,6 +305,21 @@ impl signing_key::Reads for Context {
 }
 
 impl Context {
+    /// The Secrets of the operator's namespace that are so selected, as the API server shows them.
+    async fn list_secrets(&self, selected: &ListParams) -> Result<Vec<Arc<Secret>>, Error> {
+        let namespace = &self.settings.operator_namespace;
+        let what = || format!("listing the key pairs of {namespace}");
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        match tokio::time::timeout(READ_LIMIT, api.list(selected)).await {
+            Err(_) => Err(Error::Timeout(what())),
+            Ok(Ok(list)) => Ok(list.items.into_iter().map(Arc::new).collect()),
+            Ok(Err(source)) => Err(Error::Api {
+                what: what(),
+                source: Box::new(source),
+            }),
+        }
+    }
+
     /// The other rings' own `ConfigMap`s, for those rings that are there.
     fn other_maps(&self, ring: &str) -> impl Iterator<Item = (String, Arc<ConfigMap>)> {
         let namespace = self.settings.operator_namespace.as_str();

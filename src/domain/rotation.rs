@@ -318,17 +318,6 @@ pub struct Plan {
     pub ends: BTreeMap<String, Timestamp>,
 }
 
-impl Plan {
-    /// Whether it takes a key out of the JWKS, or deletes one: what can not be taken back. That is
-    /// done on what the API server itself shows now, never on what a watch has shown.
-    pub fn is_irreversible(&self, keys: &[KeyFacts]) -> bool {
-        let destroys = |s: &Step| matches!(s, Step::Destroy { .. });
-        let leaves =
-            |k: &KeyFacts| k.in_jwks && !self.publish.iter().any(|(jwk, _)| jwk.kid == k.jwk.kid);
-        self.steps.iter().any(destroys) || keys.iter().any(leaves)
-    }
-}
-
 #[cfg(test)]
 #[path = "rotation/tests.rs"]
 mod tests;

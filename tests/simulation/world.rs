@@ -100,6 +100,8 @@ struct Known {
     /// Until when its tokens may be refused by caches: it signed at once in an emergency.
     excused_until: i64,
     withdrawn: bool,
+    /// Its Secret is gone, so that status alone remembers it.
+    lost: bool,
 }
 
 pub struct World {
@@ -401,6 +403,7 @@ impl World {
                 activated: None,
                 excused_until: 0,
                 withdrawn: false,
+                lost: false,
             });
             known.in_jwks_since = stands.then(|| known.in_jwks_since.unwrap_or(now));
             if life.activated.is_some() && life.activated != known.activated {
@@ -705,6 +708,10 @@ impl World {
             Fate::LoseIssuerMap => self.lose_map("chancery-issuer").await,
             Fate::LoseRingMap => self.lose_map("main-jwks").await,
             Fate::LoseStatus => {
+                // Where a Secret was lost too, nothing is left that tells of its key.
+                for known in self.known.values_mut().filter(|k| k.lost) {
+                    known.withdrawn = true;
+                }
                 let mut ring = rings(&self.admin).get("main").await.expect("the ring");
                 ring.status = Some(SigningKeyStatus::default());
                 let rings = rings(&self.admin);
@@ -835,6 +842,9 @@ impl World {
     }
 
     async fn lose(&mut self, secret: &Secret) {
+        if let Some(known) = self.known.get_mut(&kid_of(secret)) {
+            known.lost = true;
+        }
         let secrets = secrets(&self.admin);
         let _ = secrets
             .delete(&secret.name_any(), &DeleteParams::default())

@@ -311,18 +311,6 @@ impl Visit<'_> {
     }
 }
 
-/// Whether a ring's copies hold a key that is not to be published any more.
-pub fn unpublishes(
-    copies: &Copies,
-    publisher: Publisher<'_>,
-    wanted: impl Fn(&str) -> bool,
-) -> bool {
-    let made = copies.maps.values().filter(|map| publisher.made(map));
-    let documents = made.flat_map(|map| map.data.iter().flat_map(BTreeMap::values));
-    let sets = documents.filter_map(|document| JwkSet::from_document(document).ok());
-    sets.flat_map(|set| set.keys).any(|key| !wanted(&key.kid))
-}
-
 /// Whether a ring is older than another: it has what both claim.
 fn older(rival: &SigningKey, ring: &SigningKey) -> bool {
     let age = |r: &SigningKey| (r.creation_timestamp().map(|t| t.0), r.name_any());

@@ -6,95 +6,75 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt;
 
-use super::publish::Copies;
+use super::look::Reads;
 use super::{Injected, SecretSeen, Seen};
 use crate::api::v1alpha1::{KeyStatus, SigningKey, SigningKeySpec};
 use crate::controllers::Error;
 use crate::crypto::key_pair::KeyPair;
 use crate::crypto::key_pair::import::import;
-use crate::domain::jwk::PublicJwk;
 use crate::domain::names;
-use crate::objects::{injected, jwks_map, key_secret, ownership};
+use crate::objects::{injected, jwks_map, ownership};
 use crate::stores::Stores;
 
 /// A greater number in status than any ring comes to is nobody's.
 const MOST_KEYS: i64 = 1_000_000_000;
 
-/// Where a visit reads: what the watches have shown, and the API server itself. The search in
-/// `tests/` puts a small world of its own here.
-#[allow(async_fn_in_trait)] // Its callers are ours, and none needs to send its futures.
-pub trait Reads {
-    /// A Secret of the operator's namespace, as the API server shows it.
-    async fn live_secret(&self, name: &str) -> Result<Option<Arc<Secret>>, Error>;
-    /// A `ConfigMap` of the operator's namespace, as the API server shows it.
-    async fn live_config_map(&self, name: &str) -> Result<Option<Arc<ConfigMap>>, Error>;
-    /// The Secrets of our making, as the watches have shown them.
-    fn secrets(&self) -> Vec<Arc<Secret>>;
-    /// A `ConfigMap` of our making, as the watches have shown it.
-    fn config_map(&self, name: &str) -> Option<Arc<ConfigMap>>;
-    /// What the other rings' own `ConfigMap`s hold, for those rings that are there.
-    fn others(&self, ring: &str) -> BTreeMap<String, Vec<PublicJwk>>;
-    /// The kids that have left other rings, which those remember.
-    fn spent_elsewhere(&self, _ring: &str) -> BTreeSet<String> {
-        BTreeSet::new()
-    }
-    /// All Secrets that say of themselves that they are key pairs, as the API server shows them,
-    /// whatever became of their labels.
-    async fn live_key_pairs(&self) -> Result<Vec<Arc<Secret>>, Error> {
-        Ok(Vec::new())
-    }
+/// How far a look goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// What the watches have shown, and what they have not is asked for.
+    Watched,
+    /// All of it is asked of the API server.
+    Live,
 }
 
-/// Looks at a ring. What the watches have not shown is asked for: that something is missing is
-/// acted upon only when the API server says so itself, since a watch may lag. `fresh`: everything
-/// is asked for.
+/// Looks at a ring. That something is missing is acted upon only when the API server says so
+/// itself, since a watch may lag.
 pub async fn see(
     reads: &impl Reads,
     ring: Option<Arc<SigningKey>>,
     name: &str,
-    fresh: bool,
+    depth: Depth,
 ) -> Result<Seen, Error> {
     let mut seen = Seen {
         ring: ring.clone(),
         name: name.to_owned(),
         secrets: Vec::new(),
-        ring_map: config_map(reads, &names::ring_jwks(name), fresh).await?,
-        issuer_map: config_map(reads, names::ISSUER_JWKS, fresh).await?,
+        ring_map: config_map(reads, &names::ring_jwks(name), depth).await?,
+        issuer_map: config_map(reads, names::ISSUER_JWKS, depth).await?,
         others: reads.others(name),
         spent_elsewhere: reads.spent_elsewhere(name),
-        copies: Copies::default(),
+        copies: reads.copies(name, ring.as_deref()).await?,
         injected: None,
-        fresh,
     };
     let Some(ring) = ring else { return Ok(seen) };
 
-    let mut secrets: BTreeMap<i64, Arc<Secret>> = reads
-        .secrets()
+    let listed = match depth {
+        Depth::Watched => reads.secrets(),
+        Depth::Live => reads.live_secrets(name).await?,
+    };
+    let mut secrets: BTreeMap<i64, Arc<Secret>> = listed
         .into_iter()
         .filter_map(|s| Some((names::key_sequence(name, &s.name_any())?, s)))
         .collect();
     let known = known(&seen, &ring);
-    let ask: BTreeSet<i64> = if fresh {
-        known.iter().chain(secrets.keys()).copied().collect()
-    } else {
-        let missing = known.iter().filter(|s| !secrets.contains_key(s));
-        missing.copied().collect()
-    };
-    for sequence in ask {
-        match reads
+    let missing: Vec<i64> = known
+        .iter()
+        .filter(|s| !secrets.contains_key(s))
+        .copied()
+        .collect();
+    for sequence in missing {
+        let secret = reads
             .live_secret(&names::key_secret(name, sequence))
-            .await?
-        {
-            Some(secret) => secrets.insert(sequence, secret),
-            None => secrets.remove(&sequence),
-        };
+            .await?;
+        secrets.extend(secret.map(|secret| (sequence, secret)));
     }
     let uid = ring.uid().unwrap_or_default();
     let algorithm = ring.spec.algorithm;
     let look = |(sequence, secret): (i64, Arc<Secret>)| SecretSeen {
         sequence,
         ownership: ownership(&secret.metadata, &uid),
-        key: key_secret::key_of(&secret, algorithm),
+        key: reads.key_of(&secret, algorithm),
         secret,
     };
     seen.secrets = secrets.into_iter().map(look).collect();
@@ -117,7 +97,7 @@ pub async fn see(
     // could be are looked at.
     let sequences = seen.secrets.iter().map(|s| s.sequence);
     let mut next = sequences.chain(known).max().unwrap_or(0).saturating_add(1);
-    while fresh || !seen.secrets.iter().any(|s| s.usable().is_some()) {
+    while depth == Depth::Live || !seen.secrets.iter().any(|s| s.usable().is_some()) {
         let Some(secret) = reads.live_secret(&names::key_secret(name, next)).await? else {
             break;
         };
@@ -151,9 +131,9 @@ fn known(seen: &Seen, ring: &SigningKey) -> BTreeSet<i64> {
 async fn config_map(
     reads: &impl Reads,
     name: &str,
-    fresh: bool,
+    depth: Depth,
 ) -> Result<Option<Arc<ConfigMap>>, Error> {
-    match reads.config_map(name).filter(|_| !fresh) {
+    match reads.config_map(name).filter(|_| depth == Depth::Watched) {
         Some(map) => Ok(Some(map)),
         None => reads.live_config_map(name).await,
     }

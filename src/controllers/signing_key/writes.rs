@@ -4,14 +4,13 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
 use super::story::Story;
-use super::{SecretSeen, Visit, publish};
+use super::{SecretSeen, Visit};
 use crate::controllers::{Fill, Note, Object, Write};
 use crate::domain::jwk::PublicJwk;
 use crate::domain::reasons as r;
 use crate::domain::rotation::{Cause, KeyFacts, Phase, Plan, Policy, Source, Step, signer};
 use crate::objects::jwks_map::{self, Entry};
 use crate::objects::key_secret::{self, Written};
-use crate::objects::published::Publisher;
 use crate::objects::{Ownership, write_time};
 
 impl Visit<'_> {
@@ -78,25 +77,6 @@ impl Visit<'_> {
         };
         writes.push(Write::Create(Object::Secret(Box::new(secret)), fill));
         writes.push(Note::normal(r::KEY_CREATED, done));
-    }
-
-    /// Whether the plan would take out kids, known or not, of the ring's share of the JWKS or of its
-    /// copies.
-    pub(super) fn unpublishes(&self, plan: &Plan) -> bool {
-        let wanted = |kid: &str| plan.publish.iter().any(|(jwk, _)| jwk.kid == kid);
-        let publisher = Publisher {
-            environment: &self.settings.environment,
-            operator_namespace: &self.settings.operator_namespace,
-            ring: &self.seen.name,
-        };
-        let share = self
-            .issuer_map()
-            .and_then(|m| jwks_map::shares(m).remove(&self.seen.name))
-            .unwrap_or_default();
-        let of_ring = self.seen.ring_map.as_deref().and_then(jwks_map::read);
-        share.iter().any(|e| !wanted(&e.jwk.kid))
-            || of_ring.is_some_and(|set| set.keys.iter().any(|k| !wanted(&k.kid)))
-            || publish::unpublishes(&self.seen.copies, publisher, wanted)
     }
 
     /// Brings the ring's and the issuer's `ConfigMap` to what the plan publishes.
@@ -186,15 +166,19 @@ impl Visit<'_> {
         }
     }
 
-    /// Brings the Secrets of the keys to what is known of them, that of the key that signs first:
-    /// what it takes over from is written down after.
+    /// Brings the Secrets of the keys to what is known of them. A key that comes to sign goes first:
+    /// what it takes over from is written down after, since a moment without a signer would be an
+    /// outage. The others go in the order of their activations, so that of two the later stays the
+    /// later at every moment (times that a wrong clock wrote are put right one by one).
     pub(super) fn write_down(
         &self,
+        before: &[KeyFacts],
         keys: &[KeyFacts],
         tale: &mut Story<'_>,
         writes: &mut Vec<Write>,
     ) {
         let active = signer(keys).map(KeyFacts::kid);
+        let takes_over = active != signer(before).map(KeyFacts::kid);
         let mut secrets: Vec<(&SecretSeen, &KeyFacts)> = Vec::new();
         for seen in &self.seen.secrets {
             let Some(jwk) = seen.usable() else { continue };
@@ -203,7 +187,10 @@ impl Visit<'_> {
                 .find(|k| k.kid() == jwk.kid && k.sequence == seen.sequence);
             secrets.extend(known.map(|key| (seen, key)));
         }
-        secrets.sort_by_key(|(_, key)| active != Some(key.kid()));
+        secrets.sort_by_key(|(_, key)| {
+            let first = takes_over && active == Some(key.kid());
+            (!first, key.life.activated, key.sequence)
+        });
         for (seen, key) in secrets {
             self.stamp(seen, key, writes);
             writes.extend(tale.of(key.kid()));

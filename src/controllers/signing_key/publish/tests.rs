@@ -401,14 +401,6 @@ fn keys_that_are_over_leave_the_copies_too() {
     let main = ring("main", 0, "[{namespaces: [a], keys: [k]}]");
     settle(&mut copies, Some(&main), &jwks("one"));
     let settings = settings();
-    let publisher = Publisher {
-        environment: &settings.environment,
-        operator_namespace: OPERATOR,
-        ring: "main",
-    };
-    assert!(!unpublishes(&copies, publisher, |kid| kid == "one"));
-    assert!(unpublishes(&copies, publisher, |kid| kid == "two"));
-
     let (mut decision, of) = (Decision::default(), ("main", Some(&main)));
     let (when, none) = ((&settings, now()), Conditions::default());
     decide(&copies, of, Some(&[]), when, none, &mut decision);

@@ -1,0 +1,134 @@
+//! A look at a ring, up to what is to be done with it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::ResourceExt as _;
+use kube::core::error_boundary::InvalidObject;
+
+use super::see::{self, Depth};
+use super::{Copies, PlanFn, decide};
+use crate::api::v1alpha1::SigningKey;
+use crate::controllers::{Decision, Error};
+use crate::domain::algorithm::Algorithm;
+use crate::domain::jwk::PublicJwk;
+use crate::domain::moment::Moment;
+use crate::domain::settings::Settings;
+use crate::objects::key_secret;
+use crate::stores::Guarded;
+
+/// Where a visit reads: what the watches have shown, and the API server itself. The search in
+/// `tests/` puts a small world of its own here.
+#[allow(async_fn_in_trait)] // Its callers are ours, and none needs to send its futures.
+pub trait Reads {
+    /// The ring, as the API server shows it.
+    async fn live_ring(&self, name: &str) -> Result<Option<Guarded<SigningKey>>, Error>;
+    /// A Secret of the operator's namespace, as the API server shows it.
+    async fn live_secret(&self, name: &str) -> Result<Option<Arc<Secret>>, Error>;
+    /// The Secrets that are labelled as the ring's, as the API server shows them.
+    async fn live_secrets(&self, ring: &str) -> Result<Vec<Arc<Secret>>, Error>;
+    /// A `ConfigMap` of the operator's namespace, as the API server shows it.
+    async fn live_config_map(&self, name: &str) -> Result<Option<Arc<ConfigMap>>, Error>;
+    /// The Secrets of our making, as the watches have shown them.
+    fn secrets(&self) -> Vec<Arc<Secret>>;
+    /// A `ConfigMap` of our making, as the watches have shown it.
+    fn config_map(&self, name: &str) -> Option<Arc<ConfigMap>>;
+    /// What the other rings' own `ConfigMap`s hold, for those rings that are there.
+    fn others(&self, ring: &str) -> BTreeMap<String, Vec<PublicJwk>>;
+    /// The kids that have left other rings, which those remember.
+    fn spent_elsewhere(&self, _ring: &str) -> BTreeSet<String> {
+        BTreeSet::new()
+    }
+    /// All Secrets that say of themselves that they are key pairs, as the API server shows them,
+    /// whatever became of their labels.
+    async fn live_key_pairs(&self) -> Result<Vec<Arc<Secret>>, Error> {
+        Ok(Vec::new())
+    }
+    /// The public half of the key pair in a Secret; else why there is none.
+    fn key_of(&self, secret: &Secret, algorithm: Algorithm) -> Result<PublicJwk, String> {
+        key_secret::key_of(secret, algorithm)
+    }
+    /// The ring's JWKS in other namespaces.
+    async fn copies(&self, _name: &str, _ring: Option<&SigningKey>) -> Result<Copies, Error> {
+        Ok(Copies::default())
+    }
+}
+
+/// What came of a look.
+#[allow(clippy::large_enum_variant)] // It lives for a moment, on the stack.
+pub enum Looked {
+    /// What is to be done, and the UID of the ring that it was decided for.
+    Decided(Decision, Option<String>),
+    /// The ring was changed meanwhile: look again.
+    Moved,
+    /// This version can not read the ring.
+    Unreadable(InvalidObject),
+}
+
+/// Looks at a ring and decides. `stored`: what the watches have shown of it.
+///
+/// Watches lag, and another process may be at work. So they only tell whether there is anything to
+/// do; if there is, all of it is looked at again, at the API server itself, in the order that makes
+/// the resourceVersions of what is written a fence. The `ConfigMap`s are read before the Secrets:
+/// whoever takes a key out of the JWKS has said so in its Secret before. The ring is read before
+/// all, and once more after: an order that a person has taken back is not obeyed any more.
+pub async fn look(
+    reads: &impl Reads,
+    stored: Option<Arc<SigningKey>>,
+    name: &str,
+    (settings, moment, plan): (&Settings, Moment, PlanFn),
+) -> Result<Looked, Error> {
+    let uid = |ring: &Option<Arc<SigningKey>>| ring.as_ref().and_then(|r| r.uid());
+    let seen = see::see(reads, stored.clone(), name, Depth::Watched).await?;
+    let decision = decide(&seen, settings, moment, plan);
+    if decision.writes.is_empty() {
+        return Ok(Looked::Decided(decision, uid(&stored)));
+    }
+    let ring = match reads.live_ring(name).await? {
+        Some(Guarded(Err(invalid))) => return Ok(Looked::Unreadable(invalid)),
+        Some(Guarded(Ok(ring))) => Some(Arc::new(ring)),
+        None => None,
+    };
+    let seen = see::see(reads, ring.clone(), name, Depth::Live).await?;
+    let version = |ring: &SigningKey| (ring.uid(), ring.resource_version());
+    let after = match reads.live_ring(name).await? {
+        Some(Guarded(Err(invalid))) => return Ok(Looked::Unreadable(invalid)),
+        Some(Guarded(Ok(ring))) => Some(version(&ring)),
+        None => None,
+    };
+    if after != ring.as_deref().map(version) {
+        return Ok(Looked::Moved);
+    }
+    let decision = decide(&seen, settings, moment, plan);
+    Ok(Looked::Decided(decision, uid(&ring)))
+}
+
+/// The most keys that are remembered: beyond it all are parsed again.
+const MOST_PARSED: usize = 4096;
+
+/// Public halves by the UID and resourceVersion of their Secrets: to parse a private key takes
+/// longer than all else of a visit, and for RSA milliseconds.
+#[derive(Default)]
+pub struct ParsedKeys(Mutex<HashMap<(String, String), PublicJwk>>);
+
+impl ParsedKeys {
+    /// As [`key_secret::key_of`] says. What can not be read is tried again each time: it may be
+    /// readable for another algorithm of its ring.
+    pub fn key_of(&self, secret: &Secret, algorithm: Algorithm) -> Result<PublicJwk, String> {
+        let id = secret.uid().zip(secret.resource_version());
+        let all = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = id.as_ref().and_then(|id| all().get(id).cloned()) {
+            return Ok(known);
+        }
+        let key = key_secret::key_of(secret, algorithm)?;
+        if let Some(id) = id {
+            let mut all = all();
+            if all.len() >= MOST_PARSED {
+                all.clear();
+            }
+            all.insert(id, key.clone());
+        }
+        Ok(key)
+    }
+}
