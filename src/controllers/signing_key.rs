@@ -128,7 +128,7 @@ fn gone(seen: &Seen, settings: &Settings) -> Decision {
     let (namespace, environment) = (&settings.operator_namespace, &settings.environment);
     let after = jwks_map::of_issuer(
         &seen.name,
-        &[],
+        &jwks_map::Share::default(),
         Some(map),
         &seen.others,
         namespace,

@@ -27,9 +27,8 @@ use crate::stores::{Guarded, Stores};
 
 /// One visit: see, decide, apply.
 pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
-    let moment = cx.clock_guard.moment();
-    let now = moment.now;
-    let Some((decision, uid)) = look(cx, key, moment).await? else {
+    let now = cx.clock_guard.moment().now;
+    let Some((decision, uid)) = look(cx, key, now).await? else {
         return Ok(Outcome::LookAgain);
     };
     debug!(?key, writes = decision.writes.len(), wake_at = ?decision.wake_at, "visited");
@@ -112,8 +111,7 @@ type Look = (Decision, Option<String>);
 
 /// Sees and decides; none if the object was changed meanwhile. One that does not parse gets a
 /// status that says so.
-async fn look(cx: &Context, key: &Key, moment: Moment) -> Result<Option<Look>, Error> {
-    let now = moment.now;
+async fn look(cx: &Context, key: &Key, now: Timestamp) -> Result<Option<Look>, Error> {
     let Key {
         namespace, name, ..
     } = key;
@@ -129,8 +127,7 @@ async fn look(cx: &Context, key: &Key, moment: Moment) -> Result<Option<Look>, E
                 Found::Unreadable(invalid) => unreadable(cx, key, &invalid, now).await,
                 Found::Gone | Found::Readable(_) => {
                     let ring = found.readable();
-                    let by = (&*cx.settings, moment, cx.plan);
-                    match signing_key::look(cx, ring, name, by).await? {
+                    match signing_key::look(cx, ring, name, (&cx.settings, cx.plan)).await? {
                         Looked::Decided(decision, uid) => Ok(Some((decision, uid))),
                         Looked::Moved => Ok(None),
                         Looked::Unreadable(invalid) => unreadable(cx, key, &invalid, now).await,
@@ -247,6 +244,10 @@ async fn unreadable(
 }
 
 impl signing_key::Reads for Context {
+    fn moment(&self) -> Moment {
+        self.clock_guard.moment()
+    }
+
     async fn live_secret(&self, name: &str) -> Result<Option<Arc<Secret>>, Error> {
         let namespace = &self.settings.operator_namespace;
         Ok(self.get::<Secret>(namespace, name).await?.map(Arc::new))

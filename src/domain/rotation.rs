@@ -317,7 +317,3 @@ pub struct Plan {
     /// When each key leaves the JWKS, as far as that is settled.
     pub ends: BTreeMap<String, Timestamp>,
 }
-
-#[cfg(test)]
-#[path = "rotation/tests.rs"]
-mod tests;

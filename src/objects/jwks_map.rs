@@ -39,6 +39,35 @@ pub struct Entry {
     pub sequence: i64,
 }
 
+/// What a ring has in the issuer's ConfigMap.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Its keys.
+    pub keys: Vec<Entry>,
+    /// Keys that are out of it, and of which it was known when it was written. So a removal changes
+    /// the ConfigMap also where the key never stood there: a write that was decided before, and that
+    /// would publish the key, meets a conflict. Until then its Secret is not deleted.
+    pub gone: Vec<Gone>,
+}
+
+/// A key that was removed, in that edition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// Which key.
+    pub kid: String,
+    /// As [`Entry::edition`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub edition: i64,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct ListedShare {
+    keys: Vec<Listed>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gone: Vec<Gone>,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Listed {
     kid: String,
@@ -57,6 +86,8 @@ fn is_zero(number: &i64) -> bool {
 struct Remembered {
     highest: i64,
     spent: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gone: Vec<Gone>,
 }
 
 fn data(set: &JwkSet) -> BTreeMap<String, String> {
@@ -83,11 +114,18 @@ pub fn history(map: &ConfigMap) -> History {
     }
 }
 
+/// As [`Share::gone`], of a ring's own ConfigMap.
+pub fn gone(map: &ConfigMap) -> Vec<Gone> {
+    let remembered = annotation(&map.metadata, HISTORY)
+        .and_then(|json| serde_json::from_str::<Remembered>(json).ok());
+    remembered.map(|r| r.gone).unwrap_or_default()
+}
+
 /// What a ring's ConfigMap should be, over what is there.
 pub fn of_ring(
     ring: &SigningKey,
     environment: &str,
-    keys: &[PublicJwk],
+    share: &Share,
     history: &History,
     before: Option<&ConfigMap>,
 ) -> ConfigMap {
@@ -107,13 +145,14 @@ pub fn of_ring(
             .take(MOST_REMEMBERED)
             .cloned()
             .collect(),
+        gone: share.gone.clone(),
     };
     map.metadata.annotations.get_or_insert_default().insert(
         HISTORY.into(),
         serde_json::to_string(&remembered).unwrap_or_default(),
     );
     map.data = Some(data(&JwkSet {
-        keys: keys.to_vec(),
+        keys: share.keys.iter().map(|e| e.jwk.clone()).collect(),
     }));
     map.binary_data = None;
     map
@@ -151,9 +190,9 @@ pub fn is_issuer_map(map: &ConfigMap, environment: &str) -> bool {
             .is_none_or(Vec::is_empty)
 }
 
-/// Which ring has which keys in the issuer's ConfigMap.
-pub fn shares(map: &ConfigMap) -> BTreeMap<String, Vec<Entry>> {
-    let listed: BTreeMap<String, Vec<Listed>> = annotation(&map.metadata, RINGS)
+/// Which ring has what in the issuer's ConfigMap.
+pub fn shares(map: &ConfigMap) -> BTreeMap<String, Share> {
+    let listed: BTreeMap<String, ListedShare> = annotation(&map.metadata, RINGS)
         .and_then(|json| serde_json::from_str(json).ok())
         .unwrap_or_default();
     let set = read(map).unwrap_or_default();
@@ -166,40 +205,42 @@ pub fn shares(map: &ConfigMap) -> BTreeMap<String, Vec<Entry>> {
             sequence,
         })
     };
-    listed
-        .into_iter()
-        .map(|(ring, keys)| (ring, keys.iter().filter_map(find).collect()))
-        .collect()
+    let share = |listed: ListedShare| Share {
+        keys: listed.keys.iter().filter_map(find).collect(),
+        gone: listed.gone,
+    };
+    let each = listed.into_iter();
+    each.map(|(ring, listed)| (ring, share(listed))).collect()
 }
 
-/// The issuer's ConfigMap with one ring's share replaced, or taken out if it is empty. The other
-/// rings' shares stay as they are: whoever writes knows only its own ring for certain.
+/// The issuer's ConfigMap with one ring's share replaced, or taken out if there is nothing in it. The
+/// other rings' shares stay as they are: whoever writes knows only its own ring for certain.
 /// `others` are the rings' own ConfigMaps, from which a share that was lost by hand is restored.
 pub fn of_issuer(
     ring: &str,
-    keys: &[Entry],
+    share: &Share,
     before: Option<&ConfigMap>,
     others: &BTreeMap<String, Vec<PublicJwk>>,
     namespace: &str,
     environment: &str,
 ) -> ConfigMap {
     let mut all = before.map(shares).unwrap_or_default();
-    for (other, share) in others {
+    for (other, keys) in others {
         let known = all.entry(other.clone()).or_default();
-        if known.is_empty() {
+        if known.keys.is_empty() {
             // Their own visits put the numbers right.
-            known.extend(share.iter().cloned().map(|jwk| Entry {
+            known.keys.extend(keys.iter().cloned().map(|jwk| Entry {
                 jwk,
                 edition: 0,
                 sequence: 0,
             }));
         }
     }
-    all.insert(ring.to_owned(), keys.to_vec());
-    all.retain(|_, share| !share.is_empty());
-    let listed: BTreeMap<&str, Vec<Listed>> = all
+    all.insert(ring.to_owned(), share.clone());
+    all.retain(|_, share| *share != Share::default());
+    let listed: BTreeMap<&str, ListedShare> = all
         .iter()
-        .map(|(name, share)| (name.as_str(), share.iter().map(list).collect()))
+        .map(|(name, share)| (name.as_str(), list(share)))
         .collect();
     let mut map = before.cloned().unwrap_or_else(|| ConfigMap {
         metadata: ObjectMeta {
@@ -218,17 +259,25 @@ pub fn of_issuer(
         serde_json::to_string(&listed).unwrap_or_default(),
     );
     map.data = Some(data(&JwkSet {
-        keys: all.values().flatten().map(|e| e.jwk.clone()).collect(),
+        keys: all
+            .values()
+            .flat_map(|share| &share.keys)
+            .map(|e| e.jwk.clone())
+            .collect(),
     }));
     map.binary_data = None;
     map
 }
 
-fn list(entry: &Entry) -> Listed {
-    Listed {
+fn list(share: &Share) -> ListedShare {
+    let entry = |entry: &Entry| Listed {
         kid: entry.jwk.kid.clone(),
         sequence: entry.sequence,
         edition: entry.edition,
+    };
+    ListedShare {
+        keys: share.keys.iter().map(entry).collect(),
+        gone: share.gone.clone(),
     }
 }
 
@@ -277,12 +326,16 @@ mod tests {
             sequence: 2,
         };
         let write = |ring, keys: &[Entry], before: Option<&ConfigMap>| {
-            of_issuer(ring, keys, before, &none, "chancery-system", "default")
+            let share = Share {
+                keys: keys.to_vec(),
+                gone: Vec::new(),
+            };
+            of_issuer(ring, &share, before, &none, "chancery-system", "default")
         };
         let one = write("b", &[entry("b1")], None);
         let two = write("a", &[entry("a1"), entry("a2")], Some(&one));
         assert_eq!(kids(&two), ["a1", "a2", "b1"]);
-        assert_eq!(shares(&two)["b"], [entry("b1")]);
+        assert_eq!(shares(&two)["b"].keys, [entry("b1")]);
         assert!(is_issuer_map(&two, "default") && !is_issuer_map(&two, "other"));
         let mut stripped = two.clone();
         stripped.metadata.labels = None;
@@ -306,7 +359,11 @@ mod tests {
             edition: 0,
             sequence: 1,
         };
-        let map = of_issuer("a", &[mine], Some(&broken), &others, "ns", "default");
+        let mine = Share {
+            keys: vec![mine],
+            gone: Vec::new(),
+        };
+        let map = of_issuer("a", &mine, Some(&broken), &others, "ns", "default");
         assert_eq!(kids(&map), ["a1", "b1"]);
     }
 }

@@ -9,6 +9,7 @@ use super::report::{read_jwk, time};
 use super::{Obstacle, Visit};
 use crate::api::v1alpha1::{KeyStatus, ROTATE_ANNOTATION, SigningKey};
 use crate::domain::algorithm::KeyKind;
+use crate::domain::jwk::PublicJwk;
 use crate::domain::moment::Moment;
 use crate::domain::period::Period;
 use crate::domain::reasons as r;
@@ -16,7 +17,8 @@ use crate::domain::rotation::{
     Cause, History, KeyFacts, Life, Policy, Source, Window, accept_window,
 };
 use crate::domain::settings::Settings;
-use crate::objects::{jwks_map, key_secret};
+use crate::objects::jwks_map::{self, Gone};
+use crate::objects::key_secret::{self, Written};
 
 /// The longest value of the rotate annotation: it is copied into Secrets and status.
 const LONGEST_REQUEST: usize = 253;
@@ -27,6 +29,26 @@ impl Visit<'_> {
         let issuer = self.issuer_map();
         let share = issuer.and_then(|m| jwks_map::shares(m).remove(&self.seen.name));
         let share = share.unwrap_or_default();
+        let ring_map = self.seen.ring_map.as_deref();
+        // A key is out of the JWKS once both ConfigMaps were written by somebody who knew that it
+        // was removed: no write that was decided before can bring it back.
+        let gone_of_ring = ring_map.map(jwks_map::gone);
+        let out = |kid: &str, written: &Written| {
+            let edition = written.edition;
+            let knows = |gone: &[Gone]| gone.iter().any(|g| g.kid == kid && g.edition == edition);
+            written.life.removed.is_none()
+                || gone_of_ring.as_deref().is_none_or(knows)
+                    && (issuer.is_none() || knows(&share.gone))
+        };
+        let share = &share.keys;
+        // Made by a call that came late, under a number that had its time: nobody waits for it.
+        let highest = ring_map.map_or(0, |map| jwks_map::history(map).highest);
+        let of_ring = ring_map.and_then(jwks_map::read).unwrap_or_default();
+        let late = |sequence: i64, jwk: &PublicJwk, life: &Life| {
+            let fresh = life.published.is_none() && life.activated.is_none();
+            let stands = of_ring.keys.contains(jwk) || share.iter().any(|e| e.jwk == *jwk);
+            fresh && !stands && sequence <= highest
+        };
         let remembered = self.ring.status.as_ref().map_or(&[][..], |s| &s.keys);
         let mut keys: Vec<KeyFacts> = Vec::new();
         for seen in &self.seen.secrets {
@@ -42,9 +64,14 @@ impl Visit<'_> {
                 written.life = life_of(known);
             }
             let at = |e: &&jwks_map::Entry| e.jwk == *jwk && e.edition == written.edition;
+            let mut in_jwks = share.iter().any(|e| at(&e)) || !out(&jwk.kid, &written);
+            if late(seen.sequence, jwk, &written.life) {
+                written.life.removed = written.life.removed.or(written.life.created);
+                in_jwks = false;
+            }
             keys.push(KeyFacts {
                 sequence: seen.sequence,
-                in_jwks: share.iter().any(|e| at(&e)),
+                in_jwks,
                 fits: key_secret::fits(jwk, written.cause, &self.ring.spec),
                 jwk: jwk.clone(),
                 life: written.life,
@@ -58,21 +85,20 @@ impl Visit<'_> {
         }
         // A key without its Secret stays published where it was; status alone publishes nothing,
         // else who may write status could have a key of his own trusted.
-        let of_ring = self.seen.ring_map.as_deref().and_then(jwks_map::read);
         for key in remembered {
             let known = keys.iter().any(|k| k.jwk.kid == key.key_id);
             let Some(jwk) = read_jwk(key).filter(|_| !known) else {
                 continue;
             };
-            let in_jwks = share.iter().any(|e| e.jwk == jwk);
-            let stands = in_jwks || of_ring.as_ref().is_some_and(|s| s.keys.contains(&jwk));
+            let in_share = share.iter().any(|e| e.jwk == jwk);
+            let stands = in_share || of_ring.keys.contains(&jwk);
             let life = life_of(key);
             if !stands && life.removed.is_none() {
                 continue;
             }
             keys.push(KeyFacts {
                 sequence: key.sequence,
-                in_jwks,
+                in_jwks: in_share,
                 jwk,
                 life,
                 cause: Cause::First,

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::ResourceExt as _;
 use kube::core::error_boundary::InvalidObject;
+use kube::{Resource, ResourceExt as _};
 
 use super::see::{self, Depth};
 use super::{Copies, PlanFn, decide};
@@ -14,6 +14,7 @@ use crate::controllers::{Decision, Error};
 use crate::domain::algorithm::Algorithm;
 use crate::domain::jwk::PublicJwk;
 use crate::domain::moment::Moment;
+use crate::domain::names;
 use crate::domain::settings::Settings;
 use crate::objects::key_secret;
 use crate::stores::Guarded;
@@ -22,6 +23,8 @@ use crate::stores::Guarded;
 /// `tests/` puts a small world of its own here.
 #[allow(async_fn_in_trait)] // Its callers are ours, and none needs to send its futures.
 pub trait Reads {
+    /// The time now, and whether to believe it.
+    fn moment(&self) -> Moment;
     /// The ring, as the API server shows it.
     async fn live_ring(&self, name: &str) -> Result<Option<Guarded<SigningKey>>, Error>;
     /// A Secret of the operator's namespace, as the API server shows it.
@@ -69,19 +72,20 @@ pub enum Looked {
 /// Looks at a ring and decides. `stored`: what the watches have shown of it.
 ///
 /// Watches lag, and another process may be at work. So they only tell whether there is anything to
-/// do; if there is, all of it is looked at again, at the API server itself, in the order that makes
-/// the resourceVersions of what is written a fence. The `ConfigMap`s are read before the Secrets:
-/// whoever takes a key out of the JWKS has said so in its Secret before. The ring is read before
-/// all, and once more after: an order that a person has taken back is not obeyed any more.
+/// do; if there is, all of it is looked at again, at the API server itself: the ring and the
+/// `ConfigMap`s, then the Secrets, and then the former once more. If these are unchanged, all of it
+/// was so at one moment, and the resourceVersions of what is written fence off whoever decided on
+/// another. The time is taken after that: that a key signs no more is so dated after its last
+/// signature, however long the look took.
 pub async fn look(
     reads: &impl Reads,
     stored: Option<Arc<SigningKey>>,
     name: &str,
-    (settings, moment, plan): (&Settings, Moment, PlanFn),
+    (settings, plan): (&Settings, PlanFn),
 ) -> Result<Looked, Error> {
     let uid = |ring: &Option<Arc<SigningKey>>| ring.as_ref().and_then(|r| r.uid());
     let seen = see::see(reads, stored.clone(), name, Depth::Watched).await?;
-    let decision = decide(&seen, settings, moment, plan);
+    let decision = decide(&seen, settings, reads.moment(), plan);
     if decision.writes.is_empty() {
         return Ok(Looked::Decided(decision, uid(&stored)));
     }
@@ -91,17 +95,30 @@ pub async fn look(
         None => None,
     };
     let seen = see::see(reads, ring.clone(), name, Depth::Live).await?;
-    let version = |ring: &SigningKey| (ring.uid(), ring.resource_version());
+    for (map, before) in [
+        (names::ring_jwks(name), &seen.ring_map),
+        (names::ISSUER_JWKS.to_owned(), &seen.issuer_map),
+    ] {
+        let after = reads.live_config_map(&map).await?;
+        if version(after.as_deref()) != version(before.as_deref()) {
+            return Ok(Looked::Moved);
+        }
+    }
     let after = match reads.live_ring(name).await? {
         Some(Guarded(Err(invalid))) => return Ok(Looked::Unreadable(invalid)),
-        Some(Guarded(Ok(ring))) => Some(version(&ring)),
+        Some(Guarded(Ok(ring))) => Some(ring),
         None => None,
     };
-    if after != ring.as_deref().map(version) {
+    if version(after.as_ref()) != version(ring.as_deref()) {
         return Ok(Looked::Moved);
     }
-    let decision = decide(&seen, settings, moment, plan);
+    let decision = decide(&seen, settings, reads.moment(), plan);
     Ok(Looked::Decided(decision, uid(&ring)))
+}
+
+fn version<K: Resource>(object: Option<&K>) -> Option<(Option<String>, Option<String>)> {
+    let meta = object?.meta();
+    Some((meta.uid.clone(), meta.resource_version.clone()))
 }
 
 /// The most keys that are remembered: beyond it all are parsed again.

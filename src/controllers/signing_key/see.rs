@@ -124,7 +124,8 @@ fn known(seen: &Seen, ring: &SigningKey) -> BTreeSet<i64> {
         .issuer_map
         .as_deref()
         .and_then(|m| jwks_map::shares(m).remove(&seen.name));
-    known.extend(share.iter().flatten().map(|e| e.sequence).filter(sane));
+    let listed = share.iter().flat_map(|share| &share.keys);
+    known.extend(listed.map(|e| e.sequence).filter(sane));
     known
 }
 

@@ -9,7 +9,7 @@ use crate::controllers::{Fill, Note, Object, Write};
 use crate::domain::jwk::PublicJwk;
 use crate::domain::reasons as r;
 use crate::domain::rotation::{Cause, KeyFacts, Phase, Plan, Policy, Source, Step, signer};
-use crate::objects::jwks_map::{self, Entry};
+use crate::objects::jwks_map::{self, Entry, Gone, Share};
 use crate::objects::key_secret::{self, Written};
 use crate::objects::{Ownership, write_time};
 
@@ -104,6 +104,35 @@ impl Visit<'_> {
             })
             .collect();
         let jwks: Vec<_> = entries.iter().map(|e| e.jwk.clone()).collect();
+        let ring_before = self.seen.ring_map.as_deref();
+        let issuer_before = self.issuer_map();
+        let mut shares = issuer_before.map(jwks_map::shares).unwrap_or_default();
+        let gone = before
+            .iter()
+            .filter(|k| k.life.removed.is_some() && k.has_material);
+        let gone: Vec<Gone> = gone
+            .map(|k| Gone {
+                kid: k.kid().to_owned(),
+                edition: k.edition,
+            })
+            .collect();
+        let share = |before: Option<(Vec<PublicJwk>, Vec<Gone>)>| {
+            // What is gone for good is struck off when there is something else to write.
+            let stays = before.filter(|(keys, known)| {
+                *keys == jwks && gone.iter().all(|key| known.contains(key))
+            });
+            Share {
+                keys: entries.clone(),
+                gone: stays.map_or_else(|| gone.clone(), |(_, known)| known),
+            }
+        };
+        let of_ring =
+            ring_before.and_then(|map| Some((jwks_map::read(map)?.keys, jwks_map::gone(map))));
+        let of_issuer = shares.remove(&self.seen.name).map(|share| {
+            let keys = share.keys.into_iter().map(|e| e.jwk);
+            (keys.collect(), share.gone)
+        });
+        let (ring_share, issuer_share) = (share(of_ring), share(of_issuer));
         let mut history = policy.history.clone();
         for key in before {
             history.highest = history.highest.max(key.sequence);
@@ -115,12 +144,11 @@ impl Visit<'_> {
             }
         }
         let environment = &self.settings.environment;
-        let ring_before = self.seen.ring_map.as_deref();
-        let ring_map = jwks_map::of_ring(self.ring, environment, &jwks, &history, ring_before);
-        let issuer_before = self.issuer_map();
+        let ring_map =
+            jwks_map::of_ring(self.ring, environment, &ring_share, &history, ring_before);
         let issuer_map = jwks_map::of_issuer(
             &self.seen.name,
-            &entries,
+            &issuer_share,
             issuer_before,
             &self.seen.others,
             &self.settings.operator_namespace,
@@ -129,9 +157,7 @@ impl Visit<'_> {
         let active = signer(before).filter(|k| k.life.published.is_some());
         let settled = plan.steps.is_empty() && active.is_some();
         // Whatever stands in the JWKS is this ring's, or another's.
-        let shares = issuer_before.map(jwks_map::shares).unwrap_or_default();
-        let others = shares.iter().filter(|(ring, _)| **ring != self.seen.name);
-        let theirs: Vec<_> = others.flat_map(|(_, share)| share).collect();
+        let theirs: Vec<_> = shares.values().flat_map(|share| &share.keys).collect();
         let known = |jwk: &PublicJwk| {
             before.iter().any(|k| k.jwk == *jwk)
                 || theirs.iter().any(|e| e.jwk == *jwk)

@@ -54,6 +54,7 @@ impl Planner<'_> {
             .filter(stands)
             .map(|k| (k.jwk.clone(), k.edition))
             .collect();
+        let signed = signer(&self.keys).map(|k| k.kid().to_owned());
         self.correct_times();
         self.lost();
         self.withdrawals();
@@ -65,7 +66,7 @@ impl Planner<'_> {
             self.choose_signer();
         }
         self.longer_tokens();
-        self.retire();
+        self.retire(signed.as_deref());
         self.remove();
         self.destroy();
         self.finish()
@@ -360,8 +361,11 @@ impl Planner<'_> {
         }
     }
 
-    /// Keys that have been followed by another, and next keys that were overtaken.
-    fn retire(&mut self) {
+    /// Keys that have been followed by another, and next keys that were overtaken. `signed`: which
+    /// key was seen to sign. That another was activated is seen first: were both written down at once,
+    /// by a process that is stopped before it writes, the old key would go on signing past the time
+    /// that its grace is counted from.
+    fn retire(&mut self, signed: Option<&str>) {
         let active = signer(&self.keys).map(|k| k.kid().to_owned());
         if let Some(kid) = &active
             && let Some(key) = self.keys.iter().find(|k| k.kid() == kid)
@@ -380,7 +384,9 @@ impl Planner<'_> {
             return;
         }
         let followed = |k: &KeyFacts| {
-            k.is_usable() && k.life.activated.is_some() && active.as_deref() != Some(k.kid())
+            let follows = active.is_some() && active.as_deref() == signed;
+            let signs = active.as_deref() == Some(k.kid());
+            k.is_usable() && k.life.activated.is_some() && follows && !signs
         };
         for kid in self.kids(followed) {
             self.note(&kid, Note::Retired);

@@ -1,0 +1,20 @@
+//! Rotation, shown in three ways, each of which is shown to be able to fail:
+//!
+//! 1. `property`: random stories on the pure function alone;
+//! 2. `search`: every interleaving of two replicas' calls in a small world, with faults everywhere;
+//! 3. `simulation`: months on the embedded API server, with verifiers as they are met in the field.
+//!
+//! `engines` has engines that are broken on purpose, and the table of which of them caught which.
+
+#[path = "rotation/engines.rs"]
+mod engines;
+#[path = "rotation/property.rs"]
+mod property;
+#[path = "rotation/ring.rs"]
+mod ring;
+#[path = "rotation/search.rs"]
+mod search;
+#[path = "rotation/simulation.rs"]
+mod simulation;
+#[path = "rotation/tables.rs"]
+mod tables;
