@@ -304,6 +304,7 @@ fn size_of(key: &KeyFacts) -> i64 {
 pub fn holds(engine: PlanFn, cases: u32, rng: Option<TestRng>) -> Result<(), String> {
     let config = Config {
         failure_persistence: None,
+        max_shrink_iters: 500,
         ..Config::with_cases(cases)
     };
     let mut runner = match rng {

@@ -115,7 +115,6 @@ fn an_emergency() {
             "Generate Emergency",
             "kid-2 Published",
             "kid-2 Activated",
-            "kid-1 Retired",
             "kid-1 Removed",
             "kid-1 Destroy"
         ]

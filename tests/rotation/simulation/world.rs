@@ -40,6 +40,9 @@ const NAMESPACE: &str = "chancery-system";
 /// How long a token of the simulation lives, which is the longest that the release allows.
 const TTL: i64 = HOUR;
 
+/// A rotation takes some dozens, and an hour with conflicts and repairs some hundreds.
+const MOST_CALLS_AN_HOUR: u64 = 10_000;
+
 #[derive(Default)]
 pub struct Report {
     pub trace: Vec<String>,
@@ -130,6 +133,8 @@ pub struct World {
     silent_since: Option<i64>,
     emergency_until: i64,
     faulty: i64,
+    /// When the hour began, and how many calls there had been.
+    hour: (i64, u64),
     report: Report,
 }
 
@@ -232,6 +237,7 @@ impl World {
             silent_since: None,
             emergency_until: 0,
             faulty,
+            hour: (START, 0),
             report: Report::default(),
         }
     }
@@ -364,12 +370,18 @@ impl World {
 
     /// Looks at what is true now, and judges it.
     async fn observe(&mut self) -> Result<(), String> {
+        let now = self.now();
+        if now - self.hour.0 > HOUR {
+            self.hour = (now, self.report.calls);
+        }
+        if self.report.calls - self.hour.1 > MOST_CALLS_AN_HOUR {
+            return Err("a hot loop: the replicas never rest".into());
+        }
         let version = self.api.resource_version();
         if version == self.version {
             return Ok(());
         }
         self.version = version;
-        let now = self.now();
         let map = maps(&self.admin)
             .get_opt("chancery-issuer")
             .await
