@@ -9,12 +9,16 @@
 //!
 //! `SEARCH_FAULTS=3 cargo test --test rotation search` goes further than CI does.
 
+#[path = "search/looks.rs"]
+mod looks;
 #[path = "search/onlooker.rs"]
 mod onlooker;
 #[path = "search/reads.rs"]
 mod reads;
 #[path = "search/scenario.rs"]
 mod scenario;
+#[path = "search/server.rs"]
+mod server;
 #[path = "search/shelf.rs"]
 mod shelf;
 #[path = "search/state.rs"]

@@ -5,14 +5,20 @@
 //!
 //! `SIMULATION_SEEDS=5000 cargo test --test rotation` plays more seeds, `SIMULATION_SEED=17` one.
 
+#[path = "simulation/deeds.rs"]
+mod deeds;
 #[path = "simulation/dice.rs"]
 mod dice;
 #[path = "simulation/fate.rs"]
 mod fate;
 #[path = "simulation/gate.rs"]
 mod gate;
+#[path = "simulation/judge.rs"]
+mod judge;
 #[path = "simulation/replica.rs"]
 mod replica;
+#[path = "simulation/report.rs"]
+mod report;
 #[path = "simulation/verifiers.rs"]
 mod verifiers;
 #[path = "simulation/world.rs"]
@@ -24,7 +30,8 @@ use chancery::controllers::PlanFn;
 use chancery::domain::rotation;
 use tokio::time::Instant;
 
-use world::{Report, World};
+use report::Report;
+use world::World;
 
 /// Plays one seed with this engine; what went wrong is a sentence.
 pub fn play(seed: u64, plan: PlanFn) -> (Report, Result<(), String>) {

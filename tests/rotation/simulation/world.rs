@@ -4,23 +4,20 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use chancery::api::v1alpha1::{
-    Invalidated, SigningKey, SigningKeySpec, SigningKeyStatus, all_crds,
-};
-use chancery::clock::Clock;
+use chancery::api::v1alpha1::{SigningKey, SigningKeySpec, all_crds};
 use chancery::controllers::{Outcome, PlanFn};
 use chancery::domain::algorithm::Algorithm;
 use chancery::domain::period::Period;
 use chancery::domain::settings::Settings;
 use chancery::domain::staleness::Limits;
 use chancery::embedded::{ApiServer, Ids, Options};
-use chancery::objects::{jwks_map, key_secret};
+use chancery::objects::key_secret;
 use chancery::stores::Guarded;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
-use kube::{Client, ResourceExt};
+use kube::Client;
+use kube::api::{Api, ListParams, PostParams};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -28,118 +25,73 @@ use super::dice::Dice;
 use super::fate::Fate;
 use super::gate::{Told, Verdict};
 use super::replica::{Found, HandClock, Making, Replica, ring};
-use super::verifiers::{HABITS, Jwks, Verifier};
+use super::report::Report;
+use super::verifiers::{HABITS, Verifier};
 
-const SECOND: i64 = 1000;
-const MINUTE: i64 = 60 * SECOND;
-const HOUR: i64 = 60 * MINUTE;
-const DAY: i64 = 24 * HOUR;
+pub const SECOND: i64 = 1000;
+pub const MINUTE: i64 = 60 * SECOND;
+pub const HOUR: i64 = 60 * MINUTE;
+pub const DAY: i64 = 24 * HOUR;
 /// 2026-01-01.
 const START: i64 = 1_767_225_600_000;
 const NAMESPACE: &str = "chancery-system";
 /// How long a token of the simulation lives, which is the longest that the release allows.
-const TTL: i64 = HOUR;
-
-/// A rotation takes some dozens, and an hour with conflicts and repairs some hundreds.
-const MOST_CALLS_AN_HOUR: u64 = 10_000;
-
-#[derive(Default)]
-pub struct Report {
-    pub trace: Vec<String>,
-    pub rotations: u64,
-    pub tokens: u64,
-    pub verified: u64,
-    pub faults: u64,
-    pub kills: u64,
-    pub calls: u64,
-    pub excused: u64,
-}
-
-impl Report {
-    pub fn add(&mut self, other: &Self) {
-        self.rotations += other.rotations;
-        self.tokens += other.tokens;
-        self.verified += other.verified;
-        self.faults += other.faults;
-        self.kills += other.kills;
-        self.calls += other.calls;
-        self.excused += other.excused;
-    }
-
-    pub fn told(&self) -> String {
-        format!(
-            "{} keys began to sign, {} calls with {} faults, {} kills, {} tokens, {} verifications, {} of them excused by an emergency",
-            self.rotations,
-            self.calls,
-            self.faults,
-            self.kills,
-            self.tokens,
-            self.verified,
-            self.excused
-        )
-    }
-
-    /// The end of the trace.
-    pub fn tail(&self) -> String {
-        let from = self.trace.len().saturating_sub(60);
-        self.trace[from..].join("\n")
-    }
-}
+pub const TTL: i64 = HOUR;
 
 /// A token to be shown to a verifier.
-struct Showing {
-    at: i64,
-    verifier: usize,
-    kid: String,
-    issued: i64,
-    by: usize,
+pub struct Showing {
+    pub at: i64,
+    pub verifier: usize,
+    pub kid: String,
+    pub issued: i64,
+    pub by: usize,
 }
 
 /// What is known of a key by its Secret, with true times.
 #[derive(Clone)]
-struct Known {
-    in_jwks_since: Option<i64>,
-    activated: Option<Timestamp>,
+pub struct Known {
+    pub in_jwks_since: Option<i64>,
+    pub activated: Option<Timestamp>,
     /// Until when its tokens may be refused by caches: it signed at once in an emergency.
-    excused_until: i64,
-    withdrawn: bool,
+    pub excused_until: i64,
+    pub withdrawn: bool,
     /// Its Secret is gone, so that status alone remembers it.
-    lost: bool,
+    pub lost: bool,
 }
 
 pub struct World {
-    dice: Dice,
-    plan: PlanFn,
-    truth: Arc<AtomicI64>,
-    end: i64,
-    api: ApiServer,
-    admin: Client,
-    settings: Arc<Settings>,
-    limits: Limits,
-    lead: i64,
-    desk: mpsc::UnboundedSender<Told>,
-    told: mpsc::UnboundedReceiver<Told>,
-    replicas: Vec<Replica>,
+    pub(super) dice: Dice,
+    pub(super) plan: PlanFn,
+    pub(super) truth: Arc<AtomicI64>,
+    pub(super) end: i64,
+    pub(super) api: ApiServer,
+    pub(super) admin: Client,
+    pub(super) settings: Arc<Settings>,
+    pub(super) limits: Limits,
+    pub(super) lead: i64,
+    pub(super) desk: mpsc::UnboundedSender<Told>,
+    pub(super) told: mpsc::UnboundedReceiver<Told>,
+    pub(super) replicas: Vec<Replica>,
     /// Cut-off times of each replica: from, until.
-    away: Vec<Vec<(i64, i64)>>,
-    written: Vec<(i64, Arc<Vec<String>>)>,
-    version: u64,
-    known: BTreeMap<String, Known>,
-    verifiers: Vec<Verifier>,
-    showings: Vec<Showing>,
-    next_token: i64,
-    next_fate: i64,
-    later: VecDeque<(i64, Later)>,
-    silent_since: Option<i64>,
-    emergency_until: i64,
-    faulty: i64,
+    pub(super) away: Vec<Vec<(i64, i64)>>,
+    pub(super) written: Vec<(i64, Arc<Vec<String>>)>,
+    pub(super) version: u64,
+    pub(super) known: BTreeMap<String, Known>,
+    pub(super) verifiers: Vec<Verifier>,
+    pub(super) showings: Vec<Showing>,
+    pub(super) next_token: i64,
+    pub(super) next_fate: i64,
+    pub(super) later: VecDeque<(i64, Later)>,
+    pub(super) silent_since: Option<i64>,
+    pub(super) emergency_until: i64,
+    pub(super) faulty: i64,
     /// When the hour began, and how many calls there had been.
-    hour: (i64, u64),
-    report: Report,
+    pub(super) hour: (i64, u64),
+    pub(super) report: Report,
 }
 
 #[derive(Clone, Copy)]
-enum Later {
+pub enum Later {
     ClockRight(usize),
     TakeBack,
     SignAsBefore,
@@ -246,11 +198,11 @@ impl World {
         self.report
     }
 
-    fn now(&self) -> i64 {
+    pub(super) fn now(&self) -> i64 {
         self.truth.load(Ordering::Relaxed)
     }
 
-    fn write(&mut self, line: &str) {
+    pub(super) fn write(&mut self, line: &str) {
         let at = self.now() - START;
         self.report.trace.push(format!("{at:>12} {line}"));
     }
@@ -368,83 +320,6 @@ impl World {
         true
     }
 
-    /// Looks at what is true now, and judges it.
-    async fn observe(&mut self) -> Result<(), String> {
-        let now = self.now();
-        if now - self.hour.0 > HOUR {
-            self.hour = (now, self.report.calls);
-        }
-        if self.report.calls - self.hour.1 > MOST_CALLS_AN_HOUR {
-            return Err("a hot loop: the replicas never rest".into());
-        }
-        let version = self.api.resource_version();
-        if version == self.version {
-            return Ok(());
-        }
-        self.version = version;
-        let map = maps(&self.admin)
-            .get_opt("chancery-issuer")
-            .await
-            .expect("the map");
-        let kids: Vec<String> = map
-            .as_ref()
-            .and_then(jwks_map::read)
-            .map(|set| set.keys.into_iter().map(|k| k.kid).collect())
-            .unwrap_or_default();
-        if self
-            .written
-            .last()
-            .is_none_or(|(_, before)| **before != kids)
-        {
-            self.written.push((now, Arc::new(kids.clone())));
-        }
-        let secrets = secrets(&self.admin)
-            .list(&ListParams::default())
-            .await
-            .expect("Secrets");
-        let first = self.known.values().all(|k| k.activated.is_none());
-        for secret in &secrets.items {
-            let Ok(jwk) = key_secret::key_of(secret, Algorithm::EdDSA) else {
-                continue;
-            };
-            let life = key_secret::read(secret).life;
-            let stands = kids.contains(&jwk.kid);
-            let lead = self.lead;
-            let known = self.known.entry(jwk.kid.clone()).or_insert(Known {
-                in_jwks_since: None,
-                activated: None,
-                excused_until: 0,
-                withdrawn: false,
-                lost: false,
-            });
-            known.in_jwks_since = stands.then(|| known.in_jwks_since.unwrap_or(now));
-            if life.activated.is_some() && life.activated != known.activated {
-                let again = known.activated.is_some();
-                known.activated = life.activated;
-                self.report.rotations += 1;
-                if self.dice.once_in(3) {
-                    // What befalls a ring amid a rotation is what matters.
-                    self.next_fate = now + self.dice.within(SECOND, 90 * MINUTE);
-                }
-                let lead_over = known
-                    .in_jwks_since
-                    .is_some_and(|since| now - since >= lead - 10 * SECOND);
-                if !lead_over && !first && !again {
-                    if now > self.emergency_until {
-                        return Err(format!(
-                            "key {} signs {} s after it was published, and its lead is {} s",
-                            jwk.kid,
-                            known.in_jwks_since.map_or(0, |s| now - s) / SECOND,
-                            lead / SECOND
-                        ));
-                    }
-                    known.excused_until = now + 2 * HOUR;
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Replicas look at kinds whose time has come, each kind by itself: so views lag.
     async fn look(&mut self) {
         let now = self.now();
@@ -553,349 +428,9 @@ impl World {
             }
         }
     }
-
-    /// One replica that load balancers have gives a token.
-    fn issue(&mut self) -> Result<(), String> {
-        let now = self.now();
-        let candidates: Vec<usize> = (0..2).filter(|n| self.is_ready(*n, now)).collect();
-        let all: Vec<usize> = (0..2).collect();
-        let of = if candidates.is_empty() {
-            &all
-        } else {
-            &candidates
-        };
-        let n = *self.dice.pick(of);
-        let replica = &self.replicas[n];
-        let view = replica.snapshots.load();
-        let signs =
-            view.contact_age(&*replica.clock) <= replica.limits.signing || replica.cut_until <= now;
-        let signer = view.rings(replica.clock.now()).next().filter(|_| signs);
-        let Some(signer) = signer else {
-            let since = *self.silent_since.get_or_insert(now);
-            let excused = now < self.emergency_until || candidates.is_empty();
-            if now - since > 3 * HOUR && !excused {
-                return Err(format!(
-                    "nothing has signed for {} minutes",
-                    (now - since) / MINUTE
-                ));
-            }
-            return Ok(());
-        };
-        self.silent_since = None;
-        self.report.tokens += 1;
-        let kid = signer.active.key_id().to_owned();
-        for _ in 0..2 {
-            let after = self.dice.within(0, TTL);
-            self.showings.push(Showing {
-                at: now + after,
-                verifier: self.dice.index(HABITS.len()),
-                kid: kid.clone(),
-                issued: now,
-                by: n,
-            });
-        }
-        Ok(())
-    }
-
-    fn show(&mut self) -> Result<(), String> {
-        let now = self.now();
-        let (due, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.showings)
-            .into_iter()
-            .partition(|s| s.at <= now);
-        self.showings = rest;
-        for showing in due {
-            let mut verifiers = std::mem::take(&mut self.verifiers);
-            let accepts = verifiers[showing.verifier].accepts(&showing.kid, now, self);
-            self.verifiers = verifiers;
-            self.report.verified += 1;
-            if accepts {
-                continue;
-            }
-            let known = self.known.get(&showing.kid);
-            let excused = known.is_none_or(|k| k.withdrawn || now < k.excused_until);
-            if !excused {
-                return Err(format!(
-                    "a token of {} that replica {} issued {} s ago is refused by a verifier that is {:?}; the JWKS has {:?}",
-                    showing.kid,
-                    showing.by,
-                    (now - showing.issued) / SECOND,
-                    HABITS[showing.verifier],
-                    self.written.last().map(|(_, kids)| kids.clone())
-                ));
-            }
-            self.report.excused += 1;
-        }
-        Ok(())
-    }
-
-    fn is_ready(&self, n: usize, at: i64) -> bool {
-        let limit = i64::try_from(self.limits.readiness.as_millis()).unwrap_or(0);
-        let away = self.away[n]
-            .iter()
-            .any(|(from, to)| from + limit < at && at < *to);
-        let replica = &self.replicas[n];
-        !away && replica.served.iter().any(|(since, _)| *since <= at)
-    }
-
-    async fn befall(&mut self, fate: Fate) {
-        self.write(&format!("FATE {fate:?}"));
-        let now = self.now();
-        let n = self.dice.index(2);
-        match fate {
-            Fate::Kill => self.kill(n),
-            Fate::CutOff(minutes) => self.cut(n, minutes),
-            Fate::Outage(minutes) => (0..2).for_each(|n| self.cut(n, minutes)),
-            Fate::Jump(seconds) => {
-                self.replicas[n]
-                    .clock
-                    .offset
-                    .fetch_add(seconds * SECOND, Ordering::Relaxed);
-                let _ = self.replicas[n].guard.moment();
-                self.later.push_back((now + 2 * HOUR, Later::ClockRight(n)));
-            }
-            Fate::Request => {
-                let value = format!("{now}");
-                self.edit(move |ring| {
-                    ring.annotations_mut()
-                        .insert("chancery.dev/rotate".into(), value);
-                })
-                .await;
-            }
-            Fate::Interval(hours) => {
-                self.edit(move |ring| {
-                    let rotation = ring.spec.rotation.get_or_insert_default();
-                    rotation.interval = Some(Period::from_hours(hours));
-                })
-                .await;
-            }
-            Fate::Algorithm => {
-                self.edit(|ring| {
-                    ring.spec.algorithm = match ring.spec.algorithm {
-                        Algorithm::EdDSA => Algorithm::ES256,
-                        _ => Algorithm::EdDSA,
-                    };
-                })
-                .await;
-            }
-            Fate::WithdrawRetired(minutes) => {
-                let found = self.find(|life, active| {
-                    !active && life.retired.is_some() && life.removed.is_none()
-                });
-                if let Some(secret) = found.await {
-                    self.withdraw(&secret, Some(Period::from_mins(minutes)))
-                        .await;
-                    self.later.push_back((now + DAY, Later::TakeBack));
-                }
-            }
-            Fate::WithdrawActive(at_once) => {
-                if let Some(secret) = self.find(|_, active| active).await {
-                    self.emergency_until = now + 2 * HOUR;
-                    let grace = if at_once {
-                        Period::from_secs(0)
-                    } else {
-                        Period::from_hours(1)
-                    };
-                    self.withdraw(&secret, Some(grace)).await;
-                }
-            }
-            Fate::SignWith => {
-                let found = self.find(|life, active| {
-                    !active
-                        && life.retired.is_some()
-                        && life.activated.is_some()
-                        && life.removed.is_none()
-                        && life.withdrawn.is_none()
-                });
-                if let Some(secret) = found.await {
-                    let kid = kid_of(&secret);
-                    self.edit(move |ring| {
-                        if !ring.spec.invalidated.iter().any(|i| i.key_id == kid) {
-                            ring.spec.sign_with = Some(kid);
-                        }
-                    })
-                    .await;
-                    self.later.push_back((now + DAY, Later::SignAsBefore));
-                }
-            }
-            Fate::LoseIssuerMap => self.lose_map("chancery-issuer").await,
-            Fate::LoseRingMap => self.lose_map("main-jwks").await,
-            Fate::LoseStatus => {
-                // Where a Secret was lost too, nothing is left that tells of its key.
-                for known in self.known.values_mut().filter(|k| k.lost) {
-                    known.withdrawn = true;
-                }
-                let mut ring = rings(&self.admin).get("main").await.expect("the ring");
-                ring.status = Some(SigningKeyStatus::default());
-                let rings = rings(&self.admin);
-                let _ = rings
-                    .replace_status("main", &PostParams::default(), &ring)
-                    .await;
-            }
-            Fate::LoseIdleSecret => {
-                if let Some(secret) = self
-                    .find(|life, active| !active && life.removed.is_none())
-                    .await
-                {
-                    self.lose(&secret).await;
-                }
-            }
-            Fate::LoseActiveSecret => {
-                if let Some(secret) = self.find(|_, active| active).await {
-                    self.emergency_until = now + 2 * HOUR;
-                    self.lose(&secret).await;
-                }
-            }
-        }
-    }
-
-    async fn undo(&mut self, what: Later) {
-        match what {
-            Later::ClockRight(n) => {
-                let offset = self.dice.within(-4 * MINUTE, 4 * MINUTE);
-                self.replicas[n]
-                    .clock
-                    .offset
-                    .store(offset, Ordering::Relaxed);
-                let _ = self.replicas[n].guard.moment();
-            }
-            Later::TakeBack => self.edit(|ring| ring.spec.invalidated.clear()).await,
-            Later::SignAsBefore => self.edit(|ring| ring.spec.sign_with = None).await,
-        }
-    }
-
-    fn kill(&mut self, n: usize) {
-        self.report.kills += 1;
-        let old = &mut self.replicas[n];
-        if let Some(visit) = old.visit.take() {
-            visit.task.abort();
-        }
-        let service = self.api.service();
-        let making = Making {
-            service: &service,
-            settings: &self.settings,
-            desk: &self.desk,
-            plan: self.plan,
-            limits: self.limits,
-        };
-        let mut new = Replica::new(n, old.life + 1, old.clock.clone(), &making);
-        new.cut_until = old.cut_until;
-        // Load balancers know what it served before; it is not among them until it serves again.
-        new.served = std::mem::take(&mut old.served);
-        let now = self.now();
-        let back = now + self.dice.within(SECOND, 5 * MINUTE);
-        new.looks = [(back, 0); 3];
-        new.due = back;
-        self.away[n].push((now - 2 * HOUR, back + SECOND));
-        self.replicas[n] = new;
-    }
-
-    fn cut(&mut self, n: usize, minutes: i64) {
-        let now = self.now();
-        let replica = &mut self.replicas[n];
-        // Up to here it knew all, or its views would have told.
-        if replica.has_seen() {
-            replica.serve(now);
-        }
-        replica.cut_until = now + minutes * MINUTE;
-        self.away[n].push((now, replica.cut_until));
-    }
-
-    async fn edit(&mut self, change: impl FnOnce(&mut SigningKey)) {
-        let mut ring = rings(&self.admin).get("main").await.expect("the ring");
-        change(&mut ring);
-        let done = rings(&self.admin)
-            .replace("main", &PostParams::default(), &ring)
-            .await;
-        if let Err(error) = done {
-            panic!("an edit is refused: {error}");
-        }
-    }
-
-    async fn withdraw(&mut self, secret: &Secret, grace_period: Option<Period>) {
-        let kid = kid_of(secret);
-        if let Some(known) = self.known.get_mut(&kid) {
-            known.withdrawn = true;
-        }
-        let entry = Invalidated {
-            key_id: kid.clone(),
-            grace_period,
-        };
-        self.edit(move |ring| {
-            if ring.spec.sign_with.as_ref() == Some(&kid) {
-                ring.spec.sign_with = None;
-            }
-            ring.spec.invalidated.retain(|i| i.key_id != kid);
-            ring.spec.invalidated.push(entry);
-        })
-        .await;
-    }
-
-    /// A key Secret of which this holds; `active`: it is the one that signs.
-    async fn find(
-        &mut self,
-        which: impl Fn(chancery::domain::rotation::Life, bool) -> bool,
-    ) -> Option<Secret> {
-        let all = secrets(&self.admin)
-            .list(&ListParams::default())
-            .await
-            .expect("Secrets")
-            .items;
-        let mine: Vec<Secret> = all.into_iter().filter(key_secret::is_key_secret).collect();
-        let may_sign = |s: &&Secret| key_secret::read(s).life.may_sign();
-        let active = mine
-            .iter()
-            .filter(may_sign)
-            .max_by_key(|s| key_secret::read(s).life.activated);
-        let active = active.map(ResourceExt::name_any);
-        let found = mine
-            .iter()
-            .find(|s| which(key_secret::read(s).life, active == Some(s.name_any())));
-        found.cloned()
-    }
-
-    async fn lose(&mut self, secret: &Secret) {
-        if let Some(known) = self.known.get_mut(&kid_of(secret)) {
-            known.lost = true;
-        }
-        let secrets = secrets(&self.admin);
-        let _ = secrets
-            .delete(&secret.name_any(), &DeleteParams::default())
-            .await;
-    }
-
-    async fn lose_map(&mut self, name: &str) {
-        let _ = maps(&self.admin)
-            .delete(name, &DeleteParams::default())
-            .await;
-    }
 }
 
-impl Jwks for World {
-    fn served_at(&mut self, time: i64) -> Option<Arc<Vec<String>>> {
-        let ready: Vec<usize> = (0..2).filter(|n| self.is_ready(*n, time)).collect();
-        let of = if ready.is_empty() { vec![0, 1] } else { ready };
-        let n = *self.dice.pick(&of);
-        at(&self.replicas[n].served, time)
-    }
-
-    fn written_at(&self, time: i64) -> Option<Arc<Vec<String>>> {
-        // A ConfigMap that is gone leaves the mounted files as they are.
-        let full: Vec<_> = self
-            .written
-            .iter()
-            .filter(|(_, kids)| !kids.is_empty())
-            .cloned()
-            .collect();
-        at(&full, time)
-    }
-}
-
-fn at(history: &[(i64, Arc<Vec<String>>)], time: i64) -> Option<Arc<Vec<String>>> {
-    let found = history.iter().rev().find(|(since, _)| *since <= time);
-    found.map(|(_, kids)| kids.clone())
-}
-
-fn kid_of(secret: &Secret) -> String {
+pub fn kid_of(secret: &Secret) -> String {
     key_secret::key_of(secret, Algorithm::EdDSA)
         .map(|jwk| jwk.kid)
         .unwrap_or_default()
@@ -922,14 +457,14 @@ fn ours() -> ListParams {
     ListParams::default().labels("app.kubernetes.io/managed-by=chancery")
 }
 
-fn rings(client: &Client) -> Api<SigningKey> {
+pub fn rings(client: &Client) -> Api<SigningKey> {
     Api::namespaced(client.clone(), NAMESPACE)
 }
 
-fn secrets(client: &Client) -> Api<Secret> {
+pub fn secrets(client: &Client) -> Api<Secret> {
     Api::namespaced(client.clone(), NAMESPACE)
 }
 
-fn maps(client: &Client) -> Api<ConfigMap> {
+pub fn maps(client: &Client) -> Api<ConfigMap> {
     Api::namespaced(client.clone(), NAMESPACE)
 }
