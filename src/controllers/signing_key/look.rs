@@ -16,7 +16,7 @@ use crate::domain::jwk::PublicJwk;
 use crate::domain::moment::Moment;
 use crate::domain::names;
 use crate::domain::settings::Settings;
-use crate::objects::key_secret;
+use crate::objects::{jwks_map, key_secret};
 use crate::stores::Guarded;
 
 /// Where a visit reads: what the watches have shown, and the API server itself. The search in
@@ -94,15 +94,21 @@ pub async fn look(
         Some(Guarded(Ok(ring))) => Some(Arc::new(ring)),
         None => None,
     };
-    let seen = see::see(reads, ring.clone(), name, Depth::Live).await?;
-    for (map, before) in [
-        (names::ring_jwks(name), &seen.ring_map),
-        (names::ISSUER_JWKS.to_owned(), &seen.issuer_map),
-    ] {
-        let after = reads.live_config_map(&map).await?;
-        if version(after.as_deref()) != version(before.as_deref()) {
-            return Ok(Looked::Moved);
-        }
+    let mut seen = see::see(reads, ring.clone(), name, Depth::Live).await?;
+    // What other rings have in it changes all the time, and is theirs.
+    let own = |map: &Option<Arc<ConfigMap>>| {
+        let map = map.as_deref()?;
+        let of_issuer = jwks_map::is_issuer_map(map, &settings.environment);
+        Some((of_issuer, jwks_map::shares(map).remove(name)))
+    };
+    let issuer_map = reads.live_config_map(names::ISSUER_JWKS).await?;
+    if own(&issuer_map) != own(&seen.issuer_map) {
+        return Ok(Looked::Moved);
+    }
+    seen.issuer_map = issuer_map;
+    let ring_map = reads.live_config_map(&names::ring_jwks(name)).await?;
+    if version(ring_map.as_deref()) != version(seen.ring_map.as_deref()) {
+        return Ok(Looked::Moved);
     }
     let after = match reads.live_ring(name).await? {
         Some(Guarded(Err(invalid))) => return Ok(Looked::Unreadable(invalid)),
