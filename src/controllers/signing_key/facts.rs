@@ -44,8 +44,11 @@ impl Visit<'_> {
         // Made by a call that came late, under a number that had its time: nobody waits for it.
         let highest = ring_map.map_or(0, |map| jwks_map::history(map).highest);
         let of_ring = ring_map.and_then(jwks_map::read).unwrap_or_default();
-        let late = |sequence: i64, jwk: &PublicJwk, life: &Life| {
-            let fresh = life.published.is_none() && life.activated.is_none();
+        let late = |sequence: i64, jwk: &PublicJwk, written: &Written| {
+            let life = &written.life;
+            // One that came back after it was removed is of another edition.
+            let fresh =
+                life.published.is_none() && life.activated.is_none() && written.edition == 0;
             let stands = of_ring.keys.contains(jwk) || share.iter().any(|e| e.jwk == *jwk);
             fresh && !stands && sequence <= highest
         };
@@ -65,7 +68,7 @@ impl Visit<'_> {
             }
             let at = |e: &&jwks_map::Entry| e.jwk == *jwk && e.edition == written.edition;
             let mut in_jwks = share.iter().any(|e| at(&e)) || !out(&jwk.kid, &written);
-            if late(seen.sequence, jwk, &written.life) {
+            if late(seen.sequence, jwk, &written) {
                 written.life.removed = written.life.removed.or(written.life.created);
                 in_jwks = false;
             }
