@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use tokio::sync::{mpsc, watch};
@@ -17,7 +18,7 @@ use crate::crypto::{self, key_pair::KeyPair};
 use crate::domain::client::Client;
 use crate::domain::names::{self, ISSUER_JWKS};
 use crate::domain::period::Period;
-use crate::domain::rotation::Window;
+use crate::domain::rotation::{Cause, Window, effective_lead, later};
 use crate::domain::settings::Settings;
 use crate::domain::staleness::Contact;
 use crate::objects::{Ownership, credentials, jwks_map, key_secret, ownership};
@@ -166,13 +167,14 @@ impl Feed {
             }
             let of_ring = secrets.get(&ring.name_any());
             let active = of_ring.and_then(|secrets| self.active(ring, secrets, jwks, &mut seen));
-            if let Some((active, window)) = active {
+            if let Some((active, window, defers_until)) = active {
                 rings.push((
                     ring.spec.priority,
                     Ring {
                         name: ring.name_any(),
                         active,
                         window,
+                        defers_until,
                     },
                 ));
             }
@@ -189,7 +191,7 @@ impl Feed {
         secrets: &[Arc<Secret>],
         jwks: &PublishedJwks,
         seen: &mut HashMap<(String, String), Option<Arc<KeyPair>>>,
-    ) -> Option<(Arc<KeyPair>, Window)> {
+    ) -> Option<(Arc<KeyPair>, Window, Option<Timestamp>)> {
         let (name, uid) = (ring.name_any(), ring.uid()?);
         let mut signers = Vec::new();
         for secret in secrets {
@@ -200,11 +202,11 @@ impl Feed {
             let ours = ownership(&secret.metadata, &uid) == Ownership::Ours;
             let dying = secret.metadata.deletion_timestamp.is_some();
             if ours && !dying && written.life.may_sign() {
-                signers.push((written.life.activated, sequence, secret, written.window));
+                signers.push((written.life.activated, sequence, secret, written));
             }
         }
         // As `rotation::signer` chooses.
-        let (_, _, secret, window) = signers.into_iter().max_by_key(|(at, n, ..)| (*at, *n))?;
+        let (_, _, secret, written) = signers.into_iter().max_by_key(|(at, n, ..)| (*at, *n))?;
         let id = (secret.uid()?, secret.resource_version()?);
         let pair = self.keys.get(&id).cloned().unwrap_or_else(|| {
             match key_secret::key_pair(secret, ring.spec.algorithm) {
@@ -218,7 +220,13 @@ impl Feed {
         seen.insert(id, pair.clone());
         let pair = pair?;
         let stands = jwks.keys.contains(pair.key_id());
-        stands.then_some((pair, window))
+        let lead = effective_lead(
+            ring.spec.publish_lead().as_duration(),
+            self.settings.jwks.max_age.as_duration(),
+        );
+        let known_from = written.life.published.map(|at| later(at, lead));
+        let defers_until = known_from.filter(|_| written.cause == Cause::First);
+        stands.then_some((pair, written.window, defers_until))
     }
 
     /// The technical users of this environment's tenants that have their client id to themselves.

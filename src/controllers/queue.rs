@@ -48,6 +48,11 @@ impl Queue {
         }
     }
 
+    /// A person changed it: what failed before may be well now, and is not to be waited for.
+    pub fn forgive(&mut self, key: &Key) {
+        self.failures.remove(key);
+    }
+
     /// The next object that may be visited now; it is then under visit until [`Self::done`].
     pub fn take(&mut self, now: Instant) -> Option<Key> {
         if self.order.first()?.0 > now {

@@ -186,15 +186,15 @@ impl Visit<'_> {
             // Nothing tells us when a foreign object goes.
             let recheck = rotation::later(self.now, FOREIGN_RECHECK);
             decision.wake_at = decision.wake_at.into_iter().chain([recheck]).min();
-        } else {
-            self.make(&plan, &keys, &policy, &mut decision.writes);
         }
         // Before the JWKS is mended: that a key did not stand there is not to be forgotten.
         self.write_down(&before, &keys, &mut tale, &mut decision.writes);
-        if trouble.obstacle.is_none() {
-            self.publish(&plan, &before, &policy, &mut decision.writes);
-        }
+        self.publish(&plan, &before, &policy, &mut decision.writes);
         self.destroy(&plan, &before, &mut tale, &mut decision.writes);
+        // Last, since it may be refused (a quota, say): no order to withdraw a key waits for it.
+        if trouble.obstacle.is_none() {
+            self.make(&plan, &keys, &policy, &mut decision.writes);
+        }
         decision.writes.extend(tale.rest());
         decision.writes.extend(self.unknown_withdrawals(&before));
         let conditions = self.conditions(&keys, &plan, &policy, trouble);

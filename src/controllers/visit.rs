@@ -33,7 +33,7 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
     };
     debug!(?key, writes = decision.writes.len(), wake_at = ?decision.wake_at, "visited");
     let mut applier = Applier::new(&cx.client, &cx.leadership, key);
-    let mut aside = Vec::new();
+    let (mut aside, mut progress) = (Vec::new(), false);
     for write in decision.writes {
         if let Write::Aside(write) = write {
             aside.push(*write);
@@ -48,11 +48,16 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
             continue;
         }
         match applier.apply(write).await {
-            Ok(Applied::Done) => {}
+            Ok(Applied::Done) => progress = true,
             Ok(Applied::LookAgain) => return Ok(Outcome::LookAgain),
             Err(error) => {
                 if let Error::Refused { .. } = &error {
                     tell_refusal(cx, key, &error, now).await;
+                    if progress {
+                        // What comes after what was done is not to wait for what is refused.
+                        debug!(?key, %error, "refused");
+                        return Ok(Outcome::LookAgain);
+                    }
                 }
                 return Err(error);
             }

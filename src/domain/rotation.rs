@@ -30,7 +30,9 @@ pub mod timetable;
 
 pub use carry_out::carry_out;
 pub use plan::plan;
-pub use policy::{History, Policy, Source, Window, WindowRefused, accept_window, later};
+pub use policy::{
+    History, Policy, Source, Window, WindowRefused, accept_window, effective_lead, later,
+};
 
 /// The most keys that a ring publishes: beyond it the schedule waits, as an interval that is far
 /// shorter than the grace would fill the JWKS without end.

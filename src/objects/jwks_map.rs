@@ -137,14 +137,19 @@ pub fn of_ring(
     let all_labels = map.metadata.labels.get_or_insert_default();
     all_labels.extend(labels(environment, PART_JWKS));
     all_labels.insert(RING_LABEL.into(), name);
+    // In the order in which they went, so that the oldest are forgotten first.
+    let known = annotation(&map.metadata, HISTORY)
+        .and_then(|json| serde_json::from_str::<Remembered>(json).ok())
+        .unwrap_or_default();
+    let mut spent: Vec<String> = known.spent;
+    spent.retain(|kid| history.spent.contains(kid));
+    let new = history.spent.iter().filter(|kid| !spent.contains(kid));
+    let new: Vec<String> = new.cloned().collect();
+    spent.extend(new);
+    spent.drain(..spent.len().saturating_sub(MOST_REMEMBERED));
     let remembered = Remembered {
         highest: history.highest,
-        spent: history
-            .spent
-            .iter()
-            .take(MOST_REMEMBERED)
-            .cloned()
-            .collect(),
+        spent,
         gone: share.gone.clone(),
     };
     map.metadata.annotations.get_or_insert_default().insert(

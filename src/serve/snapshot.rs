@@ -41,6 +41,9 @@ pub struct Ring {
     pub active: Arc<KeyPair>,
     /// When it may sign.
     pub window: Window,
+    /// Where its key is the ring's first and signs before its publish lead is over: until then
+    /// another ring goes first, if one can sign, since verifiers may not know this key yet.
+    pub defers_until: Option<Timestamp>,
 }
 
 /// The JWKS document that HTTP serves byte for byte.
@@ -175,7 +178,10 @@ impl View {
 
     /// The rings that may sign now, the preferred one first.
     pub fn rings(&self, now: Timestamp) -> impl Iterator<Item = &Arc<Ring>> {
-        self.rings.iter().filter(move |r| r.window.contains(now))
+        let open = move |ring: &&Arc<Ring>| ring.window.contains(now);
+        let defers = move |ring: &&Arc<Ring>| ring.defers_until.is_some_and(|until| now < until);
+        let first = self.rings.iter().filter(open).filter(move |r| !defers(r));
+        first.chain(self.rings.iter().filter(open).filter(defers))
     }
 
     /// How long ago the API server knew no more than this snapshot.

@@ -178,6 +178,9 @@ fn an_end_that_is_near_is_told() {
     // Nobody leads: the next transition comes to be overdue, and the server tells.
     let spec = "algorithm: ES256, rotation: {interval: 5s, publishLead: 2s}";
     Ring::apply(&release, "late", spec);
+    eventually("its next transition is known", LIMIT, || {
+        gauge(&release, "next_transition_seconds", "late").ok_or("not yet")
+    });
     let mut release = release;
     release.kill();
     release.serve(&SECONDS);

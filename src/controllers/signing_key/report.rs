@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
@@ -55,17 +56,9 @@ impl Visit<'_> {
                 ),
             ));
         }
-        let uid = self.ring.uid().unwrap_or_default();
-        let foreign_ring_map = self
-            .seen
-            .ring_map
-            .as_deref()
-            .filter(|map| !jwks_map::is_ring_map(map, &self.seen.name, &uid));
-        let foreign_issuer_map = self
-            .seen
-            .issuer_map
-            .as_deref()
-            .filter(|map| !jwks_map::is_issuer_map(map, &self.settings.environment));
+        let foreign = |map: &&ConfigMap| self.is_foreign(map);
+        let foreign_ring_map = self.seen.ring_map.as_deref().filter(foreign);
+        let foreign_issuer_map = self.seen.issuer_map.as_deref().filter(foreign);
         let map = foreign_ring_map.or(foreign_issuer_map)?;
         Some((
             r::CONFIG_MAP_NAME_CONFLICT,
@@ -79,6 +72,17 @@ impl Visit<'_> {
                 }
             ),
         ))
+    }
+
+    /// Whether a `ConfigMap` that has the name of one of ours is somebody else's.
+    pub(super) fn is_foreign(&self, map: &ConfigMap) -> bool {
+        let uid = self.ring.uid().unwrap_or_default();
+        let ours = if map.name_any() == names::ISSUER_JWKS {
+            jwks_map::is_issuer_map(map, &self.settings.environment)
+        } else {
+            jwks_map::is_ring_map(map, &self.seen.name, &uid)
+        };
+        !ours
     }
 
     /// What is told of the ring as a whole.

@@ -16,8 +16,11 @@ use crate::domain::names;
 use crate::objects::{injected, jwks_map, ownership};
 use crate::stores::Stores;
 
-/// A greater number in status than any ring comes to is nobody's.
+/// A greater number than any ring comes to, in status or in a Secret's name, is nobody's.
 const MOST_KEYS: i64 = 1_000_000_000;
+
+/// How many Secrets beyond those that are known are looked for.
+const MOST_PROBES: usize = 100;
 
 /// How far a look goes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,7 +58,7 @@ pub async fn see(
     };
     let mut secrets: BTreeMap<i64, Arc<Secret>> = listed
         .into_iter()
-        .filter_map(|s| Some((names::key_sequence(name, &s.name_any())?, s)))
+        .filter_map(|s| Some((sequence_of(name, &s)?, s)))
         .collect();
     let known = known(&seen, &ring);
     let missing: Vec<i64> = known
@@ -84,7 +87,7 @@ pub async fn see(
         let stripped = reads.live_key_pairs().await?;
         let places = stripped
             .into_iter()
-            .filter_map(|s| Some((names::key_sequence(name, &s.name_any())?, s)));
+            .filter_map(|s| Some((sequence_of(name, &s)?, s)));
         for (sequence, secret) in places {
             if !seen.secrets.iter().any(|s| s.sequence == sequence) {
                 seen.secrets.push(look((sequence, secret)));
@@ -97,7 +100,10 @@ pub async fn see(
     // could be are looked at.
     let sequences = seen.secrets.iter().map(|s| s.sequence);
     let mut next = sequences.chain(known).max().unwrap_or(0).saturating_add(1);
-    while depth == Depth::Live || !seen.secrets.iter().any(|s| s.usable().is_some()) {
+    for _ in 0..MOST_PROBES {
+        if depth == Depth::Watched && seen.secrets.iter().any(|s| s.usable().is_some()) {
+            break;
+        }
         let Some(secret) = reads.live_secret(&names::key_secret(name, next)).await? else {
             break;
         };
@@ -109,6 +115,12 @@ pub async fn see(
         seen.injected = Some(read_injected(secret.as_deref(), &ring.spec));
     }
     Ok(seen)
+}
+
+/// The number in the name of a key pair's Secret, if it is one that a ring comes to.
+fn sequence_of(ring: &str, secret: &Secret) -> Option<i64> {
+    let sequence = names::key_sequence(ring, &secret.name_any())?;
+    (sequence <= MOST_KEYS).then_some(sequence)
 }
 
 /// The numbers of the keys that status and JWKS speak of.

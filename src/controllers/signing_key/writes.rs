@@ -27,11 +27,12 @@ impl Visit<'_> {
             match step {
                 Step::Generate { .. } if forbidden => {}
                 Step::Generate { sequence, cause } => {
-                    // A spoilt Secret may stand where the next key would go.
-                    let highest = self.seen.secrets.iter().map(|s| s.sequence).max();
-                    let sequence = highest.map_or(*sequence, |highest| {
-                        highest.max(sequence - 1).saturating_add(1)
-                    });
+                    // Something of another's, or a spoilt Secret, may stand where it would go.
+                    let taken = |n: i64| self.seen.secrets.iter().any(|s| s.sequence == n);
+                    let mut sequence = *sequence;
+                    while taken(sequence) {
+                        sequence = sequence.saturating_add(1);
+                    }
                     let mut written = Written {
                         cause: *cause,
                         handled: policy.rotate.clone().or_else(|| policy.handled.clone()),
@@ -163,7 +164,14 @@ impl Visit<'_> {
                 || theirs.iter().any(|e| e.jwk == *jwk)
                 || self.seen.others.values().flatten().any(|k| k == jwk)
         };
-        for (was, is) in [(ring_before, ring_map), (issuer_before, issuer_map)] {
+        let issuer_there = self.seen.issuer_map.as_deref();
+        for (was, is, there) in [
+            (ring_before, ring_map, ring_before),
+            (issuer_before, issuer_map, issuer_there),
+        ] {
+            if there.is_some_and(|map| self.is_foreign(map)) {
+                continue;
+            }
             let repaired = is.name_any();
             let object = Object::ConfigMap(Box::new(is.clone()));
             match was {

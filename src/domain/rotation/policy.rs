@@ -90,8 +90,7 @@ const MOST_JITTER: SignedDuration = SignedDuration::from_hours(24);
 impl Policy {
     /// How long a key must be published before it signs: longer than verifiers cache.
     pub fn lead(&self) -> SignedDuration {
-        let cache = self.max_age.saturating_add(SignedDuration::from_secs(1));
-        self.publish_lead.max(cache)
+        effective_lead(self.publish_lead, self.max_age)
     }
 
     /// The grace below which a token of this key could outlive the key.
@@ -144,7 +143,14 @@ impl Policy {
             }
             _ => None,
         };
-        let end = ordered.or(natural);
+        // Of a key that had ceased to sign before, a withdrawal lengthens nothing.
+        let before = life
+            .retired
+            .is_some_and(|at| life.withdrawn.is_some_and(|w| at <= w));
+        let end = match (ordered, natural) {
+            (Some(ordered), Some(natural)) if before => Some(ordered.min(natural)),
+            _ => ordered.or(natural),
+        };
         match (end, self.window.to) {
             (Some(end), Some(to)) => Some(end.min(to)),
             (end, to) => end.or(to),
@@ -187,6 +193,11 @@ pub fn accept_window(
         }
         _ => (wanted, None),
     }
+}
+
+/// The lead that holds: a second longer than verifiers may cache, at least.
+pub fn effective_lead(publish_lead: SignedDuration, max_age: SignedDuration) -> SignedDuration {
+    publish_lead.max(max_age.saturating_add(SignedDuration::from_secs(1)))
 }
 
 /// That much later, or the end of time.
