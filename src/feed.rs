@@ -16,6 +16,7 @@ use tracing::warn;
 use crate::api::v1alpha1::{KeyAudience, SigningKey, TechnicalUser};
 use crate::crypto::{self, key_pair::KeyPair};
 use crate::domain::client::Client;
+use crate::domain::jwk::JwkSet;
 use crate::domain::names::{self, ISSUER_JWKS};
 use crate::domain::period::Period;
 use crate::domain::rotation::{Cause, Window, effective_lead, later};
@@ -131,6 +132,13 @@ impl Feed {
             if let Some(before) = before.filter(|b| b.document == *document) {
                 return Some(before.clone());
             }
+            if let Some((before, kid)) = before.and_then(|b| Some((b, self.dropped(b, &keys)?))) {
+                warn!(
+                    %kid,
+                    "ConfigMap {operator_namespace}/{ISSUER_JWKS} lacks a key that nobody has removed, as if it had been deleted or altered by hand: the last good one is served until it is mended"
+                );
+                return Some(before.clone());
+            }
             let document = Bytes::from(document.clone());
             let etag = format!("\"{}\"", crypto::sha256_base64url(&document));
             return Some(PublishedJwks {
@@ -145,6 +153,36 @@ impl Feed {
             );
         }
         before.cloned()
+    }
+
+    /// A key that was served, is out of the new JWKS, and whose Secret is there and does not say that
+    /// it was removed: the operator says so there first.
+    fn dropped(&self, before: &PublishedJwks, now: &JwkSet) -> Option<String> {
+        let out = |kid: &str| before.keys.contains(kid) && !now.contains(kid);
+        if before.keys.keys.iter().all(|key| now.contains(&key.kid)) {
+            return None;
+        }
+        let rings = self.stores.signing_keys.state();
+        for secret in self.stores.secrets.state() {
+            let ring = crate::objects::label(&secret.metadata, names::RING_LABEL);
+            let ring = rings.iter().filter_map(|r| r.0.as_ref().ok()).find(|r| {
+                let lives = r.metadata.deletion_timestamp.is_none();
+                lives && ring == Some(r.name_any().as_str())
+            });
+            let Some((ring, uid)) = ring.and_then(|r| Some((r, r.uid()?))) else {
+                continue;
+            };
+            let dying = secret.metadata.deletion_timestamp.is_some();
+            let ours = ownership(&secret.metadata, &uid) == Ownership::Ours && !dying;
+            if ours && key_secret::read(&secret).life.removed.is_none() {
+                let pair = key_secret::key_pair(&secret, ring.spec.algorithm).ok();
+                let kid = pair.map(|pair| pair.key_id().to_owned());
+                if let Some(kid) = kid.filter(|kid| out(kid)) {
+                    return Some(kid);
+                }
+            }
+        }
+        None
     }
 
     /// The rings that sign for technical users: highest priority first, then by name.

@@ -36,7 +36,15 @@ impl Visit<'_> {
     pub(super) fn obstacle(&self) -> Option<Obstacle> {
         let namespace = &self.settings.operator_namespace;
         let remembered = self.ring.status.as_ref().map_or(&[][..], |s| &s.keys);
-        for seen in &self.seen.secrets {
+        let history = self.seen.ring_map.as_deref().map(jwks_map::history);
+        let usable = self.seen.secrets.iter().filter(|s| s.usable().is_some());
+        let numbers = usable
+            .map(|s| s.sequence)
+            .chain(remembered.iter().map(|k| k.sequence));
+        let highest = numbers.chain(history.map(|h| h.highest)).max().unwrap_or(0);
+        // One with a higher number is passed by when its turn comes.
+        let near = self.seen.secrets.iter();
+        for seen in near.filter(|s| s.sequence <= highest.saturating_add(1)) {
             let (secret, known) = (
                 seen.secret.name_any(),
                 remembered.iter().any(|k| k.sequence == seen.sequence),

@@ -95,9 +95,24 @@ impl<'a> Story<'a> {
             Note::Activated { .. } => {
                 Event::normal(r::KEY_ACTIVATED, format!("Key {kid} signs from now on."))
             }
-            Note::Retired => Event::normal(
+            Note::Retired
+                if self
+                    .after
+                    .iter()
+                    .any(|k| k.kid() != kid && k.life.may_sign()) =>
+            {
+                Event::normal(
+                    r::KEY_RETIRED,
+                    format!(
+                        "Key {kid} signs no more: another one does. It verifies until {until}."
+                    ),
+                )
+            }
+            Note::Retired => Event::warning(
                 r::KEY_RETIRED,
-                format!("Key {kid} signs no more: another one does. It verifies until {until}."),
+                format!(
+                    "Key {kid} signs no more, as it was withdrawn, and no other key could take its place yet."
+                ),
             ),
             Note::GivenUp => Event::normal(
                 r::KEY_RETIRED,
