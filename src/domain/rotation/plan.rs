@@ -1,6 +1,7 @@
 //! The plan itself. Read [`Planner::plan`] first: it is the order of what is considered.
 
 mod destroy;
+mod successor;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -280,77 +281,6 @@ impl Planner<'_> {
         let handled = self.policy.handled.as_ref() == Some(value)
             || self.keys.iter().any(|k| k.handled.as_ref() == Some(value));
         (!handled).then_some(value)
-    }
-
-    /// The key that could sign next: the one that is published longest.
-    fn candidate(&self) -> Option<String> {
-        let wanted = |k: &&KeyFacts| {
-            let injected = matches!(&self.policy.source, Source::Inject(kid) if kid != k.kid());
-            k.is_next() && k.fits && !injected && !self.withdraws(k.kid())
-        };
-        let longest = |k: &&KeyFacts| (k.life.published.unwrap_or(Timestamp::MAX), k.sequence);
-        let next = self.keys.iter().filter(wanted).min_by_key(longest)?;
-        Some(next.kid().to_owned())
-    }
-
-    fn can_make_one(&self) -> bool {
-        match &self.policy.source {
-            Source::Generate => true,
-            Source::Inject(kid) => {
-                let known = self.keys.iter().any(|k| k.kid() == kid);
-                !known && !self.policy.history.spent.contains(kid)
-            }
-            Source::Hold => false,
-        }
-    }
-
-    /// A next key is there: it signs now, or its time is known.
-    fn consider(&mut self, kid: &str, reason: Cause, urgent: bool) {
-        if let Some(value) = self.unhandled().cloned() {
-            self.note(kid, Note::Hastened { value });
-        }
-        let Some(key) = self.keys.iter().find(|k| k.kid() == kid).cloned() else {
-            return;
-        };
-        if !key.in_jwks {
-            return;
-        }
-        if urgent {
-            // Nothing else signs, so that no lead is owed.
-            let led = key
-                .life
-                .published
-                .is_some_and(|at| later(at, self.policy.lead()) <= self.now);
-            self.activate(kid, reason == Cause::Emergency && !led);
-            return;
-        }
-        let Some(published) = key.life.published else {
-            return;
-        };
-        let mut at = later(published, self.policy.lead());
-        if reason == Cause::Schedule {
-            let due = signer(&self.keys).and_then(|active| self.policy.due(active));
-            at = due.map_or(at, |due| due.max(at));
-        }
-        if at <= self.now && self.sure {
-            self.activate(kid, false);
-        } else {
-            self.expect(at, Coming::Activate, Some(kid));
-        }
-    }
-
-    fn activate(&mut self, kid: &str, emergency: bool) {
-        let max_ttl = self.policy.max_ttl;
-        self.note(kid, Note::Activated { emergency, max_ttl });
-    }
-
-    /// Without a reason to rotate, a key that waits for its turn is not wanted any more.
-    fn give_up_unscheduled(&mut self) {
-        if self.sure {
-            for kid in self.kids(KeyFacts::is_next) {
-                self.note(&kid, Note::GivenUp);
-            }
-        }
     }
 
     fn longer_tokens(&mut self) {
