@@ -245,6 +245,14 @@ impl Operator {
             hints,
             spec,
         } = change;
+        if *kind == Watched::SigningKeys && *spec {
+            // An emergency is not to wait for what failed before.
+            queue.forgive(&Key {
+                kind: Kind::SigningKey,
+                namespace: namespace.clone(),
+                name: name.clone(),
+            });
+        }
         let mut add = |kind, namespace: &str, name: &str| {
             queue.add(
                 Key {
@@ -258,23 +266,6 @@ impl Operator {
         let operator_namespace = self.cx.settings.operator_namespace.as_str();
         match kind {
             Watched::SigningKeys => {
-                if *spec {
-                    // An emergency is not to wait for what failed before.
-                    queue.forgive(&Key {
-                        kind: Kind::SigningKey,
-                        namespace: namespace.clone(),
-                        name: name.clone(),
-                    });
-                }
-                let mut add = |kind, namespace: &str, name: &str| {
-                    let (namespace, name) = (namespace.to_owned(), name.to_owned());
-                    let key = Key {
-                        kind,
-                        namespace,
-                        name,
-                    };
-                    queue.add(key, now);
-                };
                 add(Kind::SigningKey, namespace, name);
                 if *spec {
                     // What it publishes no more may be another's now.

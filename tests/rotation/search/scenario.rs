@@ -60,24 +60,17 @@ const ROTATE: Edit = Edit {
     },
 };
 
-const WITHDRAW_FIRST: Edit = withdraw_first(None);
-const WITHDRAW_FIRST_AT_ONCE: Edit = withdraw_first(Some(()));
+const WITHDRAW_FIRST: Edit = Edit {
+    touches: Call::Ring,
+    when: |_, state| state.seen.signer == Some(1),
+    act: |rules, state| withdraw(rules, state, 3),
+};
 
-const fn withdraw_first(at_once: Option<()>) -> Edit {
-    Edit {
-        touches: Call::Ring,
-        when: if at_once.is_some() {
-            |_, state| state.seen.signer == Some(0)
-        } else {
-            |_, state| state.seen.signer == Some(1)
-        },
-        act: if at_once.is_some() {
-            |rules, state| withdraw(rules, state, 0)
-        } else {
-            |rules, state| withdraw(rules, state, 3)
-        },
-    }
-}
+const WITHDRAW_FIRST_AT_ONCE: Edit = Edit {
+    touches: Call::Ring,
+    when: |_, state| state.seen.signer == Some(0),
+    act: |rules, state| withdraw(rules, state, 0),
+};
 
 const TAKE_BACK: Edit = Edit {
     touches: Call::Ring,
