@@ -9,7 +9,9 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
-use crate::api::v1alpha1::{SigningKey, SigningKeyStatus};
+use crate::api::v1alpha1::{
+    EXPIRES_SOON, KeyStatus, PUBLISHED, RING_CONDITIONS, SigningKey, SigningKeyStatus,
+};
 use crate::clock::SharedClock;
 use crate::stores::Stores;
 
@@ -53,8 +55,7 @@ const GAUGES: [(&str, &str, Value); 5] = [
         "chancery_signing_key_active_age_seconds",
         "For how long the ring's active key has signed",
         |_, status, now| {
-            let active = status.active_key_id.as_ref()?;
-            let key = status.keys.iter().find(|k| k.key_id == *active)?;
+            let key = active(status)?;
             Some(-until(key.activated_at.as_ref()?, now))
         },
     ),
@@ -71,20 +72,45 @@ const GAUGES: [(&str, &str, Value); 5] = [
     (
         "chancery_signing_key_expires_seconds",
         "Time until the ring's validTo, where it has one",
-        |ring, _, now| Some(until(ring.spec.valid_to.as_ref()?, now)),
+        |ring, status, now| {
+            // The spec may ask for what is refused: what holds is noted of the keys.
+            let held = match active(status) {
+                Some(key) => key.valid_to.as_ref(),
+                None => ring.spec.valid_to.as_ref(),
+            };
+            Some(until(held?, now))
+        },
     ),
     (
         "chancery_signing_key_expires_soon",
         "1 while the ring has the condition ExpiresSoon",
-        |_, status, _| {
-            let soon = |c: &Condition| c.type_ == "ExpiresSoon" && c.status == "True";
-            Some(flag(status.conditions.iter().any(soon)))
-        },
+        |_, status, _| Some(flag(holds(status, EXPIRES_SOON))),
     ),
 ];
 
 fn encode(rings: &[&SigningKey], now: Timestamp, mut encoder: DescriptorEncoder) -> fmt::Result {
     let unvisited = SigningKeyStatus::default();
+    let mut conditions = encoder.encode_descriptor(
+        "chancery_signing_key_condition",
+        "1 while the ring has that condition, 0 while it has not",
+        None,
+        MetricType::Gauge,
+    )?;
+    for ring in rings {
+        let status = ring.status.as_ref().unwrap_or(&unvisited);
+        // Published is there where the ring publishes in other namespaces.
+        let publishes = !ring.spec.publish.is_empty();
+        for condition in RING_CONDITIONS {
+            if condition != PUBLISHED || publishes {
+                let labels = [
+                    ("signing_key", ring.name_any()),
+                    ("condition", condition.to_owned()),
+                ];
+                let value = flag(holds(status, condition));
+                conditions.encode_family(&labels)?.encode_gauge(&value)?;
+            }
+        }
+    }
     for (name, help, value) in GAUGES {
         let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for ring in rings {
@@ -96,6 +122,16 @@ fn encode(rings: &[&SigningKey], now: Timestamp, mut encoder: DescriptorEncoder)
         }
     }
     Ok(())
+}
+
+fn active(status: &SigningKeyStatus) -> Option<&KeyStatus> {
+    let active = status.active_key_id.as_ref()?;
+    status.keys.iter().find(|k| k.key_id == *active)
+}
+
+fn holds(status: &SigningKeyStatus, condition: &str) -> bool {
+    let holds = |c: &Condition| c.type_ == condition && c.status == "True";
+    status.conditions.iter().any(holds)
 }
 
 fn until(at: &Time, now: Timestamp) -> f64 {
@@ -130,10 +166,11 @@ mod tests {
             serde_json::from_value(serde_json::json!({
                 "apiVersion": "chancery.dev/v1alpha1", "kind": "SigningKey",
                 "metadata": { "name": "main" },
-                "spec": { "audience": "client", "algorithm": "ES256", "validTo": "2026-01-02T00:00:00Z" },
+                "spec": { "audience": "client", "algorithm": "ES256", "validTo": "2025-01-02T00:00:00Z" },
                 "status": {
                     "activeKeyId": "a",
-                    "keys": [{ "keyId": "a", "sequence": 1, "state": "Active", "activatedAt": "2026-01-01T00:00:00Z" }],
+                    "keys": [{ "keyId": "a", "sequence": 1, "state": "Active", "activatedAt": "2026-01-01T00:00:00Z",
+                        "validTo": "2026-01-02T00:00:00Z" }],
                     "nextTransition": { "at": next, "what": "Publish" },
                     "conditions": [{ "type": "ExpiresSoon", "status": "True", "reason": "R", "message": "",
                         "lastTransitionTime": "2026-01-01T00:00:00Z" }],
@@ -156,6 +193,9 @@ mod tests {
             "chancery_signing_key_overdue{signing_key=\"main\"} 0.0",
             "chancery_signing_key_expires_seconds{signing_key=\"main\"} 82800.0",
             "chancery_signing_key_expires_soon{signing_key=\"main\"} 1.0",
+            "chancery_signing_key_condition{signing_key=\"main\",condition=\"ExpiresSoon\"} 1.0",
+            "chancery_signing_key_condition{signing_key=\"main\",condition=\"Ready\"} 0.0",
+            "chancery_signing_key_condition{signing_key=\"main\",condition=\"Stalled\"} 0.0",
         ] {
             assert!(due.contains(line), "{line} in\n{due}");
         }

@@ -191,12 +191,12 @@ impl Visit<'_> {
         self.write_down(&before, &keys, &mut tale, &mut decision.writes);
         self.publish(&plan, &before, &policy, &mut decision.writes);
         self.destroy(&plan, &before, &mut tale, &mut decision.writes);
+        decision.writes.extend(tale.rest());
+        decision.writes.extend(self.unknown_withdrawals(&before));
         // Last, since it may be refused (a quota, say): no order to withdraw a key waits for it.
         if trouble.obstacle.is_none() {
             self.make(&plan, &keys, &policy, &mut decision.writes);
         }
-        decision.writes.extend(tale.rest());
-        decision.writes.extend(self.unknown_withdrawals(&before));
         let conditions = self.conditions(&keys, &plan, &policy, trouble);
         let jwks: Vec<_> = plan.publish.iter().map(|(jwk, _)| jwk.clone()).collect();
         let conditions = publish::decide(

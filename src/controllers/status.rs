@@ -4,56 +4,78 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
 use kube::core::DynamicObject;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::Write;
-use crate::api::v1alpha1::{Conditions, Observed};
+use super::{Note, Write};
+use crate::api::v1alpha1::{Conditions, Observed, STALLED};
+use crate::domain::reasons::WRITE_REFUSED;
 
-/// The write of a status, unless it says what is there already.
-pub fn write<K, S>(object: &K, before: Option<&S>, after: &S) -> Option<Write>
+/// The write of a status, and then the event that goes with it, unless it says what is there already.
+pub fn write<K, S>(object: &K, before: Option<&S>, after: &S, event: Option<Write>) -> Vec<Write>
 where
     K: Resource<DynamicType = ()>,
     S: Serialize + PartialEq,
 {
-    if before == Some(after) {
-        return None;
-    }
-    let status = serde_json::to_value(after).ok()?;
-    let resource_version = object.meta().resource_version.clone()?;
-    Some(Write::Status {
+    let version = object.meta().resource_version.clone();
+    let Some(resource_version) = version.filter(|_| before != Some(after)) else {
+        return Vec::new();
+    };
+    let write = Write::Status {
         resource_version,
-        status,
-    })
+        status: json!(after),
+    };
+    [write].into_iter().chain(event).collect()
 }
 
-/// What `Ready` says of an object, where it is true.
-pub fn ready_as_before(object: &DynamicObject) -> Option<String> {
-    let conditions: Vec<Condition> =
-        serde_json::from_value(object.data["status"]["conditions"].clone()).ok()?;
+/// The event that goes with a status which says, as that before did not, that a person has to do
+/// something.
+pub fn warning(before: &[Condition], conditions: &Conditions) -> Option<Write> {
+    let (reason, message) = conditions.stalled_by()?;
+    let mut stalled = before.iter().filter(|c| c.type_ == STALLED);
+    let known = stalled.any(|c| {
+        // What an API server says of a refusal changes from try to try: by what a quota has left, say.
+        let same = c.message == message || reason == WRITE_REFUSED;
+        c.status == "True" && c.reason == reason && same
+    });
+    (!known).then(|| Note::warning(reason, message))
+}
+
+/// What `Ready` says in a status, where it is true.
+pub fn ready_in(status: &Value) -> Option<String> {
+    let conditions: Vec<Condition> = serde_json::from_value(status["conditions"].clone()).ok()?;
     let ready = conditions.into_iter().find(|c| c.type_ == "Ready")?;
     (ready.status == "True").then_some(ready.message)
 }
 
-/// The write of a status in which only the conditions are new, unless they stand there already.
-pub fn conditions_only(
+/// The writes of a status with these conditions, and the event that goes with it, unless all of it
+/// stands there already. `rest` is what else it says; without that, it is what the last visit came to.
+pub fn with_conditions(
     object: &DynamicObject,
+    rest: Option<&Value>,
     conditions: &Conditions,
     observed: Observed,
-) -> Option<Write> {
-    let status = &object.data["status"];
+) -> Vec<Write> {
+    let stands = &object.data["status"];
     let before: Vec<Condition> =
-        serde_json::from_value(status["conditions"].clone()).unwrap_or_default();
-    let after = conditions.write(&before, observed);
-    if before == after && status["observedGeneration"] == observed.generation {
-        return None;
-    }
-    // The rest stays: it is what the last visit that succeeded came to.
-    let mut status = status.as_object().cloned().unwrap_or_default();
+        serde_json::from_value(stands["conditions"].clone()).unwrap_or_default();
+    let mut status = rest.unwrap_or(stands).as_object().cloned();
+    let status = status.get_or_insert_default();
     status.insert("observedGeneration".into(), observed.generation.into());
-    status.insert("conditions".into(), serde_json::to_value(after).ok()?);
-    let resource_version = object.metadata.resource_version.clone()?;
-    Some(Write::Status {
+    status.insert(
+        "conditions".into(),
+        json!(conditions.write(&before, observed)),
+    );
+    let (status, version) = (
+        Value::Object(std::mem::take(status)),
+        &object.metadata.resource_version,
+    );
+    let Some(resource_version) = version.clone().filter(|_| status != *stands) else {
+        return Vec::new();
+    };
+    let write = Write::Status {
         resource_version,
-        status: Value::Object(status),
-    })
+        status,
+    };
+    let event = warning(&before, conditions);
+    [write].into_iter().chain(event).collect()
 }

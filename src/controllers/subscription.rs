@@ -54,16 +54,20 @@ pub fn decide(seen: &Seen, settings: &Settings, now: Timestamp) -> Decision {
         generation: subscription.metadata.generation.unwrap_or(0),
         now,
     };
+    let stood = before.map_or(&[][..], |s| &s.conditions);
     let after = SubscriptionStatus {
         observed_generation: observed.generation,
-        conditions: conditions.write(before.map_or(&[], |s| s.conditions.as_slice()), observed),
+        conditions: conditions.write(stood, observed),
         current: is_current,
         entitlements: Entitlement::list(&facts.effective_entitlements(settings)),
     };
     Decision {
-        writes: status::write(&**subscription, before, &after)
-            .into_iter()
-            .collect(),
+        writes: status::write(
+            &**subscription,
+            before,
+            &after,
+            status::warning(stood, &conditions),
+        ),
         wake_at: subscription::next_change(siblings, now),
     }
 }

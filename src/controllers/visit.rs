@@ -15,7 +15,7 @@ use tracing::debug;
 use super::apply::{Applied, Applier};
 use super::operator::{Context, Outcome, READ_LIMIT};
 use super::signing_key::{Copies, Looked};
-use super::{Decision, Error, Key, Kind, Write, signing_key, status, subscription, technical_user};
+use super::{Decision, Error, Key, Kind, Object, Write, signing_key, status, subscription, technical_user};
 use crate::api::v1alpha1::{Conditions, Observed, SigningKey, TechnicalUser};
 use crate::domain::algorithm::Algorithm;
 use crate::domain::jwk::PublicJwk;
@@ -34,7 +34,8 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
     debug!(?key, writes = decision.writes.len(), wake_at = ?decision.wake_at, "visited");
     let mut applier = Applier::new(&cx.client, &cx.leadership, key);
     let (mut aside, mut progress) = (Vec::new(), false);
-    for write in decision.writes {
+    let mut writes = decision.writes.into_iter();
+    while let Some(write) = writes.next() {
         if let Write::Aside(write) = write {
             aside.push(*write);
             continue;
@@ -47,12 +48,15 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
             cx.leadership.while_leading(told).await;
             continue;
         }
+        let makes = matches!(write, Write::Create(Object::Secret(_), _));
         match applier.apply(write).await {
             Ok(Applied::Done) => progress = true,
             Ok(Applied::LookAgain) => return Ok(Outcome::LookAgain),
             Err(error) => {
                 if let Error::Refused { .. } = &error {
-                    tell_refusal(cx, key, &error, now).await;
+                    // It speaks of what is there, and not yet of what was to be made.
+                    let status = writes.find(|w| makes && matches!(w, Write::Status { .. }));
+                    tell_refusal(cx, key, &error, status, now).await;
                     if progress {
                         // What comes after what was done is not to wait for what is refused.
                         debug!(?key, %error, "refused");
@@ -70,8 +74,14 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
 }
 
 /// A write that the API server refuses (a quota, an admission policy, a missing right) is for a
-/// person to mend: status says so, beside the log.
-async fn tell_refusal(cx: &Context, key: &Key, error: &Error, now: Timestamp) {
+/// person to mend: status says so, beside the log. `decided` is the status that the visit came to.
+async fn tell_refusal(
+    cx: &Context,
+    key: &Key,
+    error: &Error,
+    decided: Option<Write>,
+    now: Timestamp,
+) {
     let Ok(Some(live)) = live(cx, key).await else {
         return;
     };
@@ -80,19 +90,35 @@ async fn tell_refusal(cx: &Context, key: &Key, error: &Error, now: Timestamp) {
         generation: live.metadata.generation.unwrap_or(0),
         now,
     };
-    let conditions = match (key.kind, status::ready_as_before(&live)) {
+    let rest = match decided {
+        Some(Write::Status {
+            resource_version,
+            status,
+        }) if Some(&resource_version) == live.metadata.resource_version.as_ref() => Some(status),
+        _ => None,
+    };
+    let conditions = match (key.kind, status::ready_in(rest.as_ref().unwrap_or(&live.data["status"]))) {
         // A ring that signs goes on signing.
         (Kind::SigningKey, Some(before)) => {
             Conditions::ready_but_stalled((r::SUCCEEDED, before), (r::WRITE_REFUSED, message))
         }
         _ => Conditions::stalled(r::WRITE_REFUSED, message),
     };
-    if let Some(write) = status::conditions_only(&live, &conditions, observed)
-        && let Err(error) = Applier::new(&cx.client, &cx.leadership, key)
-            .apply(write)
-            .await
-    {
-        debug!(?key, %error, "the refusal could not be told in status either");
+    let mut applier = Applier::new(&cx.client, &cx.leadership, key);
+    for write in status::with_conditions(&live, rest.as_ref(), &conditions, observed) {
+        if let Write::Event(note) = write {
+            let told = cx.events.tell(key, live.metadata.uid.clone(), note);
+            cx.leadership.while_leading(told).await;
+            continue;
+        }
+        match applier.apply(write).await {
+            Ok(Applied::Done) => {}
+            Ok(Applied::LookAgain) => return,
+            Err(error) => {
+                debug!(?key, %error, "the refusal could not be told in status either");
+                return;
+            }
+        }
     }
 }
 
@@ -238,11 +264,8 @@ async fn unreadable(
         now,
     };
     let conditions = Conditions::stalled(r::INVALID_SPEC, message);
-    let writes = status::conditions_only(&live, &conditions, observed)
-        .into_iter()
-        .collect();
     let decision = Decision {
-        writes,
+        writes: status::with_conditions(&live, None, &conditions, observed),
         wake_at: None,
     };
     Ok(Some((decision, live.metadata.uid)))
@@ -283,12 +306,12 @@ impl signing_key::Reads for Context {
 
     async fn live_key_pairs(&self) -> Result<Vec<Arc<Secret>>, Error> {
         let of_type = ListParams::default().fields(&format!("type={}", key_secret::TYPE));
-        self.list_secrets(&of_type).await
+        self.list(&of_type).await
     }
 
     async fn live_secrets(&self, ring: &str) -> Result<Vec<Arc<Secret>>, Error> {
         let of_ring = ListParams::default().labels(&format!("{RING_LABEL}={ring}"));
-        self.list_secrets(&of_ring).await
+        self.list(&of_ring).await
     }
 
     async fn live_ring(&self, name: &str) -> Result<Option<Guarded<SigningKey>>, Error> {
@@ -305,17 +328,34 @@ impl signing_key::Reads for Context {
 
     fn spent_elsewhere(&self, ring: &str) -> BTreeSet<String> {
         self.other_maps(ring)
-            .flat_map(|(_, map)| jwks_map::history(&map).spent)
+            .flat_map(|(_, map)| burned(&map))
             .collect()
+    }
+
+    async fn live_spent_elsewhere(&self, ring: &str) -> Result<BTreeSet<String>, Error> {
+        let of_rings = ListParams::default().labels(&format!("{RING_LABEL},{RING_LABEL}!={ring}"));
+        let maps: Vec<Arc<ConfigMap>> = self.list(&of_rings).await?;
+        Ok(maps.iter().flat_map(|map| burned(map)).collect())
     }
 }
 
+/// The kids that no other ring may use.
+fn burned(of_ring: &ConfigMap) -> Vec<String> {
+    jwks_map::history(of_ring).burned().cloned().collect()
+}
+
 impl Context {
-    /// The Secrets of the operator's namespace that are so selected, as the API server shows them.
-    async fn list_secrets(&self, selected: &ListParams) -> Result<Vec<Arc<Secret>>, Error> {
+    /// The objects of the operator's namespace that are so selected, as the API server shows them.
+    async fn list<K>(&self, selected: &ListParams) -> Result<Vec<Arc<K>>, Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
+    {
         let namespace = &self.settings.operator_namespace;
-        let what = || format!("listing the key pairs of {namespace}");
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let what = || format!("listing every {} of {namespace} that is ours", K::kind(&()));
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         match tokio::time::timeout(READ_LIMIT, api.list(selected)).await {
             Err(_) => Err(Error::Timeout(what())),
             Ok(Ok(list)) => Ok(list.items.into_iter().map(Arc::new).collect()),

@@ -1,6 +1,6 @@
 //! The ConfigMaps with a JWKS: one for each ring, one for the whole issuer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -86,6 +86,8 @@ fn is_zero(number: &i64) -> bool {
 struct Remembered {
     highest: i64,
     spent: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    unused: BTreeSet<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     gone: Vec<Gone>,
 }
@@ -111,6 +113,7 @@ pub fn history(map: &ConfigMap) -> History {
     History {
         highest: remembered.highest,
         spent: remembered.spent.into_iter().collect(),
+        unused: remembered.unused,
     }
 }
 
@@ -147,8 +150,10 @@ pub fn of_ring(
     let new: Vec<String> = new.cloned().collect();
     spent.extend(new);
     spent.drain(..spent.len().saturating_sub(MOST_REMEMBERED));
+    let unused = history.unused.iter().filter(|kid| spent.contains(kid));
     let remembered = Remembered {
         highest: history.highest,
+        unused: unused.cloned().collect(),
         spent,
         gone: share.gone.clone(),
     };
@@ -230,18 +235,22 @@ pub fn of_issuer(
     environment: &str,
 ) -> ConfigMap {
     let mut all = before.map(shares).unwrap_or_default();
-    for (other, keys) in others {
-        let known = all.entry(other.clone()).or_default();
-        if known.keys.is_empty() {
+    all.insert(ring.to_owned(), share.clone());
+    for (other, keys) in others.iter().filter(|(other, _)| *other != ring) {
+        if all.get(other).is_none_or(|known| known.keys.is_empty()) {
+            // A key that two rings were given at the same moment is the first one's.
+            let taken = all.values().flat_map(|share| &share.keys);
+            let taken: BTreeSet<String> = taken.map(|e| e.jwk.kid.clone()).collect();
+            let free = keys.iter().filter(|jwk| !taken.contains(&jwk.kid));
             // Their own visits put the numbers right.
-            known.keys.extend(keys.iter().cloned().map(|jwk| Entry {
+            let entries = free.cloned().map(|jwk| Entry {
                 jwk,
                 edition: 0,
                 sequence: 0,
-            }));
+            });
+            all.entry(other.clone()).or_default().keys.extend(entries);
         }
     }
-    all.insert(ring.to_owned(), share.clone());
     all.retain(|_, share| *share != Share::default());
     let listed: BTreeMap<&str, ListedShare> = all
         .iter()
@@ -368,6 +377,11 @@ mod tests {
             keys: vec![mine],
             gone: Vec::new(),
         };
+        let map = of_issuer("a", &mine, Some(&broken), &others, "ns", "default");
+        assert_eq!(kids(&map), ["a1", "b1"]);
+
+        // A key that both were given at the same moment is whose share it stands in.
+        let others = BTreeMap::from([("b".to_owned(), vec![jwk("b1"), jwk("a1")])]);
         let map = of_issuer("a", &mine, Some(&broken), &others, "ns", "default");
         assert_eq!(kids(&map), ["a1", "b1"]);
     }

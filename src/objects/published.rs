@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{annotation, label, labels};
-use crate::domain::names::{PART_PUBLISHED, RING_LABEL};
+use crate::domain::names::{ENVIRONMENT_LABEL, PART_PUBLISHED, RING_LABEL};
 
 /// On a published ConfigMap: `<operator namespace>/<ring>`.
 const PUBLISHED_BY: &str = "chancery.dev/published-by";
@@ -33,6 +33,14 @@ impl Publisher<'_> {
             .iter()
             .all(|(name, value)| label(meta, name) == Some(value))
             && annotation(meta, PUBLISHED_BY) == Some(&self.signature())
+    }
+
+    /// The same where its labels were taken away, by a restore or by hand: what it was signed with
+    /// still tells. It is enough to mend a ConfigMap that is wanted, and not to delete one.
+    pub fn made_once(&self, map: &ConfigMap) -> bool {
+        let environment = label(&map.metadata, ENVIRONMENT_LABEL);
+        environment.is_none_or(|of| of == self.environment)
+            && annotation(&map.metadata, PUBLISHED_BY) == Some(&self.signature())
     }
 
     /// What a ConfigMap should be, over what is there: the data is ours alone, and what others

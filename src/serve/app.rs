@@ -178,7 +178,7 @@ impl App {
         metrics.active_keys.clear();
         for ring in view.rings(self.clock.now()) {
             let labels = vec![
-                ("ring", ring.name.clone()),
+                ("signing_key", ring.name.clone()),
                 ("alg", ring.active.algorithm().to_string()),
                 ("kid", ring.active.key_id().to_owned()),
             ];

@@ -209,7 +209,7 @@ async fn the_admin_port_tells_health_and_counts() {
         "chancery_ready 0",
         "chancery_build_info{version=",
         &format!(
-            "chancery_active_keys{{ring=\"main\",alg=\"ES256\",kid=\"{}\"}} 1",
+            "chancery_active_keys{{signing_key=\"main\",alg=\"ES256\",kid=\"{}\"}} 1",
             es256().key_id()
         ),
     ] {

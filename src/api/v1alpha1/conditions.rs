@@ -10,6 +10,29 @@ pub const RECONCILING: &str = "Reconciling";
 /// Present only while true: a person has to do something (kstatus).
 pub const STALLED: &str = "Stalled";
 
+/// Of a ring, present only while true: a longer grace than the spec's holds, since that is not safe.
+pub const GRACE_PERIOD_RAISED: &str = "GracePeriodRaised";
+/// Of a ring, present only while true: a longer publish lead than the spec's holds.
+pub const PUBLISH_LEAD_RAISED: &str = "PublishLeadRaised";
+/// Of a ring, present only while true: the schedule waits.
+pub const ROTATION_PAUSED: &str = "RotationPaused";
+/// Of a ring, present only while true: its `validTo` is near.
+pub const EXPIRES_SOON: &str = "ExpiresSoon";
+/// Of a ring, present only while `spec.publish` says something: whether all of that stands.
+pub const PUBLISHED: &str = "Published";
+
+/// All that a ring may have.
+pub const RING_CONDITIONS: [&str; 8] = [
+    READY,
+    RECONCILING,
+    STALLED,
+    GRACE_PERIOD_RAISED,
+    PUBLISH_LEAD_RAISED,
+    ROTATION_PAUSED,
+    EXPIRES_SOON,
+    PUBLISHED,
+];
+
 /// The conditions that an object should have now.
 #[derive(Clone, Debug, Default)]
 pub struct Conditions(Vec<(&'static str, bool, &'static str, String)>);
@@ -69,6 +92,13 @@ impl Conditions {
     ) -> Self {
         self.0.push((kind, holds, reason, message.into()));
         self
+    }
+
+    /// What a person has to do something about, as reason and sentence.
+    pub fn stalled_by(&self) -> Option<(&'static str, &str)> {
+        let mut all = self.0.iter();
+        let stalled = all.find(|(kind, holds, ..)| *kind == STALLED && *holds)?;
+        Some((stalled.2, &stalled.3))
     }
 
     /// As they stand in status: the time of the last transition is kept where the condition's

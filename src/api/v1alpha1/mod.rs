@@ -10,7 +10,7 @@ mod signing_key;
 mod subscription;
 mod technical_user;
 
-pub use conditions::{Conditions, Observed, READY, STALLED};
+pub use conditions::*;
 pub use crds::{all_crds, to_yaml};
 pub use publish::*;
 pub use signing_key::*;

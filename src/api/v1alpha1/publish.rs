@@ -9,10 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::vocabulary;
 
-/// The condition of a SigningKey that tells of all of it; there only while spec.publish says
-/// something.
-pub const PUBLISHED: &str = "Published";
-
 /// A ConfigMap with the ring's JWKS in other namespaces: in those that are named, and in those that
 /// a selector matches.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

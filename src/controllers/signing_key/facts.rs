@@ -44,13 +44,20 @@ impl Visit<'_> {
         // Made by a call that came late, under a number that had its time: nobody waits for it.
         let highest = ring_map.map_or(0, |map| jwks_map::history(map).highest);
         let of_ring = ring_map.and_then(jwks_map::read).unwrap_or_default();
-        let late = |sequence: i64, jwk: &PublicJwk, written: &Written| {
+        let fresh = |written: &Written| {
             let life = &written.life;
             // One that came back after it was removed is of another edition.
-            let fresh =
-                life.published.is_none() && life.activated.is_none() && written.edition == 0;
+            life.published.is_none() && life.activated.is_none() && written.edition == 0
+        };
+        let late = |sequence: i64, jwk: &PublicJwk, written: &Written| {
             let stands = of_ring.keys.contains(jwk) || share.iter().any(|e| e.jwk == *jwk);
-            fresh && !stands && sequence <= highest
+            fresh(written) && !stands && sequence <= highest
+        };
+        // Injected into two rings at the same moment: it is the ring's that published it first, as
+        // the issuer's map, which both write, says.
+        let lost_race = |jwk: &PublicJwk, written: &Written| {
+            let mine = share.iter().any(|e| e.jwk == *jwk);
+            fresh(written) && !mine && self.elsewhere(&jwk.kid).is_some()
         };
         let remembered = self.ring.status.as_ref().map_or(&[][..], |s| &s.keys);
         let mut keys: Vec<KeyFacts> = Vec::new();
@@ -68,7 +75,7 @@ impl Visit<'_> {
             }
             let at = |e: &&jwks_map::Entry| e.jwk == *jwk && e.edition == written.edition;
             let mut in_jwks = share.iter().any(|e| at(&e)) || !out(&jwk.kid, &written);
-            if late(seen.sequence, jwk, &written) {
+            if late(seen.sequence, jwk, &written) || lost_race(jwk, &written) {
                 written.life.removed = written.life.removed.or(written.life.created);
                 in_jwks = false;
             }
@@ -118,6 +125,25 @@ impl Visit<'_> {
         }
         keys.sort_by_key(|k| k.sequence);
         keys
+    }
+
+    /// The other ring that publishes a key: as the issuer's map says, and where that knows of no key
+    /// of a ring, as the ring's own map does.
+    fn elsewhere(&self, kid: &str) -> Option<String> {
+        let mut shares = self.issuer_map().map(jwks_map::shares).unwrap_or_default();
+        shares.remove(&self.seen.name);
+        let published = shares.iter().find(|(_, share)| {
+            let mut keys = share.keys.iter();
+            keys.any(|entry| entry.jwk.kid == kid)
+        });
+        let lost = || {
+            self.seen.others.iter().find(|(ring, keys)| {
+                let none = shares.get(*ring).is_none_or(|s| s.keys.is_empty());
+                none && keys.iter().any(|k| k.kid == kid)
+            })
+        };
+        let ring = published.map(|(ring, _)| ring);
+        ring.or_else(|| Some(lost()?.0)).cloned()
     }
 
     pub(super) fn issuer_map(&self) -> Option<&ConfigMap> {
@@ -191,12 +217,7 @@ impl Visit<'_> {
             Err(why) => return refused(why.clone()),
         };
         let kid = &injected.jwk.kid;
-        let other = self
-            .seen
-            .others
-            .iter()
-            .find(|(_, keys)| keys.iter().any(|k| k.kid == *kid));
-        if let Some((other, _)) = other {
+        if let Some(other) = self.elsewhere(kid) {
             return refused(format!(
                 "The injected key {kid} stands in SigningKey {other} already, and one key can not be in two rings: inject another one."
             ));

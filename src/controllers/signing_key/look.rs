@@ -39,9 +39,13 @@ pub trait Reads {
     fn config_map(&self, name: &str) -> Option<Arc<ConfigMap>>;
     /// What the other rings' own `ConfigMap`s hold, for those rings that are there.
     fn others(&self, ring: &str) -> BTreeMap<String, Vec<PublicJwk>>;
-    /// The kids that have left other rings, which those remember.
+    /// The kids that other rings have used up, which those remember, as the watches have shown it.
     fn spent_elsewhere(&self, _ring: &str) -> BTreeSet<String> {
         BTreeSet::new()
+    }
+    /// The same, as the API server shows it.
+    async fn live_spent_elsewhere(&self, _ring: &str) -> Result<BTreeSet<String>, Error> {
+        Ok(BTreeSet::new())
     }
     /// All Secrets that say of themselves that they are key pairs, as the API server shows them,
     /// whatever became of their labels.
@@ -106,6 +110,10 @@ pub async fn look(
         return Ok(Looked::Moved);
     }
     seen.issuer_map = issuer_map;
+    if seen.injected.is_some() {
+        // After the issuer's map: a key leaves that once its ring has written down that it is spent.
+        seen.spent_elsewhere = reads.live_spent_elsewhere(name).await?;
+    }
     let ring_map = reads.live_config_map(&names::ring_jwks(name)).await?;
     if version(ring_map.as_deref()) != version(seen.ring_map.as_deref()) {
         return Ok(Looked::Moved);

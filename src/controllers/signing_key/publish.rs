@@ -184,7 +184,7 @@ impl Visit<'_> {
         let mut standing = 0;
         for (target, keys) in &wanted {
             let before = copies.maps.get(target).map(|map| &**map);
-            if before.is_some_and(|map| !self.publisher.made(map)) {
+            if before.is_some_and(|map| !self.publisher.made_once(map)) {
                 self.trouble(r::CONFIG_MAP_NAME_CONFLICT, target, "is not of this ring's making, and was left as it is: delete or rename it, or choose another configMapName");
                 self.wake_after(FOREIGN_RECHECK);
                 continue;

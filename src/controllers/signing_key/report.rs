@@ -12,7 +12,8 @@ use super::facts::seconds;
 use super::writes::said;
 use super::{Obstacle, Trouble, Visit};
 use crate::api::v1alpha1::{
-    Conditions, KeyState, KeyStatus, NextTransition, Observed, SigningKeyStatus, TransitionKind,
+    Conditions, EXPIRES_SOON, GRACE_PERIOD_RAISED, KeyState, KeyStatus, NextTransition, Observed,
+    PUBLISH_LEAD_RAISED, ROTATION_PAUSED, SigningKeyStatus, TransitionKind,
 };
 use crate::controllers::{Write, status};
 use crate::domain::jwk::PublicJwk;
@@ -22,12 +23,6 @@ use crate::domain::rotation::{
     Coming, KeyFacts, MOST_PUBLISHED, Phase, Plan, Policy, later, signer,
 };
 use crate::objects::{Ownership, jwks_map};
-
-/// Condition types beside Ready: each is there only while it holds.
-const GRACE_PERIOD_RAISED: &str = "GracePeriodRaised";
-const PUBLISH_LEAD_RAISED: &str = "PublishLeadRaised";
-const ROTATION_PAUSED: &str = "RotationPaused";
-const EXPIRES_SOON: &str = "ExpiresSoon";
 
 const FORTNIGHT: SignedDuration = SignedDuration::from_hours(14 * 24);
 
@@ -250,8 +245,9 @@ impl Visit<'_> {
         plan: &Plan,
         policy: &Policy,
         conditions: &Conditions,
-    ) -> Option<Write> {
+    ) -> Vec<Write> {
         let before = self.ring.status.as_ref();
+        let stood = before.map_or(&[][..], |s| &s.conditions);
         let observed = Observed {
             generation: self.ring.metadata.generation.unwrap_or(0),
             now: self.now,
@@ -262,7 +258,7 @@ impl Visit<'_> {
         let remembered = before.and_then(|s| s.last_handled_rotation.clone());
         let after = SigningKeyStatus {
             observed_generation: observed.generation,
-            conditions: conditions.write(before.map_or(&[], |s| &s.conditions), observed),
+            conditions: conditions.write(stood, observed),
             active_key_id: signer(keys).map(|k| k.kid().to_owned()),
             keys: sorted
                 .iter()
@@ -287,7 +283,8 @@ impl Visit<'_> {
                 .or(remembered),
             jwks_config_map: (!keys.is_empty()).then(|| names::ring_jwks(&self.seen.name)),
         };
-        status::write(self.ring, before, &after)
+        let event = status::warning(stood, conditions);
+        status::write(self.ring, before, &after, event)
     }
 }
 

@@ -140,11 +140,17 @@ impl Visit<'_> {
         let mut history = policy.history.clone();
         for key in before {
             history.highest = history.highest.max(key.sequence);
-            if key.life.removed.is_some() {
-                history.spent.insert(key.kid().to_owned());
+            let (kid, life) = (key.kid(), &key.life);
+            if life.removed.is_some() {
+                history.spent.insert(kid.to_owned());
             } else {
                 // It came back while it was kept.
-                history.spent.remove(key.kid());
+                history.spent.remove(kid);
+            }
+            if life.removed.is_some() && life.activated.is_none() && life.withdrawn.is_none() {
+                history.unused.insert(kid.to_owned());
+            } else {
+                history.unused.remove(kid);
             }
         }
         let environment = &self.settings.environment;

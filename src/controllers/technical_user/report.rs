@@ -142,7 +142,7 @@ impl Visit<'_> {
         &self,
         conditions: &Conditions,
         current: Option<&SubscriptionFacts>,
-    ) -> Option<Write> {
+    ) -> Vec<Write> {
         let before = self.user.status.as_ref();
         let observed = Observed {
             generation: self.user.metadata.generation.unwrap_or(0),
@@ -156,9 +156,10 @@ impl Visit<'_> {
             .filter(|h| self.is_ours(h))
             .and_then(credentials::read_hashes);
         let working = self.seen.deliveries.iter().any(|d| d.proves().is_some());
+        let stood = before.map_or(&[][..], |s| &s.conditions);
         let after = TechnicalUserStatus {
             observed_generation: observed.generation,
-            conditions: conditions.write(before.map_or(&[], |s| &s.conditions), observed),
+            conditions: conditions.write(stood, observed),
             client_id: Some(self.user.client_id()),
             secret_name: working.then(|| self.user.secret_name()),
             credentials: stored
@@ -173,6 +174,7 @@ impl Visit<'_> {
                 .collect(),
             subscription: current.map(|c| c.name.clone()),
         };
-        status::write(self.user, before, &after)
+        let event = status::warning(stood, conditions);
+        status::write(self.user, before, &after, event)
     }
 }

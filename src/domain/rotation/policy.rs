@@ -82,6 +82,15 @@ pub struct History {
     pub highest: i64,
     /// Their kids: a person can not inject them again.
     pub spent: BTreeSet<String>,
+    /// Those of them that never signed and were not withdrawn: other rings may use them.
+    pub unused: BTreeSet<String>,
+}
+
+impl History {
+    /// Kids that no ring may use any more.
+    pub fn burned(&self) -> impl Iterator<Item = &String> {
+        self.spent.difference(&self.unused)
+    }
 }
 
 /// A tenth of an interval, but no more than this, is what rotations of rings are spread over.
