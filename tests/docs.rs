@@ -195,8 +195,10 @@ fn when_keys_rotate() {
 #[test]
 fn how_keys_rotate() {
     let text = page("docs/rotation.md");
-    let commands: Vec<String> = blocks(&text).into_iter().map(|(_, block)| block).collect();
+    let mut commands: Vec<String> = blocks(&text).into_iter().map(|(_, block)| block).collect();
     assert!(commands.len() >= 10, "{commands:?}");
+    // Beside what the README leaves on the cluster.
+    commands.insert(0, readme("The same on a cluster").swap_remove(0));
     let cluster = ControlPlane::start();
     let printed = tour(commands, Some(cluster.admin_kubeconfig())).join("\n");
     for part in ["#1   leaves the JWKS", "Publish", "after-the-audit"] {
@@ -247,11 +249,29 @@ fn links_lead_somewhere() {
             .expect("a folder")
             .to_owned();
         for link in text.split("](").skip(1).filter_map(|t| t.split(')').next()) {
-            if !link.starts_with("http") {
-                assert!(folder.join(link).exists(), "{page} links to {link}");
+            if link.starts_with("http") {
+                continue;
+            }
+            let (file, place) = link.split_once('#').unwrap_or((link, ""));
+            assert!(folder.join(file).exists(), "{page} links to {link}");
+            if !place.is_empty() {
+                assert!(
+                    file.is_empty(),
+                    "{page} links to {link}: within a page only"
+                );
+                assert!(text.lines().any(|l| anchor(l) == place), "{page}: {link}");
             }
         }
     }
+}
+
+/// What a heading is called in links.
+fn anchor(line: &str) -> String {
+    let title = line.trim_start_matches('#').trim().to_lowercase();
+    let kept = title
+        .chars()
+        .filter(|c| c.is_alphanumeric() || " -".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
 fn walk(folder: &Path) -> Vec<PathBuf> {

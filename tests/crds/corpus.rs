@@ -61,7 +61,7 @@ fn read(path: PathBuf) -> Bad {
         let lines = text.lines().filter_map(|line| line.strip_prefix(key));
         lines.map(|rest| rest.trim().to_owned()).collect::<Vec<_>>()
     };
-    let expect = header("# expect:");
+    let (expect, unsaid) = (header("# expect:"), header("# unsaid:"));
     assert!(!expect.is_empty(), "{}: no # expect:", path.display());
     let first = header("# first:")
         .pop()
@@ -70,7 +70,7 @@ fn read(path: PathBuf) -> Bad {
         path,
         text,
         expect,
-        unsaid: header("# unsaid:"),
+        unsaid,
         first,
     }
 }
