@@ -15,7 +15,9 @@ use tracing::debug;
 use super::apply::{Applied, Applier};
 use super::operator::{Context, Outcome, READ_LIMIT};
 use super::signing_key::{Copies, Looked};
-use super::{Decision, Error, Key, Kind, Object, Write, signing_key, status, subscription, technical_user};
+use super::{
+    Decision, Error, Key, Kind, Object, Write, signing_key, status, subscription, technical_user,
+};
 use crate::api::v1alpha1::{Conditions, Observed, SigningKey, TechnicalUser};
 use crate::domain::algorithm::Algorithm;
 use crate::domain::jwk::PublicJwk;
@@ -97,7 +99,10 @@ async fn tell_refusal(
         }) if Some(&resource_version) == live.metadata.resource_version.as_ref() => Some(status),
         _ => None,
     };
-    let conditions = match (key.kind, status::ready_in(rest.as_ref().unwrap_or(&live.data["status"]))) {
+    let conditions = match (
+        key.kind,
+        status::ready_in(rest.as_ref().unwrap_or(&live.data["status"])),
+    ) {
         // A ring that signs goes on signing.
         (Kind::SigningKey, Some(before)) => {
             Conditions::ready_but_stalled((r::SUCCEEDED, before), (r::WRITE_REFUSED, message))
