@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use self::args::{ClusterArgs, OperatorArgs, ServeArgs};
+use self::args::{OperatorArgs, RunArgs, ServeArgs};
 use self::process::Role;
 use crate::api::v1alpha1::{all_crds, to_yaml};
 
@@ -27,7 +27,13 @@ pub struct Cli {
 
     /// What to log, to stderr: error, warn, info, debug or trace, also for a part of the program
     /// (such as `info,chancery::serve=debug`). Where it is not given: info, and warn for dev.
-    #[arg(long, global = true, env = "CHANCERY_LOG", value_name = "FILTER")]
+    #[arg(
+        long,
+        global = true,
+        env = "CHANCERY_LOG",
+        value_name = "FILTER",
+        help_heading = "The log"
+    )]
     log: Option<String>,
 
     /// How to log.
@@ -35,7 +41,9 @@ pub struct Cli {
         long,
         global = true,
         env = "CHANCERY_LOG_FORMAT",
-        default_value = "text"
+        default_value = "text",
+        value_name = "FORMAT",
+        help_heading = "The log"
     )]
     log_format: LogFormat,
 }
@@ -73,16 +81,6 @@ enum Command {
     Crds,
 }
 
-#[derive(Debug, clap::Args)]
-struct RunArgs {
-    #[command(flatten)]
-    cluster: ClusterArgs,
-    #[command(flatten)]
-    listen: args::ListenArgs,
-    #[command(flatten)]
-    admin: args::AdminArgs,
-}
-
 /// Runs the command line; the exit code is 1 where something failed, after a sentence on stderr.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -117,15 +115,43 @@ fn run(command: Command) -> Result<(), String> {
             cluster,
             listen,
             admin,
-        }) => on_runtime(args::on_cluster(Role::Both, cluster, Some(listen), admin)),
-        Command::Operator(OperatorArgs { cluster, admin }) => {
-            on_runtime(args::on_cluster(Role::Operator, cluster, None, admin))
+            settings,
+        }) => {
+            let listen = Some(listen);
+            on_runtime(args::on_cluster(
+                Role::Both,
+                cluster,
+                listen,
+                admin,
+                settings,
+            ))
         }
+        Command::Operator(OperatorArgs {
+            cluster,
+            admin,
+            settings,
+        }) => on_runtime(args::on_cluster(
+            Role::Operator,
+            cluster,
+            None,
+            admin,
+            settings,
+        )),
         Command::Serve(ServeArgs {
             cluster,
             listen,
             admin,
-        }) => on_runtime(args::on_cluster(Role::Server, cluster, Some(listen), admin)),
+            settings,
+        }) => {
+            let listen = Some(listen);
+            on_runtime(args::on_cluster(
+                Role::Server,
+                cluster,
+                listen,
+                admin,
+                settings,
+            ))
+        }
     }
 }
 
@@ -221,6 +247,56 @@ async fn next(signals: &mut Option<Signal>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The long help of a subcommand.
+    fn help(name: &str) -> String {
+        let mut cli = <Cli as clap::CommandFactory>::command();
+        cli.build();
+        let command = cli.find_subcommand_mut(name).expect("a subcommand");
+        command.render_long_help().to_string()
+    }
+
+    #[test]
+    fn the_help_tells_the_defaults_and_ends_with_the_log_and_an_example() {
+        let settings = crate::domain::settings::Settings::default();
+        let defaults = [
+            ("--environment", settings.environment),
+            ("--namespace", settings.operator_namespace),
+            ("--jwks-max-age", settings.jwks.max_age.to_string()),
+            (
+                "--default-token-ttl",
+                settings.tokens.default_ttl.to_string(),
+            ),
+            ("--max-token-ttl", settings.tokens.max_ttl.to_string()),
+            ("--clock-leeway", settings.tokens.clock_leeway.to_string()),
+            (
+                "--max-staleness",
+                settings.serving.max_staleness.to_string(),
+            ),
+        ];
+        for name in ["run", "operator", "serve", "dev", "plan"] {
+            let help = help(name);
+            let mut last = 0;
+            for (flag, default) in &defaults {
+                let at = help.find(&format!("      {flag} <")).expect(flag);
+                assert!(at > last, "{name}: {flag} comes too early");
+                last = at;
+                let told = &help[at..];
+                let end = told[8..].find("      --").map_or(told.len(), |end| end + 8);
+                // As clap may wrap it.
+                let told = told[..end].split_whitespace().collect::<Vec<_>>().join(" ");
+                assert!(
+                    told.contains(&format!("[default: {default}]")),
+                    "{name}: {told}"
+                );
+            }
+            let log = help.find("      --log <").expect("--log");
+            let example = help
+                .find(&format!("\n  chancery {name} "))
+                .expect("an example");
+            assert!(last < log && log < example, "{name}:\n{help}");
+        }
+    }
 
     #[test]
     fn a_log_filter_that_is_none_is_told_of() {

@@ -110,6 +110,8 @@ fn from_the_quickstart_to_a_verified_token_through_edits_mistakes_and_a_restart(
         told.starts_with("m/30-technical-user.yaml:12: TechnicalUser acme/orders: spec.credential.secret.delivery: "),
         "{told}"
     );
+    let kept = "m/30-technical-user.yaml: What was last accepted of it stays in force until that is mended.";
+    line(&dev, kept);
     curl_line(&dev, "acme.billing");
     desk.verified_token("acme.billing");
     desk.verified_token("acme.orders");
@@ -122,7 +124,7 @@ fn from_the_quickstart_to_a_verified_token_through_edits_mistakes_and_a_restart(
 
     // A second mistake elsewhere, that is no YAML at all: nothing is deleted meanwhile.
     desk.save("99-new.yml", "kind: [\n");
-    line(&dev, "m/99-new.yml:");
+    line(&dev, "m/99-new.yml:2: This is not YAML");
     desk.save("30-technical-user.yaml", &user);
     line(&dev, "m/30-technical-user.yaml: mended.");
     desk.verified_token("acme.billing");
@@ -158,6 +160,8 @@ fn from_the_quickstart_to_a_verified_token_through_edits_mistakes_and_a_restart(
     );
 
     ends(&dev, Signal::Term);
+    let never = "m/99-new.yml: What was last accepted";
+    assert!(!dev.output().contains(never), "{}", dev.output());
     assert!(!dev.output().contains(&secret), "the secret was shown");
 
     let dev = desk.start();
@@ -237,6 +241,16 @@ fn what_can_not_start_says_why() {
         "127.0.0.1:0",
     ]);
     assert!(told.contains("choose another for the state"), "{told}");
+    let other = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let taken = other.local_addr().expect("an address").to_string();
+    let listen = ["dev", "m", "--listen", "127.0.0.1:0", "--admin-listen"];
+    let told = desk.fails(&[&listen[..], &[&taken]].concat());
+    for part in [
+        format!("--admin-listen {taken} can not be bound: Address already in use"),
+        "choose another port with --admin-listen: port 0 takes any".to_owned(),
+    ] {
+        assert!(told.contains(&part), "{told}");
+    }
     let help =
         process::complete(desk.command(&["dev", "--help"]), b"", SOON).expect_success("help");
     assert!(help.contains("chancery dev examples/quickstart"), "{help}");

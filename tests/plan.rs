@@ -85,10 +85,15 @@ fn only_signing_keys_count() {
         "2027-01-31T00:00:00Z  default/main  #1   retired    #2 signs in its place",
         "acme/other (m/deep/list.yaml): no interval, publishLead 30m, gracePeriod 2h6m, retention 0s.",
         "up to a tenth of its interval (a day at most) earlier",
+        "  metadata.namespace is absent: SigningKeys live in the operator's namespace, chancery-system, so apply it there.",
+        "  SigningKeys live in the operator's namespace, chancery-system: in acme none reads it, so that no key is made and no condition says so.",
         "From 2027-01-01T00:00:00Z until 2027-01-31T00:00:00Z",
     ] {
         assert!(table.contains(part), "{part} in\n{table}");
     }
+    let at_home = ["m/deep", "--namespace", "acme", "-o=json"];
+    let json: Value = serde_json::from_str(&desk.prints(&at_home)).expect("JSON");
+    assert_eq!(json["rings"][0]["notes"], Value::Array(vec![]));
     // A file that is named twice counts once; of rings in one namespace the name is enough.
     let table = desk.prints(&["m/ring.yaml", "./m/ring.yaml", "--for=1d"]);
     assert!(table.contains("Z  main  #1   made"), "{table}");
@@ -153,7 +158,14 @@ fn what_would_never_end_ends_and_says_so() {
     );
     // The picture ends with it.
     let svg = desk.prints(&["ring.yaml", "--from=2027-01-01", "--for=36500d", "-o=svg"]);
-    assert!(svg.starts_with("<svg ") && svg.len() < 500_000);
+    assert!(svg.starts_with("<svg ") && svg.len() < 100_000);
+    assert_eq!(svg.matches("<g><title>").count(), 60);
+    for part in [
+        "Signing keys from 2027-01-01T00:00:00Z until 2027-01-01T04:55:59Z",
+        "Ends at 2027-01-01T04:55:59Z, before #61 of main: 60 keys fit. For what follows give a later --from",
+    ] {
+        assert!(svg.contains(part), "{part} in\n{svg}");
+    }
 }
 
 #[test]
@@ -163,6 +175,7 @@ fn what_is_no_plan_says_why() {
         &[
             ("ring.yaml", RING),
             ("empty/readme.txt", ""),
+            ("settings.yaml", "jwks:\n  maxAge: 5d\n"),
             (
                 "others/ns.yaml",
                 "apiVersion: v1\nkind: Namespace\nmetadata: {name: acme}\n",
@@ -201,16 +214,28 @@ fn what_is_no_plan_says_why() {
         (&[][..], "<PATH>"),
         (&["nowhere"], "nowhere: It can not be read: No such file"),
         (
+            &["nowhere"],
+            "nothing is planned for the problem above, and no SigningKey",
+        ),
+        (
+            &["ring.yaml", "--config", "settings.yaml"],
+            "--config can not be understood. settings.yaml:2: \"5d\" is not a duration: write hours, minutes and seconds such as 90s, 5m or 1h30m; a day is 24h. Mend that line",
+        ),
+        (
+            &["ring.yaml", "--jwks-max-age", "5d"],
+            "5m or 1h30m; a day is 24h",
+        ),
+        (
             &["ring.yaml", "nowhere"],
             "nothing is planned until the problem above is mended",
         ),
         (
             &["empty"],
-            "no SigningKey is in empty: give files or directories",
+            "no SigningKey that could be planned is in empty (no file there is called *.yaml, *.yml or *.json): give files or directories",
         ),
         (
             &["others", "empty"],
-            "no SigningKey is in others, empty: give",
+            "no SigningKey that could be planned is in others, empty (1 file was read): give",
         ),
         (
             &["ring.yaml", "--from", "tomorrow"],
@@ -234,7 +259,14 @@ fn what_is_no_plan_says_why() {
             &["ring.yaml", "--for", "99999999999999999999d"],
             "give at most 36500d",
         ),
-        (&["ring.yaml", "--for", "soon"], "such as 90d, 36h or 1d12h"),
+        (
+            &["ring.yaml", "--for", "soon"],
+            "give days (of 24h), hours, minutes and seconds, such as 90d, 36h or 1d12h",
+        ),
+        (
+            &["ring.yaml", "--out", "nowhere/plan.svg"],
+            "--out nowhere/plan.svg can not be written: No such file",
+        ),
         (
             &["ring.yaml", "-o", "yaml"],
             "[possible values: table, json, svg]",
@@ -244,6 +276,17 @@ fn what_is_no_plan_says_why() {
         assert!(said.contains(told), "{args:?}: {said}");
         assert!(!said.contains("panicked"), "{said}");
     }
+    // Nothing is written where something is wrong, also into no file.
+    desk.fails(&["broken", "-o", "svg", "--out", "plan.svg"]);
+    assert!(!desk.0.path().join("plan.svg").exists());
+    let svg = desk.prints(&["ring.yaml", "-o", "svg", "--from", "2027-01-01"]);
+    let to_file = ["ring.yaml", "-o", "svg", "--from", "2027-01-01", "--out"];
+    assert_eq!(desk.prints(&[&to_file[..], &["plan.svg"]].concat()), "");
+    let written = || std::fs::read_to_string(desk.0.path().join("plan.svg"));
+    assert_eq!(written().expect("the picture"), svg);
+    desk.fails(&["broken", "-o", "svg", "--out", "plan.svg"]);
+    assert_eq!(written().expect("the picture of before"), svg);
+
     let said = desk.fails(&["broken"]);
     for told in [
         "broken/a.yaml:2: This is not YAML",

@@ -1,7 +1,7 @@
 //! Flags that several commands share, and how they become settings.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,47 +15,49 @@ const LONGEST_DRAIN_DELAY: u64 = 300;
 
 /// The release's settings: a file, and flags over it.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "The release's settings")]
 pub struct SettingsArgs {
-    /// A YAML file with the release's settings; flags override it.
+    /// A YAML file with the release's settings; flags override it. Durations are hours, minutes and
+    /// seconds, such as 90s or 1h30m; a day is 24h.
     #[arg(long, env = "CHANCERY_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// The release's name among several on one cluster; Subscriptions name it.
+    /// The release's name among several on one cluster; Subscriptions name it [default: default].
     #[arg(long, env = "CHANCERY_ENVIRONMENT", value_name = "NAME")]
     pub environment: Option<String>,
 
-    /// The namespace of the operator, where `SigningKey`s live.
+    /// The namespace of the operator, where `SigningKey`s live [default: chancery-system].
     #[arg(long, env = "CHANCERY_NAMESPACE", value_name = "NAMESPACE")]
     pub namespace: Option<String>,
 
-    /// How long verifiers may cache the JWKS, such as 5m (Cache-Control: max-age).
+    /// How long verifiers may cache the JWKS (Cache-Control: max-age) [default: 5m].
     #[arg(long, value_name = "DURATION")]
     pub jwks_max_age: Option<Period>,
 
-    /// How long tokens live where a `TechnicalUser` sets nothing, such as 5m.
+    /// How long tokens live where a `TechnicalUser` sets nothing [default: 5m].
     #[arg(long, value_name = "DURATION")]
     pub default_token_ttl: Option<Period>,
 
-    /// The longest life that a `TechnicalUser` may set, such as 1h.
+    /// The longest life that a `TechnicalUser` may set; at most 24h [default: 1h].
     #[arg(long, value_name = "DURATION")]
     pub max_token_ttl: Option<Period>,
 
-    /// How far verifiers' clocks may be off, such as 1m; at most 10m.
+    /// How far verifiers' clocks may be off; at most 10m. A retired key verifies for longer by this
+    /// [default: 1m].
     #[arg(long, value_name = "DURATION")]
     pub clock_leeway: Option<Period>,
 
-    /// How long a replica signs without contact with the API server, from 1s to 24h.
+    /// How long a replica signs without contact with the API server, from 1s to 24h [default: 1h].
     #[arg(long, value_name = "DURATION")]
     pub max_staleness: Option<Period>,
 }
 
-/// How to reach the cluster, and the release's settings.
+/// How to reach the cluster, and who the tokens are from.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "The cluster")]
 pub struct ClusterArgs {
-    #[command(flatten)]
-    pub settings: SettingsArgs,
-
-    /// The issuer URL: iss in every token. Tokens' verifiers find the JWKS under it.
+    /// The issuer URL: iss in every token. Tokens' verifiers find the JWKS under it. Needed, here or in
+    /// the file of --config.
     #[arg(long, env = "CHANCERY_ISSUER", value_name = "URL")]
     pub issuer: Option<String>,
 
@@ -66,6 +68,7 @@ pub struct ClusterArgs {
 
 /// Where the server listens.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Where to listen")]
 pub struct ListenArgs {
     /// Where to serve tokens and the JWKS. Without TLS only a loopback address, or with
     /// --behind-proxy.
@@ -113,6 +116,7 @@ pub struct ListenArgs {
 
 /// Where health and metrics are.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Where to listen")]
 pub struct AdminArgs {
     /// Where to serve /livez, /readyz and /metrics.
     #[arg(
@@ -124,17 +128,56 @@ pub struct AdminArgs {
     pub admin_listen: SocketAddr,
 }
 
+/// `chancery run`
+#[derive(Debug, clap::Args)]
+#[command(after_help = RUN_HELP)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    #[command(flatten)]
+    pub listen: ListenArgs,
+    #[command(flatten)]
+    pub admin: AdminArgs,
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+}
+
+const RUN_HELP: &str = "\
+Try it, where the CRDs are installed (chancery crds | kubectl apply -f -):
+  chancery run --issuer http://127.0.0.1:8080
+
+With rotations that can be watched, since caches and tokens live for seconds:
+  chancery run --issuer http://127.0.0.1:8080 --jwks-max-age 1s --max-token-ttl 10s \\
+    --default-token-ttl 5s --clock-leeway 1s --max-staleness 10s
+
+Beside another one, on ports that are free:
+  chancery run --issuer http://127.0.0.1:8080 --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0";
+
 /// `chancery operator`
 #[derive(Debug, clap::Args)]
+#[command(after_help = OPERATOR_HELP)]
 pub struct OperatorArgs {
     #[command(flatten)]
     pub cluster: ClusterArgs,
     #[command(flatten)]
     pub admin: AdminArgs,
+    #[command(flatten)]
+    pub settings: SettingsArgs,
 }
+
+const OPERATOR_HELP: &str = "\
+Try it, with a server beside it that has the same settings:
+  chancery operator --config release.yaml
+  chancery serve --config release.yaml --behind-proxy --admin-listen 127.0.0.1:8082
+
+where release.yaml has at least
+  issuer: https://id.example.com
+
+Several operators elect a leader among them; the others stand by.";
 
 /// `chancery serve`
 #[derive(Debug, clap::Args)]
+#[command(after_help = SERVE_HELP)]
 pub struct ServeArgs {
     #[command(flatten)]
     pub cluster: ClusterArgs,
@@ -142,7 +185,17 @@ pub struct ServeArgs {
     pub listen: ListenArgs,
     #[command(flatten)]
     pub admin: AdminArgs,
+    #[command(flatten)]
+    pub settings: SettingsArgs,
 }
+
+const SERVE_HELP: &str = "\
+Try it, beside an operator with the same settings:
+  chancery serve --issuer https://id.example.com --listen 0.0.0.0:8443 \\
+    --tls-cert tls.crt --tls-key tls.key
+
+Behind a proxy that terminates TLS:
+  chancery serve --issuer https://id.example.com --listen 0.0.0.0:8080 --behind-proxy";
 
 impl SettingsArgs {
     /// The settings of file and flags; not judged yet.
@@ -152,8 +205,7 @@ impl SettingsArgs {
             Some(path) => {
                 let text = std::fs::read_to_string(path)
                     .map_err(|e| format!("--config {} can not be read: {e}", path.display()))?;
-                serde_saphyr::from_str(&text)
-                    .map_err(|e| format!("--config {}: {e}", path.display()))?
+                serde_saphyr::from_str(&text).map_err(|e| unreadable(path, &e))?
             }
         };
         let text = |to: &mut String, from: &Option<String>| {
@@ -176,6 +228,24 @@ impl SettingsArgs {
     }
 }
 
+/// What is wrong with a file of settings, in one line; the parser would draw a picture.
+fn unreadable(path: &Path, error: &serde_saphyr::Error) -> String {
+    let error = error.without_snippet();
+    let (mut what, mut place) = (error.to_string(), path.display().to_string());
+    if let Some(at) = error.location() {
+        let (line, column) = (at.line(), at.column());
+        let end = format!(" at line {line}, column {column}");
+        if let Some(rest) = what.strip_suffix(&end) {
+            what.truncate(rest.len());
+        }
+        place = format!("{place}:{line}");
+    }
+    let what = what.trim_end_matches('.');
+    format!(
+        "--config can not be understood. {place}: {what}. Mend that line: the file is YAML with the settings that the chart's values.yaml tells of"
+    )
+}
+
 /// The settings, if there is nothing wrong with them; else all that is.
 pub fn judged(settings: Settings) -> Result<Arc<Settings>, String> {
     let problems = settings.problems();
@@ -194,8 +264,9 @@ pub async fn on_cluster(
     cluster: ClusterArgs,
     listen: Option<ListenArgs>,
     admin: AdminArgs,
+    settings: SettingsArgs,
 ) -> Result<(), String> {
-    let mut settings = cluster.settings.load()?;
+    let mut settings = settings.load()?;
     if let Some(issuer) = cluster.issuer {
         settings.issuer = issuer;
     }

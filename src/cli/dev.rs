@@ -26,7 +26,7 @@ use self::objects::Objects;
 use self::report::{Report, complain, say};
 use self::sync::{Outcome, Pass, Sync};
 use super::args::{self, AdminArgs, SettingsArgs};
-use super::process::{Listen, Process, Role};
+use super::process::{Listen, Process, Role, not_bound};
 use crate::api::v1alpha1::all_crds;
 use crate::clock;
 use crate::embedded::{ApiServer, Ids, Options};
@@ -47,7 +47,8 @@ pub struct DevArgs {
         long,
         env = "CHANCERY_LISTEN",
         default_value = "127.0.0.1:8080",
-        value_name = "ADDRESS"
+        value_name = "ADDRESS",
+        help_heading = "Where to listen"
     )]
     listen: std::net::SocketAddr,
 
@@ -99,9 +100,8 @@ pub async fn run(dev: DevArgs) -> Result<(), String> {
         format!("{shown} can not be read: {e}. Give a directory with manifests, or one file")
     })?;
     listener::check(listen, false, false)?;
-    let bound = TcpListener::bind(listen).await.map_err(|e| {
-        format!("--listen {listen} can not be bound: {e}. Stop what listens there, or choose another port with --listen")
-    })?;
+    let bound = TcpListener::bind(listen);
+    let bound = bound.await.map_err(|e| not_bound("--listen", listen, &e))?;
     let address = bound.local_addr().map_err(|e| e.to_string())?;
     if settings.issuer.is_empty() {
         settings.issuer = format!("http://{address}");

@@ -4,6 +4,7 @@
 //! memory; the timetable comes from the function that drives the operator.
 
 mod json;
+mod out;
 mod span;
 mod svg;
 mod table;
@@ -47,7 +48,8 @@ pub struct PlanArgs {
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     from: Option<Instant>,
 
-    /// How far to look ahead: days, hours, minutes and seconds, such as 90d, 36h or 1d12h.
+    /// How far to look ahead: days (of 24h), hours, minutes and seconds, such as 90d, 36h or 1d12h.
+    /// Manifests and settings have no days: write 24h there.
     #[arg(
         long = "for",
         value_name = "DURATION",
@@ -59,6 +61,11 @@ pub struct PlanArgs {
     /// What to print.
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: Format,
+
+    /// Write it into this file rather than to stdout. Where something is wrong, the file stays as it
+    /// is.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 
     #[command(flatten)]
     settings: SettingsArgs,
@@ -87,7 +94,7 @@ The flags of the release count, as they bound leads and graces:
   chancery plan examples/rotation --max-token-ttl 8h --jwks-max-age 1h
 
 As a picture, and for programs:
-  chancery plan examples/rotation --from 2027-01-01 -o svg > rotation.svg
+  chancery plan examples/rotation --from 2027-01-01 -o svg --out rotation.svg
   chancery plan examples/rotation --from 2027-01-01 -o json";
 
 /// The timetables of some rings.
@@ -145,6 +152,9 @@ pub async fn run(plan: PlanArgs) -> Result<(), String> {
         Format::Json => json::render(&done)?,
         Format::Svg => svg::render(&done),
     };
+    if let Some(path) = plan.out {
+        return out::write(&path, &text);
+    }
     // A reader that has seen enough (`| head`) is no error.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(())
@@ -165,7 +175,8 @@ async fn read(
 ) -> Result<Vec<Ring>, String> {
     let crds = all_crds();
     let kinds = Kinds::new(&crds).only("SigningKey");
-    let manifests = manifests::read(&find(paths), &kinds);
+    let found = find(paths);
+    let manifests = manifests::read(&found, &kinds);
     let mut problems = manifests.problems;
     let api = ApiServer::open(Options {
         crds,
@@ -186,20 +197,40 @@ async fn read(
     for problem in &problems {
         complain(format_args!("{problem}"));
     }
+    let none = if rings.is_empty() {
+        none_found(paths, &found)
+    } else {
+        String::new()
+    };
     match (problems.len(), rings.is_empty()) {
-        (0, true) => {
-            let paths: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
-            Err(format!(
-                "no SigningKey is in {}: give files or directories with manifests of that kind, such as examples/rotation",
-                paths.join(", ")
-            ))
-        }
+        (0, true) => Err(none),
         (0, false) => Ok(rings),
-        (1, _) => Err("nothing is planned until the problem above is mended".into()),
-        (n, _) => Err(format!(
+        (1, false) => Err("nothing is planned until the problem above is mended".into()),
+        (n, false) => Err(format!(
             "nothing is planned until the {n} problems above are mended"
         )),
+        // Perhaps the wrong directory was named, and nobody wants its files to be mended.
+        (1, true) => Err(format!(
+            "nothing is planned for the problem above, and {none}"
+        )),
+        (n, true) => Err(format!(
+            "nothing is planned for the {n} problems above, and {none}"
+        )),
     }
+}
+
+/// That there is no ring, and where one was looked for.
+fn none_found(paths: &[PathBuf], found: &Found) -> String {
+    let paths: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
+    let looked = match found.files.len() {
+        0 => "no file there is called *.yaml, *.yml or *.json".to_owned(),
+        1 => "1 file was read".to_owned(),
+        n => format!("{n} files were read"),
+    };
+    format!(
+        "no SigningKey that could be planned is in {} ({looked}): give files or directories with manifests of that kind, such as examples/rotation",
+        paths.join(", ")
+    )
 }
 
 /// The files of all paths, each once.
@@ -262,7 +293,8 @@ fn look_ahead(
         policy.source = Source::Hold;
     }
     let timetable = timetable(&policy, from, until);
-    let mut notes: Vec<String> = policy_violation(ring, settings).into_iter().collect();
+    let mut notes: Vec<String> = misplaced(document, settings).into_iter().collect();
+    notes.extend(policy_violation(ring, settings));
     if forbidden {
         notes.push("No key is made.".into());
     }
@@ -294,6 +326,22 @@ fn look_ahead(
         timetable,
         notes,
     }
+}
+
+/// A ring outside of the operator's namespace would wait for ever, without a condition.
+fn misplaced(document: &Document, settings: &Settings) -> Option<String> {
+    let (namespace, own) = (&document.id.namespace, &settings.operator_namespace);
+    let says = document.node.to_json();
+    if says["metadata"]["namespace"].is_null() {
+        return Some(format!(
+            "metadata.namespace is absent: SigningKeys live in the operator's namespace, {own}, so apply it there."
+        ));
+    }
+    (namespace != own).then(|| {
+        format!(
+            "SigningKeys live in the operator's namespace, {own}: in {namespace} none reads it, so that no key is made and no condition says so. Write metadata.namespace: {own}, or give --namespace. What is planned here would happen there."
+        )
+    })
 }
 
 /// What holds for longer than the spec says, in sentences.

@@ -334,7 +334,32 @@ async fn watched(
 async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, String> {
     TcpListener::bind(address)
         .await
-        .map_err(|e| format!("{flag} {address} can not be bound: {e}"))
+        .map_err(|e| not_bound(flag, address, &e))
+}
+
+/// Why an address can not be listened at, and which flag chooses another.
+pub fn not_bound(flag: &str, address: SocketAddr, why: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    let advice = match why.kind() {
+        ErrorKind::AddrInUse => {
+            format!(
+                "Stop what listens there, or choose another port with {flag}: port 0 takes any that is free"
+            )
+        }
+        ErrorKind::PermissionDenied => {
+            format!(
+                "Choose a port from 1024 on with {flag}, or run with the right to bind that one"
+            )
+        }
+        ErrorKind::AddrNotAvailable => {
+            format!(
+                "Choose an address of this machine with {flag}, such as 127.0.0.1:{}",
+                address.port()
+            )
+        }
+        _ => format!("Choose another address with {flag}"),
+    };
+    format!("{flag} {address} can not be bound: {why}. {advice}")
 }
 
 async fn bind_public(listen: Listen) -> Result<(TcpListener, Option<Arc<Tls>>), String> {

@@ -213,3 +213,6 @@ impl Visit<'_> {
         decision
     }
 }
+
+#[cfg(test)]
+mod tests;

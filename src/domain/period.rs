@@ -69,7 +69,9 @@ impl fmt::Display for Period {
 
 /// Text that is no period.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a duration: write hours, minutes and seconds such as 90s, 5m or 1h30m")]
+#[error(
+    "{0:?} is not a duration: write hours, minutes and seconds such as 90s, 5m or 1h30m; a day is 24h"
+)]
 pub struct PeriodError(String);
 
 impl FromStr for Period {

@@ -44,7 +44,7 @@ pub struct TokenSettings {
     /// The most that a technical user may set.
     pub max_ttl: Period,
     /// How far verifiers' clocks may be off, at most [`LONGEST_CLOCK_LEEWAY`]: a retired key
-    /// verifies for so long beyond its last token's life.
+    /// verifies for longer by this.
     pub clock_leeway: Period,
 }
 

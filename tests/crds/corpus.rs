@@ -12,6 +12,8 @@ pub struct Bad {
     pub text: String,
     /// What the refusal must say: the `# expect:` lines.
     pub expect: Vec<String>,
+    /// What it must not say: the `# unsaid:` lines.
+    pub unsaid: Vec<String>,
     /// What must stand on the server before: the `# first:` line.
     pub first: Option<PathBuf>,
 }
@@ -27,11 +29,14 @@ impl Bad {
         line.unwrap_or_else(|| panic!("{} names no kind", self.path.display()))
     }
 
-    /// What of the expectation an answer does not say.
+    /// What of the expectation an answer does not say, or says against it.
     pub fn missing_in(&self, answer: &str) -> String {
         let mut missing = String::new();
         for text in self.expect.iter().filter(|text| !answer.contains(*text)) {
             let _ = writeln!(missing, "{}: does not say: {text}", self.name());
+        }
+        for text in self.unsaid.iter().filter(|text| answer.contains(*text)) {
+            let _ = writeln!(missing, "{}: says: {text}", self.name());
         }
         if !missing.is_empty() {
             let _ = writeln!(missing, "  it says: {}", answer.trim());
@@ -65,6 +70,7 @@ fn read(path: PathBuf) -> Bad {
         path,
         text,
         expect,
+        unsaid: header("# unsaid:"),
         first,
     }
 }

@@ -135,7 +135,22 @@ fn whole_second(time: Timestamp) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use kube::CustomResourceExt as _;
+
     use super::*;
+    use crate::api::v1alpha1::SigningKey;
+
+    /// `kubectl explain signingkey.status.conditions` names all that there are.
+    #[test]
+    fn the_crd_tells_of_every_condition_of_a_ring() {
+        let crd = serde_json::to_value(SigningKey::crd()).expect("JSON");
+        let told = crd
+            .pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/conditions/description");
+        let told = told.and_then(|d| d.as_str()).expect("a description");
+        for condition in RING_CONDITIONS {
+            assert!(told.contains(condition), "{condition} in {told:?}");
+        }
+    }
 
     #[test]
     fn the_transition_time_moves_only_with_the_status() {

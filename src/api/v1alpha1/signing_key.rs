@@ -119,7 +119,7 @@ pub struct SigningKeySpec {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.interval) || !self.interval.matches('^([0-9]{1,5}(h|m|s)){1,3}$') || has(self.publishLead) && !self.publishLead.matches('^([0-9]{1,5}(h|m|s)){1,3}$') || duration(has(self.publishLead) ? self.publishLead : '30m') < duration(self.interval)")
+    validation = Rule::new("!has(self.interval) || !self.interval.matches('^([0-9]{1,5}(h|m|s)){1,3}$') || duration(self.interval) < duration('1s') || has(self.publishLead) && !self.publishLead.matches('^([0-9]{1,5}(h|m|s)){1,3}$') || duration(has(self.publishLead) ? self.publishLead : '30m') < duration(self.interval)")
         .message("publishLead (30m where absent) is not shorter than interval: a key is published for so long before it signs, so shorten publishLead or lengthen interval.").field_path(".publishLead"),
 )]
 pub struct Rotation {
@@ -186,7 +186,7 @@ pub struct SecretRef {
     pub key: Option<String>,
 }
 
-/// The annotation that asks for a rotation: any new value.
+/// The annotation that asks for a rotation: any new value. An empty one asks for nothing.
 pub const ROTATE_ANNOTATION: &str = "chancery.dev/rotate";
 
 fn invalidated_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
@@ -239,7 +239,10 @@ impl SigningKeySpec {
 pub struct SigningKeyStatus {
     /// The metadata.generation that this status speaks of; -1 before the first visit.
     pub observed_generation: i64,
-    /// Ready, and while they hold Reconciling and Stalled.
+    /// Ready; Reconciling and Stalled while they hold (kstatus); and while there is something to tell:
+    /// GracePeriodRaised and PublishLeadRaised (a longer span holds than the spec says), RotationPaused
+    /// (signWith is obeyed, or too many keys are published), ExpiresSoon (validTo is near), and Published
+    /// (whether the ConfigMaps of spec.publish stand). docs/reasons.md tells of each reason.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// The kid of the key that signs.

@@ -21,6 +21,8 @@ pub struct Sync {
     applied: BTreeSet<Id>,
     /// What has been said of each file, and of which content of it.
     told: BTreeMap<String, Told>,
+    /// The files of which something was accepted.
+    accepted: BTreeSet<String>,
     /// The objects that were refused when they were last looked at.
     refused: BTreeSet<Id>,
 }
@@ -78,6 +80,7 @@ impl Sync {
             operator_namespace,
             applied,
             told: BTreeMap::new(),
+            accepted: BTreeSet::new(),
             refused: BTreeSet::new(),
         })
     }
@@ -131,6 +134,8 @@ impl Sync {
         }
         outcome.problems = problems.len();
         self.refused = refused;
+        let sound = documents.iter().filter(|d| !self.refused.contains(&d.id));
+        self.accepted.extend(sound.map(|d| d.file.clone()));
         if pass == Pass::Settled {
             if readable {
                 self.prune(documents).await;
@@ -228,10 +233,15 @@ impl Sync {
         for (file, told) in &now {
             let earlier = before.remove(file).unwrap_or_default();
             let same = earlier.stamp == told.stamp;
-            for problem in &told.problems {
-                if !(same && earlier.problems.contains(problem)) {
-                    complain(format_args!("{problem}"));
-                }
+            let news = |p: &&Problem| !(same && earlier.problems.contains(*p));
+            let news: Vec<&Problem> = told.problems.iter().filter(news).collect();
+            for problem in &news {
+                complain(format_args!("{problem}"));
+            }
+            if !news.is_empty() && self.accepted.contains(file) {
+                complain(format_args!(
+                    "{file}: What was last accepted of it stays in force until that is mended."
+                ));
             }
             if told.problems.is_empty() && !earlier.problems.is_empty() {
                 say(format_args!("{file}: mended."));

@@ -62,7 +62,7 @@ impl FromStr for Span {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let refused = || {
-            "that is no duration: give days, hours, minutes and seconds, such as 90d, 36h or 1d12h"
+            "that is no duration: give days (of 24h), hours, minutes and seconds, such as 90d, 36h or 1d12h"
                 .to_owned()
         };
         let (days, rest) = match text.split_once('d') {

@@ -65,26 +65,65 @@ const PHASES: [Phase; 4] = [
     },
 ];
 
+/// More keys of one ring are bars that nobody can tell apart.
+pub const MOST_BARS: usize = 60;
+
+/// The time that the picture shows.
+struct Frame {
+    from: Timestamp,
+    until: Timestamp,
+    /// The ring and the key before which it ends early.
+    cut: Option<(String, i64)>,
+}
+
+impl Frame {
+    /// All of the plan, or as much as has no more than [`MOST_BARS`] keys of any ring.
+    fn of(plan: &Plan) -> Self {
+        let too_many = plan.rings.iter().filter_map(|ring| {
+            let key = *ring.timetable.keys().get(MOST_BARS)?;
+            Some((key.at(Event::Made)?, (ring.shown.clone(), key.key)))
+        });
+        let (until, cut) = too_many.min().unzip();
+        Self {
+            from: plan.from,
+            until: until.unwrap_or(plan.until),
+            cut,
+        }
+    }
+
+    /// The keys of a ring that are made by then.
+    fn keys(&self, ring: &Ring) -> Vec<KeyTimes> {
+        let mut keys = ring.timetable.keys();
+        let until = |k: &KeyTimes| match self.cut {
+            Some(_) => k.at(Event::Made).is_none_or(|at| at < self.until),
+            None => true,
+        };
+        keys.retain(until);
+        keys
+    }
+}
+
 /// The picture.
 pub fn render(plan: &Plan) -> String {
-    let drawn = |ring: &Ring| ring.timetable.keys().len();
+    let frame = Frame::of(plan);
+    let drawn = |ring: &Ring| frame.keys(ring).len();
     let bars: usize = plan.rings.iter().map(|ring| drawn(ring).max(1)).sum();
     let mut y = LEGEND;
     let bottom = y + size(plan.rings.len()) * HEADING + size(bars) * BAR;
-    let height = bottom + AXIS;
-    let title = format!("Signing keys from {} until {}", plan.from, plan.until);
+    let height = bottom + AXIS * if frame.cut.is_some() { 2.0 } else { 1.0 };
+    let title = format!("Signing keys from {} until {}", frame.from, frame.until);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-labelledby=\"title\" font-family=\"system-ui, sans-serif\" font-size=\"13\" fill=\"{TEXT}\">\n<title id=\"title\">{title}</title>\n"
     );
     legend(&mut svg);
-    axis(plan, bottom, &mut svg);
+    axis(&frame, bottom, &mut svg);
     for ring in &plan.rings {
         heading(ring, y, &mut svg);
         y += HEADING;
-        let keys = ring.timetable.keys();
-        let until = ring.timetable.cut.unwrap_or(plan.until);
+        let keys = frame.keys(ring);
+        let until = ring.timetable.cut.unwrap_or(frame.until).min(frame.until);
         for key in &keys {
-            bar(plan, key, until, y, &mut svg);
+            bar(&frame, key, until, y, &mut svg);
             y += BAR;
         }
         if keys.is_empty() {
@@ -95,6 +134,15 @@ pub fn render(plan: &Plan) -> String {
             );
             y += BAR;
         }
+    }
+    if let Some((ring, key)) = &frame.cut {
+        let _ = writeln!(
+            svg,
+            "<text x=\"{LEFT}\" y=\"{}\">Ends at {}, before #{key} of {}: {MOST_BARS} keys fit. For what follows give a later --from, or -o table.</text>",
+            bottom + AXIS + 14.0,
+            frame.until,
+            escape(ring)
+        );
     }
     svg + "</svg>\n"
 }
@@ -131,7 +179,7 @@ fn heading(ring: &Ring, y: f64, svg: &mut String) {
     );
 }
 
-fn bar(plan: &Plan, key: &KeyTimes, until: Timestamp, y: f64, svg: &mut String) {
+fn bar(frame: &Frame, key: &KeyTimes, until: Timestamp, y: f64, svg: &mut String) {
     let told = Event::ALL.map(|event| {
         let at = key.at(event)?;
         Some(format!("{event} {at}"))
@@ -151,9 +199,9 @@ fn bar(plan: &Plan, key: &KeyTimes, until: Timestamp, y: f64, svg: &mut String) 
             continue;
         };
         let ends = phase.ends.iter().find_map(|end| key.at(*end));
-        let ends = ends.unwrap_or(until);
+        let ends = ends.unwrap_or(until).min(until);
         if ends > begins {
-            let (from, to) = (x_of(plan, begins), x_of(plan, ends));
+            let (from, to) = (x_of(frame, begins), x_of(frame, ends));
             // It still ends where the next one begins.
             let width = (to - from).max(NARROWEST);
             rect((to - width).max(LEFT), middle, width, phase, svg);
@@ -171,13 +219,13 @@ fn rect(x: f64, middle: f64, width: f64, phase: &Phase, svg: &mut String) {
     );
 }
 
-fn axis(plan: &Plan, bottom: f64, svg: &mut String) {
+fn axis(frame: &Frame, bottom: f64, svg: &mut String) {
     let _ = writeln!(
         svg,
         "<path d=\"M{LEFT} {bottom}H{RIGHT}\" stroke=\"{TEXT}\"/>"
     );
-    for (at, label) in ticks(plan.from, plan.until) {
-        let x = x_of(plan, at);
+    for (at, label) in ticks(frame.from, frame.until) {
+        let x = x_of(frame, at);
         // At the edges it would be cut off.
         let anchor = match x {
             _ if x < LEFT + 30.0 => "start",
@@ -254,9 +302,9 @@ fn date_of(at: Timestamp) -> Date {
     at.to_zoned(TimeZone::UTC).date()
 }
 
-fn x_of(plan: &Plan, at: Timestamp) -> f64 {
-    let part = at.duration_since(plan.from).as_secs_f64();
-    let whole = plan.until.duration_since(plan.from).as_secs_f64();
+fn x_of(frame: &Frame, at: Timestamp) -> f64 {
+    let part = at.duration_since(frame.from).as_secs_f64();
+    let whole = frame.until.duration_since(frame.from).as_secs_f64();
     LEFT + (RIGHT - LEFT) * (part / whole).clamp(0.0, 1.0)
 }
 

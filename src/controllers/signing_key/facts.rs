@@ -14,7 +14,7 @@ use crate::domain::moment::Moment;
 use crate::domain::period::Period;
 use crate::domain::reasons as r;
 use crate::domain::rotation::{
-    Cause, History, KeyFacts, Life, Policy, Source, Window, accept_window,
+    Cause, History, KeyFacts, Life, Policy, Source, Window, accept_window, signer,
 };
 use crate::domain::settings::Settings;
 use crate::objects::jwks_map::{self, Gone};
@@ -158,7 +158,10 @@ impl Visit<'_> {
             .as_deref()
             .map(jwks_map::history)
             .unwrap_or_default();
-        let (window, refused) = if keys.is_empty() && !policy.history.spent.is_empty() {
+        // Known also where the ConfigMap with the history was deleted.
+        let conditions = self.ring.status.as_ref().map_or(&[][..], |s| &s.conditions);
+        let ended = conditions.iter().any(|c| c.reason == r::VALIDITY_ENDED);
+        let (window, refused) = if keys.is_empty() && (ended || !policy.history.spent.is_empty()) {
             // All keys are gone, so that there is nothing to protect.
             (policy.window, None)
         } else {
@@ -200,7 +203,10 @@ impl Visit<'_> {
     /// Where the next key comes from, if not from here.
     fn source(&self, keys: &[KeyFacts], policy: &Policy) -> Option<(Source, Option<Obstacle>)> {
         let refused = |why: String| {
-            let goes_on = "The ring goes on with the keys that it has.";
+            let goes_on = match signer(keys) {
+                Some(_) => "The ring goes on with the keys that it has.",
+                None => "Nothing signs until then.",
+            };
             let obstacle = (r::INJECTED_KEY_REFUSED, format!("{why} {goes_on}"));
             Some((Source::Hold, Some(obstacle)))
         };
@@ -262,6 +268,7 @@ pub fn policy_of(ring: &SigningKey, settings: &Settings) -> Policy {
     let withdrawals = spec.invalidated.iter();
     let withdrawals =
         withdrawals.map(|i| (i.key_id.clone(), i.grace_period.map(Period::as_duration)));
+    let rotate = ring.annotations().get(ROTATE_ANNOTATION);
     Policy {
         interval: interval.map(Period::as_duration),
         jitter: jitter(&ring.uid().unwrap_or_default()),
@@ -278,7 +285,7 @@ pub fn policy_of(ring: &SigningKey, settings: &Settings) -> Policy {
         },
         withdrawals: withdrawals.collect(),
         sign_with: spec.sign_with.clone(),
-        rotate: ring.annotations().get(ROTATE_ANNOTATION).cloned(),
+        rotate: rotate.filter(|value| !value.is_empty()).cloned(),
         handled: ring
             .status
             .as_ref()

@@ -275,7 +275,8 @@ impl Visit<'_> {
     }
 
     /// The condition: whether it holds, its reason, its sentences.
-    fn told(&self, standing: usize, unknown: bool) -> (bool, &'static str, String) {
+    fn told(&mut self, standing: usize, unknown: bool) -> (bool, &'static str, String) {
+        self.troubles.sort_by_key(|(reason, _)| rank(reason));
         if let Some((reason, _)) = self.troubles.first() {
             let told = self.troubles.iter().take(MOST_TOLD);
             let mut told: Vec<&str> = told.map(|(_, sentence)| sentence.as_str()).collect();
@@ -309,6 +310,21 @@ impl Visit<'_> {
         };
         (true, r::SUCCEEDED, message)
     }
+}
+
+/// The worst comes first, and names the condition's reason: what a person has to mend, then what
+/// another's deed brings, then what is harmless.
+fn rank(reason: &str) -> usize {
+    const WORST_FIRST: [&str; 6] = [
+        r::WRITE_REFUSED,
+        r::CONFIG_MAP_NAME_CONFLICT,
+        r::CONFIG_MAP_CLAIMED,
+        r::NAMESPACE_NOT_FOUND,
+        r::NAMESPACE_TERMINATING,
+        r::WRONG_NAMESPACE,
+    ];
+    let place = WORST_FIRST.iter().position(|r| *r == reason);
+    place.unwrap_or(WORST_FIRST.len())
 }
 
 /// Whether a ring is older than another: it has what both claim.

@@ -162,17 +162,29 @@ impl Visit<'_> {
         mut conditions: Conditions,
     ) -> Conditions {
         let rotation = self.ring.spec.rotation.clone().unwrap_or_default();
-        let longest = keys.iter().map(|k| policy.safe_grace(k)).max();
-        let safe = longest.unwrap_or(policy.max_ttl.saturating_add(policy.margin));
+        let today = policy.max_ttl.saturating_add(policy.margin);
+        let stands = keys.iter().filter(|k| k.life.removed.is_none());
+        let longest = stands.max_by_key(|k| policy.safe_grace(k));
+        let safe = longest.map_or(today, |k| policy.safe_grace(k));
         if let Some(grace) = rotation.grace_period.filter(|g| g.as_duration() < safe) {
+            let because = match longest {
+                Some(key) if safe > today => format!(
+                    "{} is what holds for key {}, as tokens of {} were allowed while it signed (with clock leeway, the JWKS's max-age and maxStaleness); it is {} for a key that signs under today's settings",
+                    seconds(safe),
+                    key.kid(),
+                    seconds(key.max_ttl.unwrap_or(policy.max_ttl)),
+                    seconds(today.max(grace.as_duration())),
+                ),
+                _ => format!(
+                    "{} is what holds (the longest token life, clock leeway, the JWKS's max-age and maxStaleness together)",
+                    seconds(safe)
+                ),
+            };
             conditions = conditions.and(
                 GRACE_PERIOD_RAISED,
                 true,
                 r::BELOW_SAFE_MINIMUM,
-                format!(
-                    "spec.rotation.gracePeriod is {grace}, and tokens could outlive their key: {} is what holds (the longest token life, clock leeway, the JWKS's max-age and maxStaleness together).",
-                    seconds(safe)
-                ),
+                format!("spec.rotation.gracePeriod is {grace}, and tokens could outlive their key: {because}."),
             );
         }
         if policy.lead() > policy.publish_lead {

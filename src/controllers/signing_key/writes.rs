@@ -13,6 +13,9 @@ use crate::objects::jwks_map::{self, Entry, Gone, Share};
 use crate::objects::key_secret::{self, Written};
 use crate::objects::{Ownership, write_time};
 
+/// How many kids one event names: an event's sentence has at most 1024 characters.
+const MOST_NAMED: usize = 5;
+
 impl Visit<'_> {
     /// Makes key pairs, and makes injected ones again.
     pub(super) fn make(
@@ -312,15 +315,21 @@ impl Visit<'_> {
             .spent;
         let unknown = |kid: &&str| !keys.iter().any(|k| k.kid() == *kid) && !spent.contains(*kid);
         let listed = self.ring.spec.invalidated.iter().map(|i| i.key_id.as_str());
-        listed
-            .filter(unknown)
-            .map(|kid| {
-                Note::warning(
-                    r::UNKNOWN_KEY,
-                    format!("spec.invalidated names {kid}, which is no key of this ring: nothing was done. The ring's keys are in status.keys."),
-                )
-            })
-            .collect()
+        let unknown: Vec<&str> = listed.filter(unknown).collect();
+        let named = unknown.iter().take(MOST_NAMED).copied();
+        let named = named.collect::<Vec<_>>().join(", ");
+        let told = match unknown.len() {
+            0 => return Vec::new(),
+            1 => format!("{named}, which is no key"),
+            n if n <= MOST_NAMED => format!("{named}, which are no keys"),
+            n => format!("{named} and {} more, which are no keys", n - MOST_NAMED),
+        };
+        vec![Note::warning(
+            r::UNKNOWN_KEY,
+            format!(
+                "spec.invalidated names {told} of this ring: nothing was done. The ring's keys are in status.keys."
+            ),
+        )]
     }
 
     /// The state of a key, for status.

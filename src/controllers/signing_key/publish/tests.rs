@@ -222,6 +222,30 @@ fn all_go_with_the_ring_or_with_the_field() {
 }
 
 #[test]
+fn the_worst_is_told_first() {
+    let mut copies = Copies {
+        namespaces: places(&["a", "b", OPERATOR]),
+        ..Copies::default()
+    };
+    copies.namespaces[1].terminating = true;
+    let foreign = ConfigMap::default();
+    let place = ("a".to_owned(), "main-jwks".to_owned());
+    copies.maps.insert(place, Arc::new(foreign));
+    let publish = format!("[{{namespaces: [a, b, missing, {OPERATOR}]}}]");
+    let told = visit(&copies, Some(&ring("main", 0, &publish)), &jwks("one"));
+    let (_, reason, message) = told.condition.expect("Published");
+    assert_eq!(reason, r::CONFIG_MAP_NAME_CONFLICT);
+    let places = [
+        "ConfigMap a/main-jwks",
+        "no namespace missing",
+        "Namespace b",
+        "operator's own",
+    ];
+    let found = places.map(|part| message.find(part));
+    assert!(found.is_sorted() && found[0] == Some(0), "{message}");
+}
+
+#[test]
 fn entries_that_name_the_same_are_put_together() {
     let mut copies = Copies {
         namespaces: places(&["a"]),
