@@ -88,7 +88,7 @@ pub fn main() -> ExitCode {
     let usual = match &cli.command {
         Command::Dev(_) | Command::Plan(_) => "warn",
         // The watches say in a line what kube says in many.
-        _ => "info,kube_client=off",
+        _ => "info,kube_client=off,kube_runtime=off",
     };
     let done = match log_filter(cli.log.as_deref().unwrap_or(usual)) {
         Ok(filter) => {

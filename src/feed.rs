@@ -2,27 +2,28 @@
 //! built anew from the stores, and swapped. What is broken is left out and said; what it was
 //! before stays where dropping it would be the greater harm.
 
+mod keys;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
+use self::keys::{ParsedPairs, RingKey, altered};
 use crate::api::v1alpha1::{KeyAudience, SigningKey, TechnicalUser};
-use crate::crypto::{self, key_pair::KeyPair};
+use crate::crypto;
 use crate::domain::client::Client;
-use crate::domain::jwk::JwkSet;
 use crate::domain::names::{self, ISSUER_JWKS};
 use crate::domain::period::Period;
-use crate::domain::rotation::{Cause, Window, effective_lead, later};
+use crate::domain::rotation::{Cause, effective_lead, later};
 use crate::domain::settings::Settings;
 use crate::domain::staleness::Contact;
-use crate::objects::{Ownership, credentials, jwks_map, key_secret, ownership};
+use crate::objects::{credentials, jwks_map};
 use crate::serve::readiness::Readiness;
 use crate::serve::snapshot::{PublishedJwks, Ring, Snapshot, SnapshotStore};
 use crate::stores::{Change, Stores};
@@ -36,8 +37,7 @@ const GATHER: Duration = Duration::from_millis(10);
 pub struct Feed {
     stores: Stores,
     settings: Arc<Settings>,
-    /// Parsed keys by the UID and resourceVersion of their Secrets.
-    keys: HashMap<(String, String), Option<Arc<KeyPair>>>,
+    keys: ParsedPairs,
     tenancy: TenancyCache,
     readiness: Readiness,
 }
@@ -53,7 +53,7 @@ impl Feed {
         Self {
             stores,
             settings,
-            keys: HashMap::new(),
+            keys: ParsedPairs::default(),
             tenancy: TenancyCache::default(),
             readiness,
         }
@@ -94,9 +94,10 @@ impl Feed {
 
     /// The snapshot of what the stores hold now.
     pub fn build(&mut self, before: Option<&PublishedJwks>) -> Snapshot {
-        let jwks = self.jwks(before);
+        let keys = self.keys.of(&self.stores);
+        let jwks = self.jwks(before, &keys);
         let client_rings = match &jwks {
-            Some(jwks) => self.rings(jwks),
+            Some(jwks) => self.rings(jwks, &keys),
             None => Vec::new(),
         };
         Snapshot {
@@ -116,7 +117,7 @@ impl Feed {
 
     /// The issuer's JWKS. One that is gone or broken leaves the last good one: an empty set would
     /// fail every verifier at once.
-    fn jwks(&self, before: Option<&PublishedJwks>) -> Option<PublishedJwks> {
+    fn jwks(&self, before: Option<&PublishedJwks>, of_rings: &[RingKey]) -> Option<PublishedJwks> {
         let Settings {
             operator_namespace,
             environment,
@@ -132,12 +133,16 @@ impl Feed {
             if let Some(before) = before.filter(|b| b.document == *document) {
                 return Some(before.clone());
             }
-            if let Some((before, kid)) = before.and_then(|b| Some((b, self.dropped(b, &keys)?))) {
+            let served = before.map(|b| &b.keys);
+            if let Some(why) = altered(served, &keys, of_rings, &self.stores) {
+                let meanwhile = match before {
+                    Some(_) => "the last good one is served",
+                    None => "none is served",
+                };
                 warn!(
-                    %kid,
-                    "ConfigMap {operator_namespace}/{ISSUER_JWKS} lacks a key that nobody has removed, as if it had been deleted or altered by hand: the last good one is served until it is mended"
+                    "ConfigMap {operator_namespace}/{ISSUER_JWKS} {why}, as if it had been deleted or altered by hand: {meanwhile} until it is mended"
                 );
-                return Some(before.clone());
+                return before.cloned();
             }
             let document = Bytes::from(document.clone());
             let etag = format!("\"{}\"", crypto::sha256_base64url(&document));
@@ -155,116 +160,40 @@ impl Feed {
         before.cloned()
     }
 
-    /// A key that was served, is out of the new JWKS, and whose Secret is there and does not say that
-    /// it was removed: the operator says so there first.
-    fn dropped(&self, before: &PublishedJwks, now: &JwkSet) -> Option<String> {
-        let out = |kid: &str| before.keys.contains(kid) && !now.contains(kid);
-        if before.keys.keys.iter().all(|key| now.contains(&key.kid)) {
-            return None;
-        }
-        let rings = self.stores.signing_keys.state();
-        for secret in self.stores.secrets.state() {
-            let ring = crate::objects::label(&secret.metadata, names::RING_LABEL);
-            let ring = rings.iter().filter_map(|r| r.0.as_ref().ok()).find(|r| {
-                let lives = r.metadata.deletion_timestamp.is_none();
-                lives && ring == Some(r.name_any().as_str())
-            });
-            let Some((ring, uid)) = ring.and_then(|r| Some((r, r.uid()?))) else {
-                continue;
-            };
-            let dying = secret.metadata.deletion_timestamp.is_some();
-            let ours = ownership(&secret.metadata, &uid) == Ownership::Ours && !dying;
-            if ours && key_secret::read(&secret).life.removed.is_none() {
-                let pair = key_secret::key_pair(&secret, ring.spec.algorithm).ok();
-                let kid = pair.map(|pair| pair.key_id().to_owned());
-                if let Some(kid) = kid.filter(|kid| out(kid)) {
-                    return Some(kid);
-                }
-            }
-        }
-        None
-    }
-
     /// The rings that sign for technical users: highest priority first, then by name.
-    fn rings(&mut self, jwks: &PublishedJwks) -> Vec<Arc<Ring>> {
-        let mut secrets: HashMap<String, Vec<Arc<Secret>>> = HashMap::new();
-        let mut seen = HashMap::new();
-        for secret in self.stores.secrets.state() {
-            if let Some(ring) = crate::objects::label(&secret.metadata, names::RING_LABEL) {
-                secrets
-                    .entry(ring.to_owned())
-                    .or_default()
-                    .push(secret.clone());
-            }
-        }
+    fn rings(&self, jwks: &PublishedJwks, keys: &[RingKey]) -> Vec<Arc<Ring>> {
         let mut rings = Vec::new();
         for ring in self.stores.signing_keys.state() {
             let Ok(ring) = &ring.0 else { continue };
             if ring.spec.audience != KeyAudience::Client {
                 continue;
             }
-            let of_ring = secrets.get(&ring.name_any());
-            let active = of_ring.and_then(|secrets| self.active(ring, secrets, jwks, &mut seen));
-            if let Some((active, window, defers_until)) = active {
-                rings.push((
-                    ring.spec.priority,
-                    Ring {
-                        name: ring.name_any(),
-                        active,
-                        window,
-                        defers_until,
-                    },
-                ));
-            }
+            let active = self.active(ring, keys, jwks);
+            rings.extend(active.map(|active| (ring.spec.priority, active)));
         }
-        self.keys = seen;
         rings.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.name.cmp(&b.1.name)));
         rings.into_iter().map(|(_, ring)| Arc::new(ring)).collect()
     }
 
-    /// The ring's key that its Secrets call active, if it stands in the JWKS; and its window.
-    fn active(
-        &self,
-        ring: &SigningKey,
-        secrets: &[Arc<Secret>],
-        jwks: &PublishedJwks,
-        seen: &mut HashMap<(String, String), Option<Arc<KeyPair>>>,
-    ) -> Option<(Arc<KeyPair>, Window, Option<Timestamp>)> {
-        let (name, uid) = (ring.name_any(), ring.uid()?);
-        let mut signers = Vec::new();
-        for secret in secrets {
-            let Some(sequence) = names::key_sequence(&name, &secret.name_any()) else {
-                continue;
-            };
-            let written = key_secret::read(secret);
-            let ours = ownership(&secret.metadata, &uid) == Ownership::Ours;
-            let dying = secret.metadata.deletion_timestamp.is_some();
-            if ours && !dying && written.life.may_sign() {
-                signers.push((written.life.activated, sequence, secret, written));
-            }
-        }
+    /// The ring with the key that its Secrets call active, if that stands in the JWKS.
+    fn active(&self, ring: &SigningKey, keys: &[RingKey], jwks: &PublishedJwks) -> Option<Ring> {
+        let name = ring.name_any();
+        let may_sign = |key: &&RingKey| key.owned && key.written.life.may_sign();
+        let signers = keys.iter().filter(|key| key.ring == name).filter(may_sign);
         // As `rotation::signer` chooses.
-        let (_, _, secret, written) = signers.into_iter().max_by_key(|(at, n, ..)| (*at, *n))?;
-        let id = (secret.uid()?, secret.resource_version()?);
-        let pair = self.keys.get(&id).cloned().unwrap_or_else(|| {
-            match key_secret::key_pair(secret, ring.spec.algorithm) {
-                Ok(pair) => Some(Arc::new(pair)),
-                Err(error) => {
-                    warn!(secret = %secret.name_any(), %error, "a key pair can not be used");
-                    None
-                }
-            }
-        });
-        seen.insert(id, pair.clone());
-        let pair = pair?;
-        let stands = jwks.keys.contains(pair.key_id());
+        let active = signers.max_by_key(|key| (key.written.life.activated, key.sequence))?;
+        let pair = active.pair.clone()?;
         let lead = effective_lead(
             ring.spec.publish_lead().as_duration(),
             self.settings.jwks.max_age.as_duration(),
         );
-        let known_from = written.life.published.map(|at| later(at, lead));
-        let defers_until = known_from.filter(|_| written.cause == Cause::First);
-        stands.then_some((pair, written.window, defers_until))
+        let known_from = active.written.life.published.map(|at| later(at, lead));
+        jwks.keys.contains(pair.key_id()).then(|| Ring {
+            name,
+            active: pair,
+            window: active.written.window,
+            defers_until: known_from.filter(|_| active.written.cause == Cause::First),
+        })
     }
 
     /// The technical users of this environment's tenants that have their client id to themselves.

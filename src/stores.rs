@@ -4,23 +4,21 @@
 mod hints;
 mod known;
 mod mirror;
+mod progress;
 mod reconnect;
+mod starter;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::api::Api;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher::Config};
+use kube::runtime::watcher::Config;
 use kube::{Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
-use tokio::sync::{mpsc, watch};
-use tracing::warn;
+use tokio::sync::mpsc;
 
 use crate::api::v1alpha1::{SigningKey, Subscription, TechnicalUser};
 use crate::domain::names::{
@@ -30,10 +28,10 @@ use crate::domain::settings::Settings;
 
 // A custom resource as it is watched: one that does not parse is an error of its own, and holds
 // up no other (CVE-2022-39272 is what happens otherwise).
-use known::Known;
 pub use kube::core::DeserializeGuard as Guarded;
 pub use mirror::{Listed, Mirror};
-use reconnect::Reconnect;
+use progress::Progress;
+use starter::Starter;
 
 /// The kinds that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,6 +55,23 @@ pub enum Watched {
     /// All Secrets in the operator namespace, their metadata alone: people name some in
     /// `SigningKey`s. Only the operator watches them.
     NamedSecrets,
+}
+
+/// As a person knows them.
+impl fmt::Display for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SigningKeys => "SigningKeys",
+            Self::Subscriptions => "Subscriptions",
+            Self::TechnicalUsers => "TechnicalUsers",
+            Self::Secrets => "Secrets of key pairs and hashes",
+            Self::ConfigMaps => "ConfigMaps",
+            Self::Deliveries => "delivered Secrets",
+            Self::Published => "published ConfigMaps",
+            Self::Namespaces => "Namespaces",
+            Self::NamedSecrets => "names of Secrets",
+        })
+    }
 }
 
 /// Something that was made, changed or deleted.
@@ -100,14 +115,6 @@ pub struct Stores {
     progress: Arc<Progress>,
 }
 
-/// How far the watches have come.
-#[derive(Default)]
-struct Progress {
-    waiting: watch::Sender<BTreeSet<Watched>>,
-    /// Counts changes of Subscriptions' and technical users' specs.
-    tenancy: AtomicU64,
-}
-
 /// Whether delivered Secrets are watched too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -136,13 +143,7 @@ impl Stores {
         let mine = Config::default().labels(&ours);
         let part = |part| Config::default().labels(&format!("{ours},{PART_LABEL}={part}"));
 
-        let mut starter = Starter {
-            tasks: tokio::task::JoinSet::new(),
-            listeners,
-            progress: progress.clone(),
-            mirrors: Vec::new(),
-            scope,
-        };
+        let mut starter = Starter::new(scope, listeners, progress.clone());
         let all = Config::default;
         let mut stores = Self {
             mirrors: Arc::new([]),
@@ -202,8 +203,9 @@ impl Stores {
             ),
             progress,
         };
-        stores.mirrors = starter.mirrors.into();
-        (stores, starter.tasks)
+        let (mirrors, tasks) = starter.end();
+        stores.mirrors = mirrors.into();
+        (stores, tasks)
     }
 
     /// Stores that are filled by hand rather than by watches: for simulations.
@@ -235,20 +237,23 @@ impl Stores {
 
     /// Returns when every store has seen the whole of its kind once.
     pub async fn synced(&self) {
-        let mut waiting = self.progress.waiting.subscribe();
-        // The sender lives as long as `self`.
-        let _ = waiting.wait_for(BTreeSet::is_empty).await;
+        self.progress.complete().await;
     }
 
     /// The kinds that have not been seen whole yet.
     pub fn waiting_for(&self) -> BTreeSet<Watched> {
-        self.progress.waiting.borrow().clone()
+        self.progress.waiting()
+    }
+
+    /// A sentence on what has not been seen whole yet, and the last error that stands against it.
+    pub fn told(&self) -> String {
+        self.progress.told()
     }
 
     /// A number that grows when a Subscription or a technical user is made, deleted, or has its
     /// spec changed.
     pub fn tenancy_version(&self) -> u64 {
-        self.progress.tenancy.load(Ordering::Acquire)
+        self.progress.tenancy()
     }
 
     /// Everything that is there, as if it had just been made.
@@ -313,132 +318,4 @@ pub struct Hands {
     pub secrets: reflector::store::Writer<Secret>,
     /// Our ConfigMaps in the operator namespace.
     pub config_maps: reflector::store::Writer<ConfigMap>,
-}
-
-/// What can be watched.
-trait Watchable:
-    Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static
-{
-}
-
-impl<K> Watchable for K where
-    K: Resource<DynamicType = ()>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + Sync
-        + 'static
-{
-}
-
-struct Starter {
-    scope: Scope,
-    mirrors: Vec<Mirror>,
-    tasks: tokio::task::JoinSet<()>,
-    listeners: Vec<mpsc::UnboundedSender<Change>>,
-    progress: Arc<Progress>,
-}
-
-impl Starter {
-    /// Watches what the feed reads too: it can be compared with the API server.
-    fn go<K: Watchable>(
-        &mut self,
-        kind: Watched,
-        api: Api<K>,
-        config: Config,
-        hints: fn(&K) -> Vec<String>,
-    ) -> Store<K> {
-        let (listed, by) = (api.clone(), config.clone());
-        let store = self.watch(kind, api, config, hints);
-        self.mirrors
-            .push(Mirror::new(kind, listed, &by, store.clone()));
-        store
-    }
-
-    /// Watches what is the operator's alone: no token depends on it.
-    fn operators<K: Watchable>(
-        &mut self,
-        kind: Watched,
-        api: Api<K>,
-        config: Config,
-        hints: fn(&K) -> Vec<String>,
-    ) -> Store<K> {
-        match self.scope {
-            Scope::Operator => self.watch(kind, api, config, hints),
-            Scope::Server => reflector::store().0,
-        }
-    }
-
-    fn watch<K: Watchable>(
-        &mut self,
-        kind: Watched,
-        api: Api<K>,
-        config: Config,
-        hints: fn(&K) -> Vec<String>,
-    ) -> Store<K> {
-        let (store, writer) = reflector::store();
-        // Nobody asks what is waited for before all are.
-        self.progress.waiting.send_modify(|waiting| {
-            waiting.insert(kind);
-        });
-        let (listeners, progress) = (self.listeners.clone(), self.progress.clone());
-        self.tasks.spawn(async move {
-            let stream = watcher::watcher(api, config)
-                .backoff(Reconnect::default())
-                .modify(|object| {
-                    object.meta_mut().managed_fields = None;
-                    object
-                        .annotations_mut()
-                        .remove("kubectl.kubernetes.io/last-applied-configuration");
-                })
-                .reflect(writer);
-            pin_mut!(stream);
-            let mut known = Known::new(kind, hints);
-            let mut failing = false;
-            while let Some(event) = stream.next().await {
-                match event {
-                    Ok(event) => {
-                        failing = false;
-                        let done = matches!(event, Event::InitDone);
-                        let changes = known.take(&event);
-                        let tenancy =
-                            matches!(kind, Watched::Subscriptions | Watched::TechnicalUsers);
-                        if tenancy && changes.iter().any(|c| c.spec) {
-                            progress.tenancy.fetch_add(1, Ordering::AcqRel);
-                        }
-                        for change in &changes {
-                            for listener in &listeners {
-                                // One that has ended hears no more; the others do.
-                                let _ = listener.send(change.clone());
-                            }
-                        }
-                        if done {
-                            progress
-                                .waiting
-                                .send_if_modified(|waiting| waiting.remove(&kind));
-                        }
-                    }
-                    Err(error) => {
-                        // Once an outage, not once a retry.
-                        if !failing {
-                            warn!(?kind, error = %explain(&error), "a watch failed; trying again");
-                        }
-                        failing = true;
-                    }
-                }
-            }
-        });
-        store
-    }
-}
-
-/// What a person can do about a watch that fails.
-fn explain(error: &watcher::Error) -> String {
-    let text = error.to_string();
-    if text.contains("404") || text.contains("NotFound") {
-        format!("{text} (are the CRDs installed? kubectl apply -f crds/)")
-    } else {
-        text
-    }
 }

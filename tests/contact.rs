@@ -1,6 +1,9 @@
 //! The clock and the stores compared with an API server in memory, in virtual time: what is seen
 //! when a clock jumps, a connection breaks, or a watch goes deaf.
 
+#[path = "contact/rights.rs"]
+mod rights;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::task::{Context, Poll};

@@ -2,6 +2,13 @@
 //! the answer lost. Whatever happens, what is there in the end is one key, one secret, no orphan,
 //! and a token.
 
+#[path = "converge/jwks.rs"]
+mod jwks;
+#[path = "converge/obstacles.rs"]
+mod obstacles;
+#[path = "converge/scene.rs"]
+mod scene;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -132,11 +139,15 @@ impl Drop for Running {
 }
 
 fn operator(client: Client) -> Running {
+    operator_with(client, settings())
+}
+
+fn operator_with(client: Client, settings: Arc<Settings>) -> Running {
     let (sender, changes) = mpsc::unbounded_channel();
-    let (stores, watches) = Stores::start(&client, &settings(), Scope::Operator, vec![sender]);
+    let (stores, watches) = Stores::start(&client, &settings, Scope::Operator, vec![sender]);
     let operator = Operator::new(
         client,
-        settings(),
+        settings,
         ClockGuard::trusting(clock::system()),
         stores.clone(),
         Leadership::always(),
@@ -155,6 +166,12 @@ fn operator(client: Client) -> Running {
 }
 
 async fn world() -> (ApiServer, Client) {
+    let (api, client) = empty_world().await;
+    apply_all(&client).await;
+    (api, client)
+}
+
+async fn empty_world() -> (ApiServer, Client) {
     let api = ApiServer::open(Options {
         crds: all_crds(),
         state_dir: None,
@@ -171,7 +188,6 @@ async fn world() -> (ApiServer, Client) {
             .await
             .expect("created");
     }
-    apply_all(&client).await;
     (api, client)
 }
 

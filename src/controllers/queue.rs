@@ -151,4 +151,23 @@ mod tests {
         queue.done(&key("a"));
         assert_eq!(queue.failed(key("a"), now, 0.0), FIRST_BACKOFF);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_by_a_person_forgives() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        for name in ["a", "b"] {
+            queue.add(key(name), now);
+            queue.take(now);
+            for _ in 0..5 {
+                queue.failed(key(name), now, 0.0);
+            }
+            queue.add(key(name), now);
+        }
+        assert_eq!(queue.take(now), None, "both wait");
+        queue.forgive(&key("a"));
+        queue.add(key("a"), now);
+        assert_eq!(queue.take(now), Some(key("a")));
+        assert_eq!(queue.failed(key("a"), now, 0.0), FIRST_BACKOFF, "as if new");
+        assert_eq!(queue.take(now), None, "b goes on waiting");
+    }
 }

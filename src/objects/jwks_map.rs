@@ -385,4 +385,37 @@ mod tests {
         let map = of_issuer("a", &mine, Some(&broken), &others, "ns", "default");
         assert_eq!(kids(&map), ["a1", "b1"]);
     }
+
+    #[test]
+    fn the_kids_that_went_first_are_forgotten_first() {
+        let ring = serde_json::from_value(serde_json::json!({
+            "apiVersion": "chancery.dev/v1alpha1", "kind": "SigningKey",
+            "metadata": {"name": "main", "namespace": "ns", "uid": "u"},
+            "spec": {"audience": "client", "algorithm": "EdDSA"},
+        }));
+        let ring: SigningKey = ring.expect("valid");
+        let write = |spent: &std::collections::BTreeSet<String>, before: Option<&ConfigMap>| {
+            let history = History {
+                highest: 1,
+                spent: spent.clone(),
+            };
+            of_ring(&ring, "default", &Share::default(), &history, before)
+        };
+        // The order of kids has nothing to do with that in which they go.
+        let mut map = write(&std::collections::BTreeSet::from(["a".to_owned()]), None);
+        let later = (0..MOST_REMEMBERED).rev().map(|n| format!("b{n:03}"));
+        for kid in later.chain(["0".to_owned()]) {
+            let mut spent = history(&map).spent;
+            spent.insert(kid);
+            map = write(&spent, Some(&map));
+        }
+        let left = history(&map).spent;
+        assert_eq!(left.len(), MOST_REMEMBERED);
+        assert!(left.contains("0") && left.contains("b000"), "the last");
+        assert!(!left.contains("a") && !left.contains("b255"), "the first");
+        // One that is remembered no more (it came back, say) makes room.
+        let fewer = left.iter().filter(|kid| *kid != "b100").cloned().collect();
+        let map = write(&fewer, Some(&map));
+        assert_eq!(history(&map).spent, fewer);
+    }
 }

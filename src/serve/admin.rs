@@ -61,18 +61,18 @@ impl Admin {
         }
     }
 
-    /// 200 or 503; `?verbose` lists the reasons, and tells more.
+    /// 200, or 503 with the reasons; `?verbose` tells more.
     fn ready(&self, query: &str) -> Reply {
         let reasons = self.readiness.reasons();
         let ready = reasons.is_empty();
         let mut body = String::new();
+        for (part, sentence) in reasons {
+            let _ = writeln!(body, "{part}: {sentence}");
+        }
         if query
             .split('&')
             .any(|p| p == "verbose" || p.starts_with("verbose="))
         {
-            for (part, sentence) in reasons {
-                let _ = writeln!(body, "{part}: {sentence}");
-            }
             for line in &self.told {
                 let _ = writeln!(body, "{}", line());
             }

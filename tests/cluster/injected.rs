@@ -287,7 +287,8 @@ fn a_key_lives_once() {
     put(&release, "source", "Opaque", &[("key.pem", &one)]);
     let ring = Ring::apply(&release, "main", &brings("source", "algorithm: EdDSA"));
     let first = ring.active();
-    release.ring("other", &brings("source", "algorithm: EdDSA"));
+    put(&release, "same", "Opaque", &[("key.pem", &one)]);
+    release.ring("other", &brings("same", "algorithm: EdDSA"));
     let other = Ring {
         release: &release,
         name: "other",
@@ -331,6 +332,78 @@ fn a_key_lives_once() {
         (told.contains(&first) && told.contains("another ring")).then_some(())
     });
     assert!(!published(&release).contains(&first));
+}
+
+/// Two rings that are given the same key at the same moment: it is one's, whichever publishes it
+/// first, and the other says so; withdrawn there, it is out.
+#[test]
+fn given_to_two_rings_at_once() {
+    let (release, _) = trial("both");
+    let spec = brings("source", "algorithm: EdDSA");
+    put(
+        &release,
+        "source",
+        "Opaque",
+        &[("key.pem", &fresh(Algorithm::EdDSA))],
+    );
+    release.ring("one", &spec);
+    release.ring("two", &spec);
+    let rings = ["one", "two"].map(|name| Ring {
+        release: &release,
+        name,
+    });
+    let has = |ring: &Ring, kid: &str| {
+        let keys = ring.get()["status"]["keys"].as_array().cloned();
+        let mut keys = keys.unwrap_or_default().into_iter();
+        keys.any(|k| k["keyId"] == kid && (k["state"] == "Next" || k["state"] == "Active"))
+    };
+    let mut last = String::new();
+    for round in 1..=5 {
+        let pem = fresh(Algorithm::EdDSA);
+        let pair = KeyPair::from_pem(Algorithm::EdDSA, &pem).expect("a key");
+        put(&release, "source", "Opaque", &[("key.pem", &pem)]);
+        pair.key_id().clone_into(&mut last);
+        let (winner, told) = eventually(&format!("round {round}"), LIMIT, || {
+            for (ring, other) in [(&rings[0], &rings[1]), (&rings[1], &rings[0])] {
+                let told = other.condition("Stalled").unwrap_or_default();
+                let says = told.contains(&last)
+                    && told.contains(&format!("stands in SigningKey {}", ring.name));
+                if has(ring, &last) && says && !has(other, &last) {
+                    return Ok((ring.name, told));
+                }
+            }
+            Err(format!("{}\n{}", rings[0].get(), rings[1].get()))
+        });
+        println!("round {round}: {winner}'s. {told}");
+        // No copy of it is left with the other.
+        let other = rings.iter().find(|r| r.name != winner).expect("the other");
+        eventually("no copy is left", LIMIT, || {
+            let secrets = other.secrets();
+            let of_other = |s: &Value| {
+                let pem = text_of(s);
+                KeyPair::from_pem(Algorithm::EdDSA, &pem).is_ok_and(|p| p.key_id() == last)
+            };
+            let left = secrets.iter().any(of_other);
+            (!left).then_some(()).ok_or(format!("{}", secrets.len()))
+        });
+    }
+    let owner = rings.iter().find(|ring| has(ring, &last)).expect("one");
+    wait_published(&release, &last, true);
+    owner.edit(&json!({ "invalidated": [{ "keyId": last, "gracePeriod": "0s" }] }));
+    wait_published(&release, &last, false);
+    owner.wait_told("Stalled", "InjectedKeyRefused");
+    for ring in &rings {
+        let map = release.get("configmap", &release.name, &format!("{}-jwks", ring.name));
+        let document = map["data"]["jwks.json"].as_str().unwrap_or_default();
+        assert!(!document.contains(&last), "{}", ring.name);
+    }
+    assert!(!published(&release).contains(&last));
+}
+
+fn text_of(secret: &Value) -> String {
+    let data = secret["data"]["private-key.pem"].as_str();
+    let pem = STANDARD.decode(data.unwrap_or_default());
+    String::from_utf8(pem.unwrap_or_default()).unwrap_or_default()
 }
 
 /// The same content in two releases: the same kid, and each verifies the other's tokens.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::release::{LIMIT, Release, cluster};
-use crate::support::eventually;
+use crate::support::{Signal, eventually};
 
 fn kubectl(args: &[&str]) -> String {
     cluster().kubectl_ok(args)
@@ -264,16 +264,37 @@ fn what_is_not_ours_is_left_and_what_is_ours_is_put_right() {
     change(r#"{"data": {"jwks": "old"}, "immutable": true}"#);
     kubectl(&["delete", "configmap", "main-jwks", "-n", &b]);
     story.holds(&b, "main-jwks", "main", &["jwks", "jwks.json"]);
-    // Without our labels it is somebody else's.
-    let label = [
-        "label",
+    // Its labels are taken away, as a restore may: what we noted beside them tells whose it is.
+    let label = |more: &[&str]| {
+        let label = ["label", "configmap", "main-jwks", "-n", &b];
+        kubectl(&[&label[..], more].concat());
+    };
+    label(&[
+        "chancery.dev/part-",
+        "chancery.dev/signing-key-",
+        "chancery.dev/environment-",
+    ]);
+    eventually("its labels are there again", LIMIT, || {
+        let map = story.configmap(&b, "main-jwks");
+        let part = &map["metadata"]["labels"]["chancery.dev/part"];
+        (part == "published-jwks")
+            .then_some(())
+            .ok_or(map.to_string())
+    });
+    // Without either it is somebody else's.
+    let ours = [
+        "annotate",
         "configmap",
         "main-jwks",
         "-n",
         &b,
-        "chancery.dev/part-",
+        "chancery.dev/published-by-",
     ];
-    kubectl(&label);
+    let operator = story.release.process();
+    operator.signal(Signal::Stop);
+    kubectl(&ours);
+    label(&["chancery.dev/part-"]);
+    operator.signal(Signal::Cont);
     story.says(
         "main",
         "ConfigMapNameConflict",
@@ -281,14 +302,8 @@ fn what_is_not_ours_is_left_and_what_is_ours_is_put_right() {
     );
     let left = story.configmap(&b, "main-jwks");
     assert_eq!(left["metadata"]["labels"]["chancery.dev/part"], Value::Null);
-    kubectl(&[
-        "label",
-        "configmap",
-        "main-jwks",
-        "-n",
-        &b,
-        "chancery.dev/part=published-jwks",
-    ]);
+    kubectl(&["delete", "configmap", "main-jwks", "-n", &b]);
+    story.holds(&b, "main-jwks", "main", &["jwks", "jwks.json"]);
     // What was in the way goes: the name is used.
     kubectl(&["delete", "configmap", "taken", "-n", &a]);
     story.holds(&a, "taken", "main", &["jwks", "jwks.json"]);

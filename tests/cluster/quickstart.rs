@@ -126,6 +126,64 @@ fn readiness_and_the_end() {
     assert!(release.process().wait_exit(LIMIT).success());
 }
 
+/// An account without rights: it says what it waits for, once in the log and to whoever asks, and
+/// goes on by itself once it may.
+#[test]
+fn without_rights_it_says_so_and_waits() {
+    let release = Release::prepared("rightless");
+    let (cluster, namespace) = (release.cluster, &release.name);
+    cluster.kubectl_ok(&["create", "serviceaccount", "none", "-n", namespace]);
+    let account = cluster.kubeconfig_for_service_account(namespace, "none");
+    let admin = crate::support::free_port();
+    let process = release.start_process(&account, release.port, admin, &[]);
+    let ready = || {
+        let url = format!("http://127.0.0.1:{admin}/readyz");
+        let answer = http::get(&url).map_err(|e| format!("{e}\n{}", process.output()))?;
+        Ok::<_, String>((answer.status, answer.text()))
+    };
+    let say = |what: &str, says: &dyn Fn(&str) -> bool| {
+        eventually(what, LIMIT, || match ready()? {
+            (503, why) if says(&why) => Ok(why),
+            other => Err(format!("{other:?}\n{}", process.output())),
+        })
+    };
+    let why = say("it says what is forbidden", &|why| {
+        why.contains("stores: ") && why.contains("is forbidden: User")
+    });
+    assert!(
+        why.contains("SigningKeys") && why.contains(":none"),
+        "{why}"
+    );
+    let lived = http::get(&format!("http://127.0.0.1:{admin}/livez"));
+    assert_eq!(lived.expect("it answers").status, 200);
+    let failed = || {
+        let output = process.output();
+        let lines = output.lines().filter(|l| l.contains("a watch failed"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    // Twenty tries of nine watches would be more lines than this.
+    process.wait_for_line(
+        |l| l.contains("kind=Namespaces") && l.contains("failed"),
+        LIMIT,
+    );
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    assert!(failed().len() <= 9, "{:#?}", failed());
+
+    cluster.kubectl_ok(&[
+        "create",
+        "clusterrolebinding",
+        &format!("{namespace}-none"),
+        "--clusterrole=cluster-admin",
+        &format!("--serviceaccount={namespace}:none"),
+    ]);
+    say("only a JWKS is waited for", &|why| {
+        why.contains("jwks: ") && !why.contains("stores: ")
+    });
+    process.signal(crate::support::Signal::Term);
+    assert!(process.wait_exit(LIMIT).success());
+    release.printed(process.output());
+}
+
 /// At rest nothing is written, and a restart writes nothing: what is there is as it should be.
 #[test]
 fn a_restart_writes_nothing() {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::release::{LIMIT, Release};
 use crate::ring::{Ring, kid, published, text, verifies, wait_published};
-use crate::support::{eventually, free_port};
+use crate::support::{eventually, free_port, http};
 
 /// Rotations take a second, and a key verifies for an hour: the tokens of all keys stay good.
 const RARE: [&str; 2] = ["--jwks-max-age", "1s"];
@@ -236,14 +236,91 @@ fn what_hands_delete_comes_back() {
     }
 }
 
+/// While no operator is there to put it right, a server believes no JWKS that somebody has altered: it
+/// goes on with the last good one, and one that knows of none serves nothing.
+#[test]
+fn a_server_believes_no_altered_jwks() {
+    let mut trial = Trial::new("believed");
+    trial.stop();
+    trial.release.admin_port = free_port();
+    trial.release.serve(&RARE);
+    let name = trial.release.name.clone();
+    let ready = |trial: &Trial| {
+        let url = format!("http://127.0.0.1:{}/readyz", trial.release.admin_port);
+        http::get(&url).is_ok_and(|answer| answer.status == 200)
+    };
+    let wait_ready = |trial: &Trial| {
+        let tail = || trial.release.tail();
+        eventually("ready", LIMIT, || {
+            ready(trial).then_some(()).ok_or_else(tail)
+        });
+    };
+    wait_ready(&trial);
+    let good = published(&trial.release);
+    assert_eq!(good.len(), 2);
+    let map = trial.release.get("configmap", &name, "chancery-issuer");
+    let whole = text(&map["data"]["jwks.json"]).expect("a JWKS");
+    let mut with: Value = serde_json::from_str(&whole).expect("JSON");
+    let rogue = rogue();
+    with["keys"]
+        .as_array_mut()
+        .expect("keys")
+        .push(rogue.clone());
+    let alter = |trial: &Trial, jwks: &str| {
+        let data = json!({ "data": { "jwks.json": jwks, "jwks": jwks } });
+        trial.patch(&["configmap", "chancery-issuer"], &data);
+    };
+    for (altered, told) in [
+        (with.to_string(), "is no ring's"),
+        (json!({ "keys": [] }).to_string(), "nobody has removed"),
+    ] {
+        let before = trial.release.process().output().len();
+        alter(&trial, &altered);
+        eventually("it is told in the log", LIMIT, || {
+            let output = trial.release.process().output();
+            let said = output[before..].contains(told);
+            said.then_some(()).ok_or_else(|| trial.release.tail())
+        });
+        assert_eq!(published(&trial.release), good, "{told}");
+        let (id, secret) = trial.release.credentials(&trial.tenant, "user");
+        assert_eq!(kid(&trial.release.token(&id, &secret, "")), trial.kids[1]);
+
+        // One that begins now knows of no good one.
+        trial.release.kill();
+        trial.release.admin_port = free_port();
+        trial.release.serve(&RARE);
+        trial
+            .release
+            .process()
+            .wait_for_line(|line| line.contains(told), LIMIT);
+        assert!(!ready(&trial), "{told}");
+        let jwks = format!("{}/.well-known/jwks.json", trial.release.issuer());
+        assert_eq!(http::get(&jwks).expect("an answer").status, 503, "{told}");
+        alter(&trial, &whole);
+        wait_ready(&trial);
+        assert_eq!(published(&trial.release), good);
+    }
+
+    // An operator puts it right.
+    alter(&trial, &with.to_string());
+    trial.stop();
+    trial.start();
+    trial.assert_as_before("altered while there was no operator");
+}
+
+/// A key that is no ring's.
+fn rogue() -> Value {
+    json!({ "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig",
+        "kid": "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k",
+        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" })
+}
+
 /// Keys that are put into the JWKS by hand are nobody's, and those that are taken out come back.
 #[test]
 fn a_jwks_altered_by_hand_is_put_right() {
     let trial = Trial::new("altered");
     let (ring, name) = (trial.ring(), trial.release.name.clone());
-    let rogue = json!({ "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig",
-        "kid": "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k",
-        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" });
+    let rogue = rogue();
     for map in ["main-jwks", "chancery-issuer"] {
         let document = || {
             let map = trial.release.get("configmap", &name, map);

@@ -167,7 +167,8 @@ async fn the_admin_port_tells_health_and_counts() {
         world.readiness.clone(),
         std::sync::Arc::clone(&world.registry),
     )
-    .before_scrape(move || app.refresh_gauges());
+    .before_scrape(move || app.refresh_gauges())
+    .telling(|| "Told.".into());
     let get = async |path: &str| {
         let request = Request::get(path).body(()).expect("a request");
         let (head, body) = admin.respond(&request).into_parts();
@@ -182,13 +183,11 @@ async fn the_admin_port_tells_health_and_counts() {
     world
         .readiness
         .not_ready("feed", "The TechnicalUsers are not synced.");
-    assert_eq!(get("/readyz").await, (503, "not ready\n".into()));
+    let why = "feed: The TechnicalUsers are not synced.\n";
+    assert_eq!(get("/readyz").await, (503, format!("{why}not ready\n")));
     assert_eq!(
         get("/readyz?verbose").await,
-        (
-            503,
-            "feed: The TechnicalUsers are not synced.\nnot ready\n".into()
-        )
+        (503, format!("{why}Told.\nnot ready\n"))
     );
     assert_eq!(get("/livez").await.0, 200);
     assert_eq!(get("/oauth/token").await.0, 404);

@@ -171,6 +171,40 @@ fn a_withdrawal_can_be_taken_back_while_the_key_is_kept() {
 }
 
 #[test]
+fn a_withdrawal_lengthens_the_trust_of_no_retired_key() {
+    // Retired at 10,000 with a grace of 500 s, and withdrawn at 10,100 with these.
+    for (grace, ends) in [
+        (Some(secs(100_000)), 10_500),
+        (Some(secs(400)), 10_500),
+        (Some(secs(399)), 10_499),
+        (Some(secs(0)), 10_100),
+        (None, 10_500),
+    ] {
+        let mut ring = Ring::new(policy());
+        for second in [0, 9000, 10_000] {
+            ring.settle(second);
+        }
+        ring.policy.withdrawals.insert(kid(1), grace);
+        ring.settle(10_100);
+        if ends > 10_100 {
+            ring.settle(ends - 1);
+            assert_eq!(ring.published(), [1, 2], "{grace:?}");
+            ring.settle(ends);
+        }
+        assert_eq!(ring.published(), [2], "{grace:?}");
+    }
+    // One that signs is trusted for as long as the person says.
+    let mut ring = Ring::new(policy());
+    ring.settle(0);
+    ring.policy.withdrawals.insert(kid(1), Some(secs(5000)));
+    ring.settle(50);
+    ring.settle(5049);
+    assert_eq!(ring.published(), [1, 2]);
+    ring.settle(5050);
+    assert_eq!(ring.published(), [2]);
+}
+
+#[test]
 fn the_way_back_from_a_rotation_that_went_wrong() {
     let mut ring = Ring::new(policy());
     for second in [0, 9000, 10_000] {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Publish;
 use crate::domain::algorithm::{Algorithm, RsaKeySize};
+use crate::domain::jwk::PublicJwk;
 use crate::domain::period::Period;
 use crate::domain::staleness::DEFAULT_PUBLISH_LEAD;
 use crate::domain::vocabulary::{data_key, key_id, object_name};
@@ -337,6 +338,15 @@ pub struct KeyStatus {
     /// The public key as it stands in the JWKS.
     #[serde(default)]
     pub public_jwk: BTreeMap<String, String>,
+}
+
+impl KeyStatus {
+    /// The public key, if what stands here is one, and of that id.
+    pub fn jwk(&self) -> Option<PublicJwk> {
+        let value = serde_json::to_value(&self.public_jwk).ok()?;
+        let jwk = serde_json::from_value::<PublicJwk>(value).ok();
+        jwk.filter(|jwk| jwk.kid == self.key_id)
+    }
 }
 
 /// Where a key pair is in its life.

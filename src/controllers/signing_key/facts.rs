@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use super::report::{read_jwk, time};
+use super::report::time;
 use super::{Obstacle, Visit};
 use crate::api::v1alpha1::{KeyStatus, ROTATE_ANNOTATION, SigningKey};
 use crate::domain::algorithm::KeyKind;
@@ -97,7 +97,7 @@ impl Visit<'_> {
         // else who may write status could have a key of his own trusted.
         for key in remembered {
             let known = keys.iter().any(|k| k.jwk.kid == key.key_id);
-            let Some(jwk) = read_jwk(key).filter(|_| !known) else {
+            let Some(jwk) = key.jwk().filter(|_| !known) else {
                 continue;
             };
             let in_share = share.iter().any(|e| e.jwk == jwk);
@@ -127,23 +127,21 @@ impl Visit<'_> {
         keys
     }
 
-    /// The other ring that publishes a key: as the issuer's map says, and where that knows of no key
-    /// of a ring, as the ring's own map does.
+    /// The other ring that publishes a key: as the issuer's map says, which all of them write, and
+    /// where that is lost, as the ring's own map does.
     fn elsewhere(&self, kid: &str) -> Option<String> {
-        let mut shares = self.issuer_map().map(jwks_map::shares).unwrap_or_default();
-        shares.remove(&self.seen.name);
-        let published = shares.iter().find(|(_, share)| {
-            let mut keys = share.keys.iter();
-            keys.any(|entry| entry.jwk.kid == kid)
-        });
-        let lost = || {
-            self.seen.others.iter().find(|(ring, keys)| {
-                let none = shares.get(*ring).is_none_or(|s| s.keys.is_empty());
-                none && keys.iter().any(|k| k.kid == kid)
-            })
+        let Some(map) = self.issuer_map() else {
+            let mut others = self.seen.others.iter();
+            let (ring, _) = others.find(|(_, keys)| keys.iter().any(|k| k.kid == kid))?;
+            return Some(ring.clone());
         };
-        let ring = published.map(|(ring, _)| ring);
-        ring.or_else(|| Some(lost()?.0)).cloned()
+        let shares = jwks_map::shares(map).into_iter();
+        let mut having = shares.filter(|(_, share)| share.keys.iter().any(|e| e.jwk.kid == kid));
+        // By hand it could stand in two.
+        let first = having.next()?.0;
+        let own = |ring: &String| *ring == self.seen.name;
+        let mine = own(&first) || having.any(|(ring, _)| own(&ring));
+        (!mine).then_some(first)
     }
 
     pub(super) fn issuer_map(&self) -> Option<&ConfigMap> {

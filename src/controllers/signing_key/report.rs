@@ -362,10 +362,3 @@ fn write_jwk(jwk: &PublicJwk) -> BTreeMap<String, String> {
         .and_then(serde_json::from_value)
         .unwrap_or_default()
 }
-
-pub(super) fn read_jwk(key: &KeyStatus) -> Option<PublicJwk> {
-    let value = serde_json::to_value(&key.public_jwk).ok()?;
-    serde_json::from_value::<PublicJwk>(value)
-        .ok()
-        .filter(|jwk| jwk.kid == key.key_id)
-}

@@ -155,7 +155,7 @@ impl Policy {
         // Of a key that had ceased to sign before, a withdrawal lengthens nothing.
         let before = life
             .retired
-            .is_some_and(|at| life.withdrawn.is_some_and(|w| at <= w));
+            .is_some_and(|at| life.withdrawn.is_some_and(|w| at < w));
         let end = match (ordered, natural) {
             (Some(ordered), Some(natural)) if before => Some(ordered.min(natural)),
             _ => ordered.or(natural),

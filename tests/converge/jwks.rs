@@ -1,0 +1,158 @@
+//! What a server makes of the rings' objects: which JWKS it serves, and which ring signs first.
+
+use std::collections::BTreeMap;
+
+use chancery::domain::names::ISSUER_JWKS;
+use chancery::domain::rotation::later;
+use chancery::objects::{jwks_map, key_secret};
+use chancery::serve::snapshot::PublishedJwks;
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+use super::scene::{Scene, eventually};
+use super::*;
+
+fn feed(scene: &Scene) -> Feed {
+    let stores = scene.running.stores.clone();
+    Feed::new(stores, scene.settings.clone(), Readiness::waiting_for([]))
+}
+
+/// Builds snapshots until the JWKS is of these keys and no other.
+async fn serving(feed: &mut Feed, before: Option<&PublishedJwks>, kids: &[&str]) -> PublishedJwks {
+    let mut wanted = kids.to_vec();
+    wanted.sort_unstable();
+    eventually(&format!("a JWKS of {wanted:?}"), async || {
+        let jwks = feed.build(before).jwks?;
+        let mut found: Vec<&str> = jwks.keys.keys.iter().map(|k| k.kid.as_str()).collect();
+        found.sort_unstable();
+        (found == wanted).then_some(jwks.clone())
+    })
+    .await
+}
+
+/// Both ConfigMaps of the first ring are deleted, and the second ring makes the issuer's anew, of
+/// which it knows its own share alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_nobody_removed_is_served_although_the_config_map_lacks_it() {
+    for removed in [true, false] {
+        let scene = Scene::start().await;
+        scene.ring("main", Value::Null).await;
+        scene.ring("second", Value::Null).await;
+        let main = scene.follows("main", None).await;
+        let second = scene.follows("second", None).await;
+        let mut feed = feed(&scene);
+        let good = serving(&mut feed, None, &[&main, &second]).await;
+        // The operator stands still.
+        scene.running.operator.abort();
+        let issuer = scene.maps().get(ISSUER_JWKS).await.expect("a ConfigMap");
+        let share = &jwks_map::shares(&issuer)["second"];
+        let none = BTreeMap::new();
+        let alone = jwks_map::of_issuer("second", share, None, &none, OPERATOR, "default");
+        let params = DeleteParams::default();
+        for name in ["main-jwks", ISSUER_JWKS] {
+            scene.maps().delete(name, &params).await.expect("deleted");
+        }
+        let made = scene.maps().create(&PostParams::default(), &alone).await;
+        let made = made.expect("created").metadata.uid;
+        eventually("the feed has it", async || {
+            let maps = &scene.running.stores.config_maps;
+            let map = Stores::get(maps, OPERATOR, ISSUER_JWKS)?;
+            (map.metadata.uid == made).then_some(())
+        })
+        .await;
+        let served = feed.build(Some(&good)).jwks.expect("a JWKS");
+        assert_eq!(served.document, good.document, "the last good one");
+        let fresh = feed.build(None).jwks.expect("a JWKS");
+        assert!(!fresh.keys.contains(&main), "where there is no other");
+
+        // What was removed goes, and so does what went with its ring.
+        if removed {
+            let mut secret = scene.secrets().get("main-1").await.expect("the key");
+            let mut written = key_secret::read(&secret);
+            written.life.removed = Some(clock::system().now());
+            let algorithm = chancery::domain::algorithm::Algorithm::ES256;
+            key_secret::stamp(&mut secret, algorithm, &written);
+            let params = PostParams::default();
+            let written = scene.secrets().replace("main-1", &params, &secret).await;
+            written.expect("replaced");
+        } else {
+            let deleted = scene.rings().delete("main", &params).await;
+            deleted.expect("deleted");
+        }
+        serving(&mut feed, Some(&good), &[&second]).await;
+    }
+}
+
+/// The same with an operator at work: whatever it does first, no moment lacks a key.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_moment_lacks_a_key_where_config_maps_are_deleted() {
+    let scene = Scene::start().await;
+    scene.ring("main", Value::Null).await;
+    scene.ring("second", Value::Null).await;
+    let main = scene.follows("main", None).await;
+    let second = scene.follows("second", None).await;
+    let mut feed = feed(&scene);
+    let mut last = serving(&mut feed, None, &[&main, &second]).await;
+    let mut looks = 0;
+    for ring in ["main", "second"].into_iter().cycle().take(10) {
+        for name in [&format!("{ring}-jwks"), ISSUER_JWKS] {
+            let deleted = scene.maps().delete(name, &DeleteParams::default()).await;
+            deleted.expect("deleted");
+        }
+        eventually("the ConfigMaps are mended", async || {
+            last = feed.build(Some(&last)).jwks.expect("a JWKS");
+            looks += 1;
+            for kid in [&main, &second] {
+                assert!(last.keys.contains(kid), "{ring}: {kid} is gone");
+            }
+            let own = scene.kids(&format!("{ring}-jwks")).await?;
+            let all = scene.kids(ISSUER_JWKS).await?;
+            (own.len() == 1 && all.len() == 2).then_some(())
+        })
+        .await;
+    }
+    println!("{looks} looks");
+}
+
+/// A further ring of higher priority: verifiers may not know its first key yet, so that the other
+/// ring signs until its lead is over. Its later keys wait for their lead by themselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_further_rings_first_key_lets_others_sign_through_its_lead() {
+    let scene = Scene::start().await;
+    scene.ring("main", Value::Null).await;
+    let first = scene.follows("main", None).await;
+    let main = scene.rotate("main", &first).await;
+    let lead = json!({"priority": 5, "rotation": {"publishLead": "30m"}});
+    scene.ring("second", lead).await;
+    let second = scene.follows("second", None).await;
+
+    let mut feed = feed(&scene);
+    let snapshots = SnapshotStore::new(clock::system());
+    let defers_until = eventually("both rings can sign", async || {
+        let snapshot = feed.build(None);
+        let rings = snapshot.client_rings.clone();
+        snapshots.publish(snapshot);
+        let of = |kid: &str| rings.iter().find(|r| r.active.key_id() == kid).cloned();
+        let (main, second) = (of(&main)?, of(&second)?);
+        assert_eq!(main.defers_until, None, "a key with a lead behind it");
+        second.defers_until
+    })
+    .await;
+    let secret = scene.secrets().get("second-1").await.expect("the key");
+    let published = key_secret::read(&secret).life.published.expect("a time");
+    assert_eq!(
+        defers_until,
+        later(published, SignedDuration::from_mins(30))
+    );
+
+    let order = |now| {
+        let view = snapshots.load();
+        let names = view.rings(now).map(|r| r.name.clone());
+        names.collect::<Vec<_>>()
+    };
+    let moment = SignedDuration::from_millis(1);
+    let before = defers_until - moment;
+    assert_eq!(order(published), ["main", "second"]);
+    assert_eq!(order(before), ["main", "second"]);
+    assert_eq!(order(defers_until), ["second", "main"]);
+}
