@@ -229,7 +229,7 @@ fn kubectl_get_tells_the_story() {
             "ring",
             "signingkey",
             "sk",
-            "NAME|AUDIENCE|ALGORITHM|ACTIVE KEY|NEXT|AT|READY|REASON|AGE|MESSAGE",
+            "NAME|AUDIENCE|ALGORITHM|ACTIVE KEY|NEXT|AT|READY|REASON|STALLED|AGE|MESSAGE",
         ),
         (
             "subscription",
@@ -291,7 +291,7 @@ fn kubectl_get_tells_the_story() {
         }
         let narrow = table(&narrow);
         assert!(
-            narrow[0].len() < shown[0].len() && narrow[0].len() <= 9,
+            narrow[0].len() < shown[0].len() && narrow[0].len() <= 10,
             "{narrow:?}"
         );
         assert!(!narrow[0].contains(&"MESSAGE".to_owned()), "{narrow:?}");

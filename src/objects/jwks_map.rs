@@ -398,6 +398,7 @@ mod tests {
             let history = History {
                 highest: 1,
                 spent: spent.clone(),
+                ..History::default()
             };
             of_ring(&ring, "default", &Share::default(), &history, before)
         };

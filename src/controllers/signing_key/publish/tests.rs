@@ -282,7 +282,17 @@ fn what_is_altered_is_put_right_and_what_is_foreign_is_left() {
         change(&mut map);
         map
     };
-    let ours: [(Change, &str); 5] = [
+    // Also where only its annotation still tells whose it is.
+    let ours: [(Change, &str); 8] = [
+        (|m| m.metadata.labels = None, "replace"),
+        (
+            |m| put(&mut m.metadata.labels, "chancery.dev/part", "jwks"),
+            "replace",
+        ),
+        (
+            |m| put(&mut m.metadata.labels, "chancery.dev/signing-key", "other"),
+            "replace",
+        ),
         (|m| m.data = None, "replace"),
         (|m| put(&mut m.data, "more", "x"), "replace"),
         (|m| put(&mut m.data, "jwks", "{}"), "replace"),
@@ -308,12 +318,9 @@ fn what_is_altered_is_put_right_and_what_is_foreign_is_left() {
     copies.maps.insert(place.clone(), Arc::new(labelled));
     assert!(visit(&copies, Some(&main), &jwks("one")).writes.is_empty());
 
-    let foreign: [Change; 6] = [
-        |m| m.metadata.labels = None,
+    let foreign: [Change; 3] = [
         |m| m.metadata.annotations = None,
-        |m| put(&mut m.metadata.labels, "chancery.dev/part", "jwks"),
         |m| put(&mut m.metadata.labels, "chancery.dev/environment", "other"),
-        |m| put(&mut m.metadata.labels, "chancery.dev/signing-key", "other"),
         |m| {
             let by = "chancery.dev/published-by";
             put(&mut m.metadata.annotations, by, "other/main");
@@ -480,7 +487,7 @@ fn many_are_written_in_batches_and_many_troubles_told_in_short() {
     assert_eq!(written.len(), 500);
     says(&told, true, r::SUCCEEDED, "500 ConfigMaps");
     for map in copies.maps.values_mut() {
-        Arc::make_mut(map).metadata.labels = None;
+        Arc::make_mut(map).metadata.annotations = None;
     }
     let told = visit(&copies, Some(&main), &jwks("one"));
     says(&told, false, r::CONFIG_MAP_NAME_CONFLICT, "And 495 more.");
