@@ -167,8 +167,8 @@ impl Process {
             Role::Server => (Scope::Server, vec![to_feed]),
         };
         let (stores, watches) = Stores::start(&client, &settings, scope, listeners);
-        let watched = stores.clone();
-        readiness.explain(feed::STORES, move || watched.told());
+        let asked = stores.clone();
+        readiness.explain(feed::STORES, move || asked.told());
         let rings = RingMetrics::new(stores.clone(), clock.clone());
         registry.register_collector(Box::new(rings));
         let gauges = app.clone();

@@ -17,7 +17,7 @@ async fn a_withdrawal_does_not_wait_for_what_is_refused() {
     scene.withdraw_at_once("main", &first).await;
     for map in ["chancery-issuer", "main-jwks"] {
         eventually(&format!("{map} without the key"), async || {
-            scene.kids(map).await.filter(|kids| kids.is_empty())
+            scene.kids(map).await.filter(Vec::is_empty)
         })
         .await;
     }
