@@ -156,11 +156,20 @@ fn run(command: Command) -> Result<(), String> {
 }
 
 fn print_crds() -> Result<(), String> {
-    use std::io::Write as _;
     let yaml = to_yaml(&all_crds())?;
-    // A reader that has seen enough (`| head`) is no error.
-    let _ = std::io::stdout().write_all(yaml.as_bytes());
-    Ok(())
+    print(&yaml)
+}
+
+/// Writes to stdout. A reader that has seen enough (`| head`) is no error; a full disk is one.
+fn print(text: &str) -> Result<(), String> {
+    use std::io::{ErrorKind, Write as _};
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(format!("stdout could not be written: {error}."))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn on_runtime(work: impl Future<Output = Result<(), String>>) -> Result<(), String> {

@@ -14,7 +14,7 @@ use kube::ResourceExt;
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
-use self::keys::{ParsedPairs, RingKey, altered};
+use self::keys::{ParsedPairs, RingKey, Verdict, judge};
 use crate::api::v1alpha1::{KeyAudience, SigningKey, TechnicalUser};
 use crate::crypto;
 use crate::domain::client::Client;
@@ -40,6 +40,8 @@ pub struct Feed {
     keys: ParsedPairs,
     tenancy: TenancyCache,
     readiness: Readiness,
+    /// What is wrong with the issuer's ConfigMap.
+    trouble: Option<String>,
 }
 
 /// The part of readiness that waits for the stores.
@@ -56,6 +58,7 @@ impl Feed {
             keys: ParsedPairs::default(),
             tenancy: TenancyCache::default(),
             readiness,
+            trouble: None,
         }
     }
 
@@ -81,6 +84,8 @@ impl Feed {
             self.readiness.ready(STORES);
             if has_jwks {
                 self.readiness.ready(JWKS);
+            } else if let Some(trouble) = &self.trouble {
+                self.readiness.not_ready(JWKS, trouble);
             }
             tokio::select! {
                 change = changes.recv() => if change.is_none() {
@@ -117,34 +122,54 @@ impl Feed {
 
     /// The issuer's JWKS. One that is gone or broken leaves the last good one: an empty set would
     /// fail every verifier at once.
-    fn jwks(&self, before: Option<&PublishedJwks>, of_rings: &[RingKey]) -> Option<PublishedJwks> {
+    fn jwks(
+        &mut self,
+        before: Option<&PublishedJwks>,
+        of_rings: &[RingKey],
+    ) -> Option<PublishedJwks> {
+        let settings = self.settings.clone();
         let Settings {
             operator_namespace,
             environment,
             ..
-        } = &*self.settings;
+        } = &*settings;
         let map = Stores::get(&self.stores.config_maps, operator_namespace, ISSUER_JWKS)
             .filter(|m| jwks_map::is_issuer_map(m, environment));
         let document = map
             .as_ref()
             .and_then(|m| m.data.as_ref()?.get(jwks_map::JWKS_JSON));
         let keys = map.as_ref().and_then(|m| jwks_map::read(m));
-        if let (Some(document), Some(keys)) = (document, keys) {
+        if let (Some(map), Some(document), Some(keys)) = (&map, document, keys) {
             if let Some(before) = before.filter(|b| b.document == *document) {
+                self.trouble = None;
                 return Some(before.clone());
             }
             let served = before.map(|b| &b.keys);
-            if let Some(why) = altered(served, &keys, of_rings, &self.stores) {
-                let meanwhile = match before {
-                    Some(_) => "the last good one is served",
-                    None => "none is served",
-                };
-                warn!(
-                    "ConfigMap {operator_namespace}/{ISSUER_JWKS} {why}, as if it had been deleted or altered by hand: {meanwhile} until it is mended"
-                );
-                return before.cloned();
+            let told = |why: &str, done: &str| {
+                format!(
+                    "ConfigMap {operator_namespace}/{ISSUER_JWKS} {why}, as if it had been deleted or altered by hand: {done} until it is mended."
+                )
+            };
+            let (keys, document) = match judge(served, (map, &keys), of_rings, &self.stores) {
+                Verdict::Sound => {
+                    self.trouble = None;
+                    (keys, document.clone())
+                }
+                Verdict::Amended(keys, why) => {
+                    let done = "what is served has every key that a ring has, and no other,";
+                    self.say(told(&why, done));
+                    let document = keys.to_document();
+                    (keys, document)
+                }
+                Verdict::Doubtful(why) => {
+                    self.say(told(&why, "no JWKS is served"));
+                    return None;
+                }
+            };
+            if let Some(before) = before.filter(|b| b.document == *document) {
+                return Some(before.clone());
             }
-            let document = Bytes::from(document.clone());
+            let document = Bytes::from(document);
             let etag = format!("\"{}\"", crypto::sha256_base64url(&document));
             return Some(PublishedJwks {
                 document,
@@ -153,11 +178,19 @@ impl Feed {
             });
         }
         if before.is_some() {
-            warn!(
-                "ConfigMap {operator_namespace}/{ISSUER_JWKS} is gone or holds no JWKS: the last good one is served"
-            );
+            self.say(format!(
+                "ConfigMap {operator_namespace}/{ISSUER_JWKS} is gone or holds no JWKS: the last good one is served."
+            ));
         }
         before.cloned()
+    }
+
+    /// Once for each trouble, and not with each change of anything.
+    fn say(&mut self, trouble: String) {
+        if self.trouble.as_ref() != Some(&trouble) {
+            warn!("{trouble}");
+        }
+        self.trouble = Some(trouble);
     }
 
     /// The rings that sign for technical users: highest priority first, then by name.
@@ -192,6 +225,7 @@ impl Feed {
             name,
             active: pair,
             window: active.written.window,
+            published: active.written.life.published,
             defers_until: known_from.filter(|_| active.written.cause == Cause::First),
         })
     }

@@ -7,6 +7,8 @@ mod support;
 
 #[path = "cluster/algorithms.rs"]
 mod algorithms;
+#[path = "cluster/copied.rs"]
+mod copied;
 #[path = "cluster/delivered.rs"]
 mod delivered;
 #[path = "cluster/endurance.rs"]

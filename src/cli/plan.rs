@@ -12,7 +12,6 @@ mod table;
 mod tests;
 
 use std::collections::HashSet;
-use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
@@ -155,9 +154,7 @@ pub async fn run(plan: PlanArgs) -> Result<(), String> {
     if let Some(path) = plan.out {
         return out::write(&path, &text);
     }
-    // A reader that has seen enough (`| head`) is no error.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(())
+    super::print(&text)
 }
 
 /// Now, to the second.

@@ -33,6 +33,8 @@ use crate::tenancy::{Tenancy, TenancyCache};
 const CONCURRENCY: usize = 8;
 /// How soon to look again when the world was not as it was seen; its watch usually wakes us first.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// How soon at the earliest to try again what was refused, where something is due by the clock.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest sleep: a wake-up further off is looked at again in between.
 const LONGEST_SLEEP: Duration = Duration::from_hours(1);
 
@@ -93,8 +95,15 @@ impl Context {
 pub enum Outcome {
     /// All was done; come back at that time, if any.
     Settled(Option<Timestamp>),
+    /// The API server refused a write: try again, and come back at that time at the latest, if any.
+    Refused(Option<Timestamp>),
     /// The world was not as it was seen.
     LookAgain,
+}
+
+/// Between 0 and 1.
+fn jitter() -> f64 {
+    f64::from(crate::crypto::random::bytes::<1>()[0]) / 255.0
 }
 
 /// The operator's loop.
@@ -225,11 +234,19 @@ impl Operator {
                 queue.done(&key);
                 queue.add(key, now + LOOK_AGAIN);
             }
+            Ok(Outcome::Refused(wake_at)) => {
+                queue.failed(key.clone(), now, jitter());
+                if let Some(at) = wake_at {
+                    // What comes by the clock does not wait for what is refused.
+                    let wait = at.duration_since(self.cx.clock_guard.moment().now);
+                    let wait = Duration::try_from(wait).unwrap_or_default();
+                    queue.at_the_latest(key, now + wait.max(LEAST_PAUSE));
+                }
+            }
             Err(error) => {
-                let jitter = f64::from(crate::crypto::random::bytes::<1>()[0]) / 255.0;
                 let (kind, namespace, name) =
                     (key.kind.name(), key.namespace.clone(), key.name.clone());
-                let wait = queue.failed(key, now, jitter);
+                let wait = queue.failed(key, now, jitter());
                 warn!(kind, ?namespace, ?name, %error, wait_ms = wait.as_millis(), "a visit failed; trying again");
             }
         }

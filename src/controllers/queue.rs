@@ -53,6 +53,14 @@ impl Queue {
         self.failures.remove(key);
     }
 
+    /// Visit it by then, although its visits fail.
+    pub fn at_the_latest(&mut self, key: Key, at: Instant) {
+        if let Some(failures) = self.failures.get_mut(&key) {
+            failures.not_before = failures.not_before.min(at);
+        }
+        self.add(key, at);
+    }
+
     /// The next object that may be visited now; it is then under visit until [`Self::done`].
     pub fn take(&mut self, now: Instant) -> Option<Key> {
         if self.order.first()?.0 > now {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Note, Write};
-use crate::api::v1alpha1::{Conditions, Observed, STALLED};
+use crate::api::v1alpha1::{Conditions, Observed, READY, RECONCILING, STALLED};
 use crate::domain::reasons::WRITE_REFUSED;
 
 /// The write of a status, and then the event that goes with it, unless it says what is there already.
@@ -47,6 +47,10 @@ pub fn ready_in(status: &Value) -> Option<String> {
     (ready.status == "True").then_some(ready.message)
 }
 
+fn is_of_state(condition: &str) -> bool {
+    [READY, RECONCILING, STALLED].contains(&condition)
+}
+
 /// The writes of a status with these conditions, and the event that goes with it, unless all of it
 /// stands there already. `rest` is what else it says; without that, it is what the last visit came to.
 pub fn with_conditions(
@@ -60,11 +64,13 @@ pub fn with_conditions(
         serde_json::from_value(stands["conditions"].clone()).unwrap_or_default();
     let mut status = rest.unwrap_or(stands).as_object().cloned();
     let status = status.get_or_insert_default();
+    // What was found of anything else still holds.
+    let others = status.get("conditions").cloned().unwrap_or_default();
+    let others: Vec<Condition> = serde_json::from_value(others).unwrap_or_default();
+    let mut all = conditions.write(&before, observed);
+    all.extend(others.into_iter().filter(|c| !is_of_state(&c.type_)));
     status.insert("observedGeneration".into(), observed.generation.into());
-    status.insert(
-        "conditions".into(),
-        json!(conditions.write(&before, observed)),
-    );
+    status.insert("conditions".into(), json!(all));
     let (status, version) = (
         Value::Object(std::mem::take(status)),
         &object.metadata.resource_version,

@@ -50,20 +50,26 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
             cx.leadership.while_leading(told).await;
             continue;
         }
-        let makes = matches!(write, Write::Create(Object::Secret(_), _));
+        // The status that follows tells of keys as their Secrets say, which were written before.
+        let after_notes = matches!(
+            write,
+            Write::Create(..) | Write::Replace(Object::ConfigMap(_), _)
+        );
         match applier.apply(write).await {
             Ok(Applied::Done) => progress = true,
             Ok(Applied::LookAgain) => return Ok(Outcome::LookAgain),
             Err(error) => {
                 if let Error::Refused { .. } = &error {
                     // It speaks of what is there, and not yet of what was to be made.
-                    let status = writes.find(|w| makes && matches!(w, Write::Status { .. }));
+                    let status = writes.find(|w| after_notes && matches!(w, Write::Status { .. }));
                     tell_refusal(cx, key, &error, status, now).await;
                     if progress {
                         // What comes after what was done is not to wait for what is refused.
                         debug!(?key, %error, "refused");
                         return Ok(Outcome::LookAgain);
                     }
+                    tracing::warn!(?key, %error, "a write was refused; trying again");
+                    return Ok(Outcome::Refused(decision.wake_at));
                 }
                 return Err(error);
             }

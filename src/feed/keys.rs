@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Resource, ResourceExt};
 use tracing::warn;
 
@@ -13,7 +13,7 @@ use crate::domain::algorithm::Algorithm;
 use crate::domain::jwk::{JwkSet, PublicJwk};
 use crate::domain::names;
 use crate::objects::key_secret::{self, Written};
-use crate::objects::{Ownership, label, ownership};
+use crate::objects::{Ownership, jwks_map, label, ownership};
 use crate::stores::{Guarded, Stores};
 
 /// A living key Secret of a living ring.
@@ -97,33 +97,101 @@ impl ParsedPairs {
     }
 }
 
-/// What is wrong with a JWKS that follows another: a sentence, if somebody else than the operator
-/// seems to have written it.
-pub fn altered(
+/// What is to be made of a JWKS that stands in the issuer's ConfigMap.
+pub enum Verdict {
+    /// The operator wrote it.
+    Sound,
+    /// Somebody else seems to have altered it: these keys are served, and this is said.
+    Amended(JwkSet, String),
+    /// It can not be told yet whether its keys are a ring's.
+    Doubtful(String),
+}
+
+/// Judges a JWKS that follows another. One key that is in doubt holds up no other: a key that nobody has
+/// removed stays, and one that is no ring's does not come in.
+pub fn judge(
+    before: Option<&JwkSet>,
+    (map, now): (&ConfigMap, &JwkSet),
+    keys: &[RingKey],
+    stores: &Stores,
+) -> Verdict {
+    let dropped = dropped(before, now, keys, stores);
+    let foreign = foreign(before, now, keys, stores);
+    let rings = stores.signing_keys.state();
+    let there = |name: &String| rings.iter().any(|ring| ring.name_any() == *name);
+    let shares = jwks_map::shares(map);
+    let listed = |jwk: &PublicJwk| {
+        let mut shares = shares.iter().filter(|(name, _)| there(name));
+        let ring = shares.find(|(_, share)| share.keys.iter().any(|e| e.jwk == *jwk));
+        ring.map(|(name, _)| name.clone())
+    };
+    // A server that begins knows of nothing yet: what a ring may have is not to be left out.
+    let doubtful = foreign.iter().find_map(|jwk| Some((jwk, listed(jwk)?)));
+    if let (None, Some((jwk, ring))) = (before, doubtful) {
+        return Verdict::Doubtful(format!(
+            "holds key {} of SigningKey {ring}, whose Secret is not to be seen",
+            jwk.kid
+        ));
+    }
+    let told = match (dropped.first(), foreign.first()) {
+        (Some(jwk), _) => format!("lacks key {}, which nobody has removed", jwk.kid),
+        (None, Some(jwk)) => format!("holds key {}, which is no ring's", jwk.kid),
+        (None, None) => return Verdict::Sound,
+    };
+    let stands = now.keys.iter().filter(|jwk| !foreign.contains(jwk));
+    let keys = stands.cloned().chain(dropped).collect();
+    Verdict::Amended(JwkSet { keys }, told)
+}
+
+/// The keys that the operator would have noted on their Secrets as removed before it took them out.
+fn dropped(
     before: Option<&JwkSet>,
     now: &JwkSet,
     keys: &[RingKey],
     stores: &Stores,
-) -> Option<String> {
-    // The operator notes on a key's Secret that it is removed, before it takes it out.
-    let dropped = keys.iter().find(|key| {
-        let Some(pair) = &key.pair else { return false };
-        let (kid, life) = (pair.key_id(), &key.written.life);
+) -> Vec<PublicJwk> {
+    let mut dropped = Vec::new();
+    for key in keys {
+        let Some(pair) = &key.pair else { continue };
+        let kid = pair.key_id();
         let stood = match before {
             Some(before) => before.contains(kid),
-            None => life.published.is_some(),
+            None => key.written.life.published.is_some(),
         };
-        key.owned && life.removed.is_none() && stood && !now.contains(kid)
-    });
-    if let Some(pair) = dropped.and_then(|key| key.pair.as_ref()) {
-        let kid = pair.key_id();
-        return Some(format!("lacks key {kid}, which nobody has removed"));
+        // One key has one life, whoever copied its Secret: that with the lowest number.
+        let first = |other: &RingKey| {
+            other.ring == key.ring && other.is(kid) && other.sequence < key.sequence
+        };
+        let removed = key.written.life.removed.is_some()
+            || keys.iter().any(first)
+            || spent(stores, &key.ring, kid);
+        if key.owned && stood && !removed && !now.contains(kid) {
+            dropped.push(pair.public_jwk().clone());
+        }
     }
-    // It makes a key's Secret before it publishes the key; where that was lost, status knows the key,
-    // unless this version can not read it.
+    dropped
+}
+
+/// Whether the ring's own `ConfigMap` says that a key is gone for good.
+fn spent(stores: &Stores, ring: &str, kid: &str) -> bool {
+    let maps = stores.config_maps.state();
+    let map = maps
+        .iter()
+        .find(|map| map.name_any() == names::ring_jwks(ring));
+    map.is_some_and(|map| jwks_map::history(map).spent.contains(kid))
+}
+
+/// The keys that no ring has. The operator makes a key's Secret before it publishes the key; where that
+/// was lost, status knows the key, unless this version can not read it.
+fn foreign(
+    before: Option<&JwkSet>,
+    now: &JwkSet,
+    keys: &[RingKey],
+    stores: &Stores,
+) -> Vec<PublicJwk> {
     let rings = stores.signing_keys.state();
     if rings.iter().any(|ring| ring.0.is_err()) {
-        return None;
+        return Vec::new();
     }
     let statuses = rings
         .iter()
@@ -137,6 +205,5 @@ pub fn altered(
             || keys.iter().any(|key| key.is(&jwk.kid))
             || remembered.contains(jwk)
     };
-    let foreign = now.keys.iter().find(|jwk| !known(jwk))?;
-    Some(format!("holds key {}, which is no ring's", foreign.kid))
+    now.keys.iter().filter(|jwk| !known(jwk)).cloned().collect()
 }

@@ -88,6 +88,8 @@ struct Remembered {
     spent: Vec<String>,
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     unused: BTreeSet<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    editions: BTreeMap<String, i64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     gone: Vec<Gone>,
 }
@@ -114,6 +116,7 @@ pub fn history(map: &ConfigMap) -> History {
         highest: remembered.highest,
         spent: remembered.spent.into_iter().collect(),
         unused: remembered.unused,
+        editions: remembered.editions,
     }
 }
 
@@ -150,10 +153,13 @@ pub fn of_ring(
     let new: Vec<String> = new.cloned().collect();
     spent.extend(new);
     spent.drain(..spent.len().saturating_sub(MOST_REMEMBERED));
+    let editions = history.editions.iter();
+    let editions = editions.filter(|(kid, _)| spent.contains(kid));
     let unused = history.unused.iter().filter(|kid| spent.contains(kid));
     let remembered = Remembered {
         highest: history.highest,
         unused: unused.cloned().collect(),
+        editions: editions.map(|(kid, e)| (kid.clone(), *e)).collect(),
         spent,
         gone: share.gone.clone(),
     };

@@ -41,8 +41,11 @@ pub struct Ring {
     pub active: Arc<KeyPair>,
     /// When it may sign.
     pub window: Window,
+    /// Since when its key stands in the JWKS.
+    pub published: Option<Timestamp>,
     /// Where its key is the ring's first and signs before its publish lead is over: until then
-    /// another ring goes first, if one can sign, since verifiers may not know this key yet.
+    /// another ring goes first whose key was published before, if one can sign, since verifiers may
+    /// not know this key yet.
     pub defers_until: Option<Timestamp>,
 }
 
@@ -179,7 +182,14 @@ impl View {
     /// The rings that may sign now, the preferred one first.
     pub fn rings(&self, now: Timestamp) -> impl Iterator<Item = &Arc<Ring>> {
         let open = move |ring: &&Arc<Ring>| ring.window.contains(now);
-        let defers = move |ring: &&Arc<Ring>| ring.defers_until.is_some_and(|until| now < until);
+        // The first of all defers to none: what signs already goes on when another ring is made.
+        let older = move |than: &Ring| {
+            let mut others = self.rings.iter().filter(open);
+            others.any(|other| other.published < than.published)
+        };
+        let defers = move |ring: &&Arc<Ring>| {
+            ring.defers_until.is_some_and(|until| now < until) && older(ring)
+        };
         let first = self.rings.iter().filter(open).filter(move |r| !defers(r));
         first.chain(self.rings.iter().filter(open).filter(defers))
     }

@@ -166,3 +166,36 @@ async fn a_further_rings_first_key_lets_others_sign_through_its_lead() {
     assert_eq!(order(before), ["main", "second"]);
     assert_eq!(order(defers_until), ["second", "main"]);
 }
+
+/// Of two rings whose first keys are in their lead, that whose key was published first signs, however
+/// short the other's lead is: it signed before the other was made.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ring_that_signs_goes_on_beside_a_new_one_with_a_shorter_lead() {
+    let scene = Scene::start().await;
+    scene
+        .ring("main", json!({"rotation": {"publishLead": "30m"}}))
+        .await;
+    let main = scene.follows("main", None).await;
+    // Times are written to the millisecond.
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    scene
+        .ring("second", json!({"rotation": {"publishLead": "2s"}}))
+        .await;
+    let second = scene.follows("second", None).await;
+    let mut feed = feed(&scene);
+    let snapshots = SnapshotStore::new(clock::system());
+    let rings = eventually("both rings can sign", async || {
+        let snapshot = feed.build(None);
+        let rings = snapshot.client_rings.clone();
+        snapshots.publish(snapshot);
+        let of = |kid: &str| rings.iter().find(|r| r.active.key_id() == kid).cloned();
+        of(&main).zip(of(&second))
+    })
+    .await;
+    let over = rings.1.defers_until.expect("a first key");
+    let view = snapshots.load();
+    let names: Vec<_> = view
+        .rings(later(over, SignedDuration::from_secs(1)))
+        .collect();
+    assert_eq!(names[0].name, "main");
+}

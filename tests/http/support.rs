@@ -191,6 +191,7 @@ pub fn ring(name: &str, active: &Arc<KeyPair>) -> Arc<Ring> {
         name: name.into(),
         active: Arc::clone(active),
         window: chancery::domain::rotation::Window::default(),
+        published: None,
         defers_until: None,
     })
 }

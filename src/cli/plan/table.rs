@@ -34,11 +34,14 @@ pub fn render(plan: &Plan) -> String {
 
 fn columns<const N: usize>(lines: &[[String; N]]) -> String {
     let mut text = String::new();
+    let widths: [usize; N] = std::array::from_fn(|i| {
+        let widths = lines.iter().map(|line| line[i].chars().count());
+        widths.max().unwrap_or(0)
+    });
     for line in lines {
         let mut padded = String::new();
-        for (i, cell) in line.iter().enumerate() {
-            let width = lines.iter().map(|l| l[i].chars().count()).max();
-            let _ = write!(padded, "{cell:<0$}  ", width.unwrap_or(0));
+        for (cell, width) in line.iter().zip(widths) {
+            let _ = write!(padded, "{cell:<width$}  ");
         }
         text += padded.trim_end();
         text.push('\n');

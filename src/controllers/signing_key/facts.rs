@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::report::time;
-use super::{Obstacle, Visit};
+use super::{Obstacle, SecretSeen, Visit};
 use crate::api::v1alpha1::{KeyStatus, ROTATE_ANNOTATION, SigningKey};
 use crate::domain::algorithm::KeyKind;
 use crate::domain::jwk::PublicJwk;
@@ -17,6 +17,7 @@ use crate::domain::rotation::{
     Cause, History, KeyFacts, Life, Policy, Source, Window, accept_window, signer,
 };
 use crate::domain::settings::Settings;
+use crate::objects::Ownership;
 use crate::objects::jwks_map::{self, Gone};
 use crate::objects::key_secret::{self, Written};
 
@@ -42,7 +43,8 @@ impl Visit<'_> {
         };
         let share = &share.keys;
         // Made by a call that came late, under a number that had its time: nobody waits for it.
-        let highest = ring_map.map_or(0, |map| jwks_map::history(map).highest);
+        let spent = ring_map.map(jwks_map::history).unwrap_or_default();
+        let highest = spent.highest;
         let of_ring = ring_map.and_then(jwks_map::read).unwrap_or_default();
         let fresh = |written: &Written| {
             let life = &written.life;
@@ -62,7 +64,9 @@ impl Visit<'_> {
         let remembered = self.ring.status.as_ref().map_or(&[][..], |s| &s.keys);
         let mut keys: Vec<KeyFacts> = Vec::new();
         for seen in &self.seen.secrets {
-            let Some(jwk) = seen.usable() else { continue };
+            let Some(jwk) = seen.usable().filter(|_| self.taken(seen).is_none()) else {
+                continue;
+            };
             if keys.iter().any(|k| k.kid() == jwk.kid) {
                 // A copy, made by hand: one key has one life.
                 continue;
@@ -75,7 +79,8 @@ impl Visit<'_> {
             }
             let at = |e: &&jwks_map::Entry| e.jwk == *jwk && e.edition == written.edition;
             let mut in_jwks = share.iter().any(|e| at(&e)) || !out(&jwk.kid, &written);
-            if late(seen.sequence, jwk, &written) || lost_race(jwk, &written) {
+            let back = spent.is_spent(&jwk.kid, written.edition) && written.life.removed.is_none();
+            if back || late(seen.sequence, jwk, &written) || lost_race(jwk, &written) {
                 written.life.removed = written.life.removed.or(written.life.created);
                 in_jwks = false;
             }
@@ -125,6 +130,22 @@ impl Visit<'_> {
         }
         keys.sort_by_key(|k| k.sequence);
         keys
+    }
+
+    /// Whose key a Secret holds, if that is another ring's, or was: one key is in one ring, whoever
+    /// copied its Secret.
+    pub(super) fn taken(&self, seen: &SecretSeen) -> Option<String> {
+        let kid = &seen.usable()?.kid;
+        let nobodys = seen.ownership == Ownership::Nobodys;
+        let life = key_secret::read(&seen.secret).life;
+        // A fresh one of ours is an injected key of which another ring was faster.
+        let fresh = !nobodys && life.published.is_none() && life.activated.is_none();
+        let other = self.elsewhere(kid).filter(|_| !fresh);
+        if let Some(other) = other {
+            return Some(format!("which stands in SigningKey {other}"));
+        }
+        let burned = nobodys && self.seen.spent_elsewhere.contains(kid);
+        burned.then(|| "which was withdrawn or removed from another ring".to_owned())
     }
 
     /// The other ring that publishes a key: as the issuer's map says, which all of them write, and

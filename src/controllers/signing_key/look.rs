@@ -8,7 +8,7 @@ use kube::core::error_boundary::InvalidObject;
 use kube::{Resource, ResourceExt as _};
 
 use super::see::{self, Depth};
-use super::{Copies, PlanFn, decide};
+use super::{Copies, PlanFn, SecretSeen, decide};
 use crate::api::v1alpha1::SigningKey;
 use crate::controllers::{Decision, Error};
 use crate::domain::algorithm::Algorithm;
@@ -16,7 +16,7 @@ use crate::domain::jwk::PublicJwk;
 use crate::domain::moment::Moment;
 use crate::domain::names;
 use crate::domain::settings::Settings;
-use crate::objects::{jwks_map, key_secret};
+use crate::objects::{Ownership, jwks_map, key_secret};
 use crate::stores::Guarded;
 
 /// Where a visit reads: what the watches have shown, and the API server itself. The search in
@@ -110,7 +110,8 @@ pub async fn look(
         return Ok(Looked::Moved);
     }
     seen.issuer_map = issuer_map;
-    if seen.injected.is_some() {
+    let nobodys = |s: &SecretSeen| s.ownership == Ownership::Nobodys;
+    if seen.injected.is_some() || seen.secrets.iter().any(nobodys) {
         // After the issuer's map: a key leaves that once its ring has written down that it is spent.
         seen.spent_elsewhere = reads.live_spent_elsewhere(name).await?;
     }

@@ -50,7 +50,13 @@ impl Visit<'_> {
                 // A key that the ring knew and that was spoilt: it is lost, and replaced.
                 (Err(_), _) if known => continue,
                 (Err(why), _) => why.clone(),
-                (Ok(_), _) => continue,
+                (Ok(jwk), _) => match self.taken(seen) {
+                    Some(whose) => format!(
+                        "it holds key {}, {whose}, and one key can not be in two rings",
+                        jwk.kid
+                    ),
+                    None => continue,
+                },
             };
             return Some((
                 r::SECRET_NAME_CONFLICT,

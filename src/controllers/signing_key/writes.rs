@@ -132,7 +132,9 @@ impl Visit<'_> {
         };
         let of_ring =
             ring_before.and_then(|map| Some((jwks_map::read(map)?.keys, jwks_map::gone(map))));
-        let of_issuer = shares.remove(&self.seen.name).map(|share| {
+        let own = shares.remove(&self.seen.name);
+        let stood_at_issuer = own.as_ref().map_or(Vec::new(), |share| share.keys.clone());
+        let of_issuer = own.map(|share| {
             let keys = share.keys.into_iter().map(|e| e.jwk);
             (keys.collect(), share.gone)
         });
@@ -147,6 +149,11 @@ impl Visit<'_> {
                 // It came back while it was kept.
                 history.spent.remove(kid);
             }
+            if life.removed.is_some() && key.edition > 0 {
+                history.editions.insert(kid.to_owned(), key.edition);
+            } else {
+                history.editions.remove(kid);
+            }
             if life.removed.is_some() && life.activated.is_none() && life.withdrawn.is_none() {
                 history.unused.insert(kid.to_owned());
             } else {
@@ -156,16 +163,25 @@ impl Visit<'_> {
         let environment = &self.settings.environment;
         let ring_map =
             jwks_map::of_ring(self.ring, environment, &ring_share, &history, ring_before);
-        let issuer_map = jwks_map::of_issuer(
-            &self.seen.name,
-            &issuer_share,
-            issuer_before,
-            &self.seen.others,
-            &self.settings.operator_namespace,
-            environment,
-        );
+        let issuer = |share: &Share| {
+            jwks_map::of_issuer(
+                &self.seen.name,
+                share,
+                issuer_before,
+                &self.seen.others,
+                &self.settings.operator_namespace,
+                environment,
+            )
+        };
+        let issuer_map = issuer(&issuer_share);
         let active = signer(before).filter(|k| k.life.published.is_some());
-        let settled = plan.steps.is_empty() && active.is_some();
+        // A ring that was just made with keys that were there already has lost nothing.
+        let remembers = self
+            .ring
+            .status
+            .as_ref()
+            .is_some_and(|s| !s.keys.is_empty());
+        let settled = plan.steps.is_empty() && active.is_some() && remembers;
         // Whatever stands in the JWKS is this ring's, or another's.
         let theirs: Vec<_> = shares.values().flat_map(|share| &share.keys).collect();
         let known = |jwk: &PublicJwk| {
@@ -174,10 +190,25 @@ impl Visit<'_> {
                 || self.seen.others.values().flatten().any(|k| k == jwk)
         };
         let issuer_there = self.seen.issuer_map.as_deref();
-        for (was, is, there) in [
-            (ring_before, ring_map, ring_before),
-            (issuer_before, issuer_map, issuer_there),
-        ] {
+        let of_the_ring = (ring_before, ring_map, ring_before);
+        // A key that goes, goes from the issuer's first: that one is served, and an order to withdraw is
+        // not to wait for a write of the ring's own that is refused. What comes beside it comes after.
+        let goes = |e: &Entry| !jwks.contains(&e.jwk);
+        let leaves = stood_at_issuer.iter().any(goes);
+        let mut maps = vec![of_the_ring, (issuer_before, issuer_map, issuer_there)];
+        if leaves {
+            let stays = issuer_share
+                .keys
+                .iter()
+                .filter(|e| stood_at_issuer.contains(e));
+            let less = Share {
+                keys: stays.cloned().collect(),
+                gone: issuer_share.gone.clone(),
+            };
+            maps.swap(0, 1);
+            maps[0].1 = issuer(&less);
+        }
+        for (was, is, there) in maps {
             if there.is_some_and(|map| self.is_foreign(map)) {
                 continue;
             }
@@ -220,6 +251,8 @@ impl Visit<'_> {
         tale: &mut Story<'_>,
         writes: &mut Vec<Write>,
     ) {
+        let history = self.seen.ring_map.as_deref().map(jwks_map::history);
+        let history = history.unwrap_or_default();
         let active = signer(keys).map(KeyFacts::kid);
         let takes_over = active != signer(before).map(KeyFacts::kid);
         let mut secrets: Vec<(&SecretSeen, &KeyFacts)> = Vec::new();
@@ -235,7 +268,18 @@ impl Visit<'_> {
             (!first, key.life.activated, key.sequence)
         });
         for (seen, key) in secrets {
+            let was = key_secret::read(&seen.secret);
+            let back = key.life.removed.is_some()
+                && was.life.removed.is_none()
+                && history.is_spent(key.kid(), was.edition);
             self.stamp(seen, key, writes);
+            if back {
+                let (name, kid) = (seen.secret.name_any(), key.kid());
+                writes.push(Note::warning(
+                    r::KEY_REMOVED,
+                    format!("Secret {name} with key {kid} came back, and that key is gone for good: it is not published again, and the Secret is deleted."),
+                ));
+            }
             writes.extend(tale.of(key.kid()));
         }
     }

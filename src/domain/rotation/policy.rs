@@ -84,9 +84,18 @@ pub struct History {
     pub spent: BTreeSet<String>,
     /// Those of them that never signed and were not withdrawn: other rings may use them.
     pub unused: BTreeSet<String>,
+    /// The editions in which they went, where that was not the first.
+    pub editions: BTreeMap<String, i64>,
 }
 
 impl History {
+    /// Whether a key of that edition is gone for good: one that came back by the withdrawal being taken
+    /// back is of a later edition.
+    pub fn is_spent(&self, kid: &str, edition: i64) -> bool {
+        let gone = self.editions.get(kid).copied().unwrap_or(0);
+        self.spent.contains(kid) && edition <= gone
+    }
+
     /// Kids that no ring may use any more.
     pub fn burned(&self) -> impl Iterator<Item = &String> {
         self.spent.difference(&self.unused)

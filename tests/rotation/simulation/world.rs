@@ -269,7 +269,7 @@ impl World {
         let due = match outcome {
             Ok(Outcome::Settled(at)) => at.map_or(now + DAY, in_time),
             Ok(Outcome::LookAgain) => now + 250,
-            Err(_) => now + pause,
+            Ok(Outcome::Refused(_)) | Err(_) => now + pause,
         };
         replica.due = due;
         let (number, due) = (replica.number, due - now);
