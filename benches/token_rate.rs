@@ -394,6 +394,7 @@ fn snapshot(pair: &Arc<KeyPair>, secret: &str) -> Snapshot {
             name: "main".into(),
             active: Arc::clone(pair),
             window: chancery::domain::rotation::Window::default(),
+            published: None,
             defers_until: None,
         })],
         clients: HashMap::from([(CLIENT_ID.to_owned(), Arc::new(client))]),
