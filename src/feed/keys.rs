@@ -139,7 +139,10 @@ pub fn judge(
         (None, None) => return Verdict::Sound,
     };
     let stands = now.keys.iter().filter(|jwk| !foreign.contains(jwk));
-    let keys = stands.cloned().chain(dropped).collect();
+    let mut keys: Vec<PublicJwk> = stands.cloned().chain(dropped).collect();
+    // In the order in which they were served: the same keys are the same document.
+    let place = |jwk: &PublicJwk| before?.keys.iter().position(|b| b.kid == jwk.kid);
+    keys.sort_by_key(|jwk| place(jwk).unwrap_or(usize::MAX));
     Verdict::Amended(JwkSet { keys }, told)
 }
 
