@@ -182,14 +182,14 @@ impl View {
     /// The rings that may sign now, the preferred one first.
     pub fn rings(&self, now: Timestamp) -> impl Iterator<Item = &Arc<Ring>> {
         let open = move |ring: &&Arc<Ring>| ring.window.contains(now);
-        // The first of all defers to none: what signs already goes on when another ring is made.
+        let in_lead = move |ring: &Ring| ring.defers_until.is_some_and(|until| now < until);
+        // To one that was published later nobody defers, however short its lead is: verifiers know this
+        // one for longer.
         let older = move |than: &Ring| {
-            let mut others = self.rings.iter().filter(open);
+            let mut others = self.rings.iter().filter(open).filter(|r| !in_lead(r));
             others.any(|other| other.published < than.published)
         };
-        let defers = move |ring: &&Arc<Ring>| {
-            ring.defers_until.is_some_and(|until| now < until) && older(ring)
-        };
+        let defers = move |ring: &&Arc<Ring>| in_lead(ring) && older(ring);
         let first = self.rings.iter().filter(open).filter(move |r| !defers(r));
         first.chain(self.rings.iter().filter(open).filter(defers))
     }
