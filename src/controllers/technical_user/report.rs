@@ -174,7 +174,7 @@ impl Visit<'_> {
                 .collect(),
             subscription: current.map(|c| c.name.clone()),
         };
-        let event = status::warning(stood, conditions);
-        status::write(self.user, before, &after, event)
+        let events = status::warnings(stood, conditions);
+        status::write(self.user, before, &after, events)
     }
 }
