@@ -395,7 +395,7 @@ fn snapshot(pair: &Arc<KeyPair>, secret: &str) -> Snapshot {
             active: Arc::clone(pair),
             window: chancery::domain::rotation::Window::default(),
             published: None,
-            defers_until: None,
+            known_from: None,
         })],
         clients: HashMap::from([(CLIENT_ID.to_owned(), Arc::new(client))]),
         shortest_publish_lead: None,

@@ -231,7 +231,7 @@ impl Feed {
             active: pair,
             window: written.window,
             published: written.life.published,
-            defers_until: preference::defers_until(written.cause, written.life.published, lead),
+            known_from: preference::known_from(written.life.published, lead),
         })
     }
 

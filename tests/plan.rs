@@ -230,6 +230,10 @@ fn what_is_no_plan_says_why() {
             "nothing is planned until the problem above is mended",
         ),
         (
+            &["broken/c.yaml"],
+            "nothing is planned until the problem above is mended",
+        ),
+        (
             &["empty"],
             "no SigningKey that could be planned is in empty (no file there is called *.yaml, *.yml or *.json): give files or directories",
         ),
@@ -312,6 +316,26 @@ fn what_is_no_plan_says_why() {
         help.contains("chancery plan examples/rotation --from 2027-01-01"),
         "{help}"
     );
+}
+
+/// Of two rings for one audience a person sees which one signs.
+#[test]
+fn a_ring_that_gives_way_is_told_of() {
+    let other = RING
+        .replace("main", "other")
+        .replace("  rotation", "  priority: 3\n  rotation");
+    let human = RING.replace("main", "human").replace("client", "human");
+    let files = [
+        ("main.yaml", RING),
+        ("other.yaml", &other),
+        ("human.yaml", &human),
+    ];
+    let desk = Desk::new("plan-several", &files);
+    let told = desk.prints(&["main.yaml", "other.yaml", "human.yaml"]);
+    let note =
+        "SigningKey other (priority 3) goes before this one (priority 0) for the same audience";
+    assert_eq!(told.matches(note).count(), 1, "{told}");
+    assert_eq!(told.matches("goes before this one").count(), 1, "{told}");
 }
 
 /// A timetable that could not be written whole is no success: a full disk, say.

@@ -4,6 +4,7 @@
 //! memory; the timetable comes from the function that drives the operator.
 
 mod json;
+mod notes;
 mod out;
 mod span;
 mod svg;
@@ -24,7 +25,7 @@ use super::dev::kinds::Kinds;
 use super::dev::manifests::{self, Document, Found, Problem};
 use super::dev::objects::Objects;
 use super::dev::report::complain;
-use crate::api::v1alpha1::{SigningKey, all_crds};
+use crate::api::v1alpha1::{KeyAudience, SigningKey, all_crds};
 use crate::clock;
 use crate::controllers::{algorithm_violation, policy_violation, rotation_policy};
 use crate::domain::period::Period;
@@ -113,6 +114,8 @@ struct Ring {
     shown: String,
     /// The file that it stands in.
     file: String,
+    audience: KeyAudience,
+    priority: i32,
     policy: Policy,
     timetable: Timetable,
     /// What a person should know besides, in sentences.
@@ -137,6 +140,7 @@ pub async fn run(plan: PlanArgs) -> Result<(), String> {
             )
         })?;
     let mut rings = read(&plan.paths, &settings, from, until).await?;
+    notes::tell_who_signs(&mut rings);
     let several = rings.iter().any(|r| r.namespace != rings[0].namespace);
     for ring in &mut rings {
         ring.shown = if several {
@@ -199,7 +203,11 @@ async fn read(
     } else {
         String::new()
     };
-    match (problems.len(), rings.is_empty()) {
+    // A ring that is refused is a ring all the same.
+    match (
+        problems.len(),
+        rings.is_empty() && manifests.documents.is_empty(),
+    ) {
         (0, true) => Err(none),
         (0, false) => Ok(rings),
         (1, false) => Err("nothing is planned until the problem above is mended".into()),
@@ -220,6 +228,7 @@ async fn read(
 fn none_found(paths: &[PathBuf], found: &Found) -> String {
     let paths: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
     let looked = match found.files.len() {
+        0 if !found.problems.is_empty() => "none could be read".to_owned(),
         0 => "no file there is called *.yaml, *.yml or *.json".to_owned(),
         1 => "1 file was read".to_owned(),
         n => format!("{n} files were read"),
@@ -290,12 +299,12 @@ fn look_ahead(
         policy.source = Source::Hold;
     }
     let timetable = timetable(&policy, from, until);
-    let mut notes: Vec<String> = misplaced(document, settings).into_iter().collect();
+    let mut notes: Vec<String> = notes::misplaced(document, settings).into_iter().collect();
     notes.extend(policy_violation(ring, settings));
     if forbidden {
         notes.push("No key is made.".into());
     }
-    notes.extend(raised(ring, settings, &policy));
+    notes.extend(notes::raised(ring, settings, &policy));
     if policy.interval.is_some() {
         notes.push("On a cluster it rotates up to a tenth of its interval (a day at most) earlier, by a time that follows from its UID.".into());
     }
@@ -319,55 +328,12 @@ fn look_ahead(
         name: ring.name_any(),
         shown: String::new(),
         file: document.file.clone(),
+        audience: spec.audience,
+        priority: spec.priority,
         policy,
         timetable,
         notes,
     }
-}
-
-/// A ring outside of the operator's namespace would wait for ever, without a condition.
-fn misplaced(document: &Document, settings: &Settings) -> Option<String> {
-    let (namespace, own) = (&document.id.namespace, &settings.operator_namespace);
-    let says = document.node.to_json();
-    if says["metadata"]["namespace"].is_null() {
-        return Some(format!(
-            "metadata.namespace is absent: SigningKeys live in the operator's namespace, {own}, so apply it there."
-        ));
-    }
-    (namespace != own).then(|| {
-        format!(
-            "SigningKeys live in the operator's namespace, {own}: in {namespace} none reads it, so that no key is made and no condition says so. Write metadata.namespace: {own}, or give --namespace. What is planned here would happen there."
-        )
-    })
-}
-
-/// What holds for longer than the spec says, in sentences.
-fn raised(ring: &SigningKey, settings: &Settings, policy: &Policy) -> Vec<String> {
-    let rotation = ring.spec.rotation.clone().unwrap_or_default();
-    let mut notes = Vec::new();
-    let (asked, lead) = (policy.publish_lead, policy.lead());
-    if lead > asked {
-        notes.push(format!(
-            "publishLead is {}, and {} holds: longer than the JWKS's max-age of {}, for which verifiers cache it.",
-            period(asked),
-            period(lead),
-            settings.jwks.max_age
-        ));
-    }
-    let safe = policy.max_ttl.saturating_add(policy.margin);
-    if let Some(grace) = rotation.grace_period
-        && grace.as_duration() < safe
-    {
-        notes.push(format!(
-            "gracePeriod is {grace}, and {} holds: the longest token life of {}, a clock leeway of {}, max-age of {} and maxStaleness of {} together.",
-            period(safe),
-            settings.tokens.max_ttl,
-            settings.tokens.clock_leeway,
-            settings.jwks.max_age,
-            settings.serving.max_staleness
-        ));
-    }
-    notes
 }
 
 fn period(duration: SignedDuration) -> Period {

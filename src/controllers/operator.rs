@@ -1,6 +1,7 @@
 //! The loop that drives every kind: changes come in from the watches, objects are visited, and
 //! each visit says when to come back.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ use crate::crypto::random;
 use crate::domain::settings::Settings;
 use crate::domain::{names, rotation};
 use crate::leader::Leadership;
-use crate::objects::jwks_map;
+use crate::objects::jwks_map::{self, Share};
 use crate::stores::{Change, Stores, Watched};
 use crate::tenancy::{Tenancy, TenancyCache};
 
@@ -107,6 +108,11 @@ pub struct Operator {
     cx: Arc<Context>,
     changes: mpsc::UnboundedReceiver<Change>,
     signing_rings: Vec<String>,
+    /// What was last seen of each ring that others have to know: whether it has an active key, and is
+    /// the one that signs.
+    standings: Vec<(String, bool, bool)>,
+    /// What the issuer's ConfigMap was last seen to hold, by ring.
+    shares: BTreeMap<String, Share>,
 }
 
 impl Operator {
@@ -136,6 +142,8 @@ impl Operator {
             cx: Arc::new(cx),
             changes,
             signing_rings: Vec::new(),
+            standings: Vec::new(),
+            shares: BTreeMap::new(),
         }
     }
 
@@ -259,13 +267,20 @@ impl Operator {
             hints,
             spec,
         } = change;
-        if *kind == Watched::SigningKeys && *spec {
-            // An emergency is not to wait for what failed before.
-            queue.forgive(&Key {
+        if *kind == Watched::SigningKeys {
+            let key = Key {
                 kind: Kind::SigningKey,
                 namespace: namespace.clone(),
                 name: name.clone(),
-            });
+            };
+            if *spec {
+                // An emergency is not to wait for what failed before.
+                queue.forgive(&key);
+            }
+            let rings = &self.cx.stores.signing_keys;
+            let ring = Stores::get(rings, namespace, name);
+            let ring = ring.as_ref().and_then(|ring| ring.0.as_ref().ok());
+            queue.set_urgent(key, ring.is_some_and(signing_key::is_urgent));
         }
         let mut add = |kind, namespace: &str, name: &str| {
             queue.add(
@@ -283,7 +298,9 @@ impl Operator {
                 add(Kind::SigningKey, namespace, name);
                 let rings = technical_user::signing_rings(&self.cx.stores);
                 let others_sign = rings != self.signing_rings;
-                if *spec || others_sign {
+                let standings = signing_key::standings(&self.cx.stores);
+                if *spec || standings != self.standings {
+                    self.standings = standings;
                     // What it publishes no more may be another's now, and another one may sign.
                     for ring in self.cx.stores.signing_keys.state() {
                         add(Kind::SigningKey, operator_namespace, &ring.name_any());
@@ -341,13 +358,27 @@ impl Operator {
                 _ => {}
             },
             Watched::ConfigMaps if name == names::ISSUER_JWKS => {
+                let map = Stores::get(&self.cx.stores.config_maps, namespace, name);
+                let environment = &self.cx.settings.environment;
+                let ours = map.filter(|map| jwks_map::is_issuer_map(map, environment));
+                let shares = ours.as_deref().map(jwks_map::shares).unwrap_or_default();
+                let whole = ours.is_some_and(|map| jwks_map::is_whole(&map, &shares));
+                let before = std::mem::replace(&mut self.shares, shares);
+                let changed = |ring: &str| !whole || before.get(ring) != self.shares.get(ring);
                 for ring in self.cx.stores.signing_keys.state() {
-                    add(Kind::SigningKey, operator_namespace, &ring.name_any());
+                    let ring_name = ring.name_any();
+                    // One that brings its key may wait for another ring to give that up.
+                    let waits = ring
+                        .0
+                        .as_ref()
+                        .is_ok_and(|ring| ring.spec.private_key.is_some());
+                    if waits || changed(&ring_name) {
+                        add(Kind::SigningKey, operator_namespace, &ring_name);
+                    }
                 }
                 // A ring that is gone may still have its share.
-                let map = Stores::get(&self.cx.stores.config_maps, namespace, name);
-                for ring in map.iter().flat_map(|m| jwks_map::shares(m).into_keys()) {
-                    add(Kind::SigningKey, operator_namespace, &ring);
+                for ring in self.shares.keys().filter(|ring| changed(ring)) {
+                    add(Kind::SigningKey, operator_namespace, ring);
                 }
             }
             Watched::ConfigMaps => {

@@ -21,6 +21,8 @@ pub struct Queue {
     order: BTreeSet<(Instant, Key)>,
     visited_now: BTreeSet<Key>,
     failures: BTreeMap<Key, Failures>,
+    /// Those that go before all others that are due.
+    urgent: BTreeSet<Key>,
 }
 
 /// What is remembered of an object whose visits fail.
@@ -53,6 +55,15 @@ impl Queue {
         self.failures.remove(key);
     }
 
+    /// Whether it goes before all others that are due: a person waits for it, or tokens do.
+    pub fn set_urgent(&mut self, key: Key, urgent: bool) {
+        if urgent {
+            self.urgent.insert(key);
+        } else {
+            self.urgent.remove(&key);
+        }
+    }
+
     /// Visit it by then, although its visits fail.
     pub fn at_the_latest(&mut self, key: Key, at: Instant) {
         if let Some(failures) = self.failures.get_mut(&key) {
@@ -66,7 +77,14 @@ impl Queue {
         if self.order.first()?.0 > now {
             return None;
         }
-        let (_, key) = self.order.pop_first()?;
+        let waiting = self
+            .urgent
+            .iter()
+            .filter(|key| !self.visited_now.contains(*key));
+        let due = waiting.filter_map(|key| Some((*self.due.get(key)?, key.clone())));
+        let urgent = due.filter(|(at, _)| *at <= now).min();
+        let (at, key) = urgent.or_else(|| self.order.first().cloned())?;
+        self.order.remove(&(at, key.clone()));
         self.due.remove(&key);
         self.visited_now.insert(key.clone());
         Some(key)

@@ -34,7 +34,7 @@ use crate::objects::jwks_map::{self, Share};
 pub use copies::{Troubles, publishing, see as see_copies, write as write_copies};
 pub use facts::{algorithm_violation_of, policy_of, violation_of};
 pub use look::{Looked, ParsedKeys, Reads, look};
-pub use preference::{Peer, peers};
+pub use preference::{Peer, is_urgent, peers, standings};
 pub use publish::Copies;
 pub use see::brought_from;
 
@@ -220,7 +220,9 @@ impl<'a> Visit<'a> {
         self.publish(&plan, &before, &policy, &mut decision.writes);
         self.destroy(&plan, &before, &mut tale, &mut decision.writes);
         decision.writes.extend(tale.rest());
-        decision.writes.extend(self.unknown_withdrawals(&before));
+        decision
+            .writes
+            .extend(self.warn_of_unknown_withdrawals(&before));
         // Last, since it may be refused (a quota, say): no order to withdraw a key waits for it.
         if trouble.obstacle.is_none() {
             self.make(&plan, &keys, &policy, &mut decision.writes);

@@ -1,12 +1,12 @@
 //! Which of several rings for one audience signs: the one with the highest priority, then the first
-//! by name; but a ring's first key gives way, through its publish lead, to a ring that verifiers know
-//! for longer.
+//! by name; but a key that signs before its publish lead is over (a ring's first, or the one that comes
+//! in an emergency) gives way, until then, to a ring whose key verifiers have known for longer.
 
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::rotation::{Cause, Window, later};
+use super::rotation::{Window, later};
 
 /// A ring that has a key to sign with.
 pub trait Candidate {
@@ -14,8 +14,8 @@ pub trait Candidate {
     fn window(&self) -> Window;
     /// Since when its key stands in the JWKS.
     fn published(&self) -> Option<Timestamp>;
-    /// Until when it gives way to a ring whose key was published before.
-    fn defers_until(&self) -> Option<Timestamp>;
+    /// From when on verifiers know its key: its publish lead is over.
+    fn known_from(&self) -> Option<Timestamp>;
 }
 
 impl<C: Candidate> Candidate for Arc<C> {
@@ -25,25 +25,20 @@ impl<C: Candidate> Candidate for Arc<C> {
     fn published(&self) -> Option<Timestamp> {
         (**self).published()
     }
-    fn defers_until(&self) -> Option<Timestamp> {
-        (**self).defers_until()
+    fn known_from(&self) -> Option<Timestamp> {
+        (**self).known_from()
     }
 }
 
-/// Until when a key with this lead gives way: a ring's first, which signs before its lead is over.
-pub fn defers_until(
-    cause: Cause,
-    published: Option<Timestamp>,
-    lead: SignedDuration,
-) -> Option<Timestamp> {
-    let known_from = published.map(|at| later(at, lead));
-    known_from.filter(|_| cause == Cause::First)
+/// From when on verifiers know a key with this lead.
+pub fn known_from(published: Option<Timestamp>, lead: SignedDuration) -> Option<Timestamp> {
+    published.map(|at| later(at, lead))
 }
 
 /// The rings that may sign now, the preferred one first. `ranked`: by priority, then by name.
 pub fn in_order<C: Candidate>(ranked: &[C], now: Timestamp) -> impl Iterator<Item = &C> {
     let open = move |ring: &&C| ring.window().contains(now);
-    let in_lead = move |ring: &C| ring.defers_until().is_some_and(|until| now < until);
+    let in_lead = move |ring: &C| ring.known_from().is_some_and(|until| now < until);
     // To one that was published later nobody defers, however short its lead is: verifiers know this
     // one for longer.
     let older = move |than: &C| {

@@ -206,11 +206,13 @@ pub fn is_issuer_map(map: &ConfigMap, environment: &str) -> bool {
             .is_none_or(Vec::is_empty)
 }
 
+/// What the issuer's ConfigMap says of who has what in it; none if it says nothing.
+fn listed(map: &ConfigMap) -> Option<BTreeMap<String, ListedShare>> {
+    annotation(&map.metadata, RINGS).and_then(|json| serde_json::from_str(json).ok())
+}
+
 /// Which ring has what in the issuer's ConfigMap.
 pub fn shares(map: &ConfigMap) -> BTreeMap<String, Share> {
-    let listed: BTreeMap<String, ListedShare> = annotation(&map.metadata, RINGS)
-        .and_then(|json| serde_json::from_str(json).ok())
-        .unwrap_or_default();
     let set = read(map).unwrap_or_default();
     let find = |of: &Listed| {
         let jwk = set.keys.iter().find(|k| k.kid == of.kid)?.clone();
@@ -225,13 +227,29 @@ pub fn shares(map: &ConfigMap) -> BTreeMap<String, Share> {
         keys: listed.keys.iter().filter_map(find).collect(),
         gone: listed.gone,
     };
-    let each = listed.into_iter();
+    let each = listed(map).unwrap_or_default().into_iter();
     each.map(|(ring, listed)| (ring, share(listed))).collect()
+}
+
+/// Whether the issuer's ConfigMap holds the keys of these shares, which are its own, and nothing else.
+pub fn is_whole(map: &ConfigMap, shares: &BTreeMap<String, Share>) -> bool {
+    let kids = shares.values().flat_map(|share| &share.keys);
+    let kids: BTreeSet<&str> = kids.map(|e| e.jwk.kid.as_str()).collect();
+    let Some(set) = read(map) else { return false };
+    let held: BTreeSet<&str> = set.keys.iter().map(|k| k.kid.as_str()).collect();
+    let twice = map
+        .data
+        .as_ref()
+        .is_some_and(|data| data.get(JWKS) == data.get(JWKS_JSON));
+    kids == held && kids.len() == set.keys.len() && twice && map.metadata.labels.is_some()
 }
 
 /// The issuer's ConfigMap with one ring's share replaced, or taken out if there is nothing in it. The
 /// other rings' shares stay as they are: whoever writes knows only its own ring for certain.
-/// `others` are the rings' own ConfigMaps, from which a share that was lost by hand is restored.
+/// `others` are the rings' own ConfigMaps, from which keys that were lost by hand are restored: all of them
+/// where nothing says any more who had what, else those that are listed and missing. A share that is not
+/// listed, or lists less, is as its ring left it: it may have taken a stolen key out a moment ago, which
+/// its own ConfigMap then still holds.
 pub fn of_issuer(
     ring: &str,
     share: &Share,
@@ -241,20 +259,29 @@ pub fn of_issuer(
     environment: &str,
 ) -> ConfigMap {
     let mut all = before.map(shares).unwrap_or_default();
+    let listed = before.and_then(listed);
     all.insert(ring.to_owned(), share.clone());
     for (other, keys) in others.iter().filter(|(other, _)| *other != ring) {
-        if all.get(other).is_none_or(|known| known.keys.is_empty()) {
-            // A key that two rings were given at the same moment is the first one's.
-            let taken = all.values().flat_map(|share| &share.keys);
-            let taken: BTreeSet<String> = taken.map(|e| e.jwk.kid.clone()).collect();
-            let free = keys.iter().filter(|jwk| !taken.contains(&jwk.kid));
-            // Their own visits put the numbers right.
-            let entries = free.cloned().map(|jwk| Entry {
-                jwk,
-                edition: 0,
-                sequence: 0,
-            });
-            all.entry(other.clone()).or_default().keys.extend(entries);
+        // A key that two rings were given at the same moment is the first one's.
+        let taken = all.values().flat_map(|share| &share.keys);
+        let taken: BTreeSet<String> = taken.map(|e| e.jwk.kid.clone()).collect();
+        let free = keys.iter().filter(|jwk| !taken.contains(&jwk.kid));
+        let lost = free.filter_map(|jwk| {
+            let (mut sequence, mut edition) = (0, 0);
+            if let Some(listed) = &listed {
+                let of = listed.get(other)?.keys.iter().find(|l| l.kid == jwk.kid)?;
+                (sequence, edition) = (of.sequence, of.edition);
+            }
+            // Where it is not known, their own visits put it right.
+            Some(Entry {
+                jwk: jwk.clone(),
+                edition,
+                sequence,
+            })
+        });
+        let lost: Vec<Entry> = lost.collect();
+        if !lost.is_empty() {
+            all.entry(other.clone()).or_default().keys.extend(lost);
         }
     }
     all.retain(|_, share| *share != Share::default());
@@ -380,6 +407,48 @@ mod tests {
         let others = BTreeMap::from([("b".to_owned(), vec![jwk("b1"), jwk("a1")])]);
         let map = of_issuer("a", &mine, Some(&broken), &others, "ns", "default");
         assert_eq!(kids(&map), ["a1", "b1"]);
+    }
+
+    /// In an emergency a key leaves the issuer's ConfigMap first, and the ring's own a moment later.
+    #[test]
+    fn nobody_brings_back_what_another_ring_has_taken_out() {
+        let (owned, none) = (|kid: &str| vec![jwk(kid)], BTreeMap::new());
+        let share = |kids: &[&str], gone: &[&str]| Share {
+            keys: kids
+                .iter()
+                .map(|kid| Entry {
+                    jwk: jwk(kid),
+                    edition: 0,
+                    sequence: 1,
+                })
+                .collect(),
+            gone: gone
+                .iter()
+                .map(|kid| Gone {
+                    kid: (*kid).into(),
+                    edition: 0,
+                })
+                .collect(),
+        };
+        let write = |ring, share: &Share, before: Option<&ConfigMap>, others| {
+            of_issuer(ring, share, before, others, "ns", "default")
+        };
+        let stood = write("b", &share(&["b1"], &[]), None, &none);
+        let stood = write("a", &share(&["a1"], &[]), Some(&stood), &none);
+        let others = BTreeMap::from([("b".to_owned(), owned("b1"))]);
+        // With its Secret there, and without it.
+        for gone in [&["b1"][..], &[]] {
+            let out = write("b", &share(&[], gone), Some(&stood), &none);
+            let map = write("a", &share(&["a1", "a2"], &[]), Some(&out), &others);
+            assert_eq!(kids(&map), ["a1", "a2"], "{gone:?}");
+        }
+        // One that is listed and lost comes back, with its number.
+        let mut cut = stood.clone();
+        cut.data = Some(data(&JwkSet { keys: owned("a1") }));
+        assert!(!is_whole(&cut, &shares(&stood)) && is_whole(&stood, &shares(&stood)));
+        let map = write("a", &share(&["a1", "a2"], &[]), Some(&cut), &others);
+        assert_eq!(kids(&map), ["a1", "a2", "b1"]);
+        assert_eq!(shares(&map)["b"], share(&["b1"], &[]));
     }
 
     #[test]

@@ -44,10 +44,9 @@ pub struct Ring {
     pub window: Window,
     /// Since when its key stands in the JWKS.
     pub published: Option<Timestamp>,
-    /// Where its key is the ring's first and signs before its publish lead is over: until then
-    /// another ring goes first whose key was published before, if one can sign, since verifiers may
-    /// not know this key yet.
-    pub defers_until: Option<Timestamp>,
+    /// From when on verifiers know its key, as its publish lead is over: until then another ring goes
+    /// first whose key was published before, if one can sign.
+    pub known_from: Option<Timestamp>,
 }
 
 impl Candidate for Ring {
@@ -57,8 +56,8 @@ impl Candidate for Ring {
     fn published(&self) -> Option<Timestamp> {
         self.published
     }
-    fn defers_until(&self) -> Option<Timestamp> {
-        self.defers_until
+    fn known_from(&self) -> Option<Timestamp> {
+        self.known_from
     }
 }
 

@@ -99,6 +99,11 @@ where
     }
     let presented = client_auth::presented(&head.headers, &form)?;
     let view = app.snapshots.load();
+    if view.published_at.is_none() {
+        // Nobody is unknown before it is known who there is.
+        let why = "this replica has just started, and has not read yet who there is.";
+        return Err(Refusal::unavailable(why));
+    }
     // Before anything is judged by what may be long past.
     in_contact(app, &view)?;
     let client = app

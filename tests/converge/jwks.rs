@@ -154,14 +154,14 @@ async fn a_further_rings_first_key_lets_others_sign_through_its_lead() {
     let mut feed = feed(&scene);
     let snapshots = SnapshotStore::new(clock::system());
     let [main, second] = both_sign(&mut feed, &snapshots, [&main, &second]).await;
-    assert_eq!(main.defers_until, None, "a key with a lead behind it");
-    let defers_until = second.defers_until.expect("a first key");
+    let known_from = second.known_from.expect("a time");
+    assert!(
+        main.known_from < Some(known_from),
+        "a key with a lead behind it"
+    );
     let secret = scene.secrets().get("second-1").await.expect("the key");
     let published = key_secret::read(&secret).life.published.expect("a time");
-    assert_eq!(
-        defers_until,
-        later(published, SignedDuration::from_mins(30))
-    );
+    assert_eq!(known_from, later(published, SignedDuration::from_mins(30)));
 
     let order = |now| {
         let view = snapshots.load();
@@ -169,10 +169,10 @@ async fn a_further_rings_first_key_lets_others_sign_through_its_lead() {
         names.collect::<Vec<_>>()
     };
     let moment = SignedDuration::from_millis(1);
-    let before = defers_until - moment;
+    let before = known_from - moment;
     assert_eq!(order(published), ["main", "second"]);
     assert_eq!(order(before), ["main", "second"]);
-    assert_eq!(order(defers_until), ["second", "main"]);
+    assert_eq!(order(known_from), ["second", "main"]);
 }
 
 /// Of two rings whose first keys are in their lead, that whose key was published first signs, however
@@ -193,7 +193,7 @@ async fn a_ring_that_signs_goes_on_beside_a_new_one_with_a_shorter_lead() {
     let mut feed = feed(&scene);
     let snapshots = SnapshotStore::new(clock::system());
     let [_, second] = both_sign(&mut feed, &snapshots, [&main, &second]).await;
-    let over = second.defers_until.expect("a first key");
+    let over = second.known_from.expect("a first key");
     let view = snapshots.load();
     let names: Vec<_> = view
         .rings(later(over, SignedDuration::from_secs(1)))
@@ -208,7 +208,11 @@ async fn the_rings_tell_which_of_them_signs() {
     scene.ring("main", Value::Null).await;
     let first = scene.follows("main", None).await;
     scene.rotate("main", &first).await;
-    assert_eq!(signing(&scene, "main").await, None, "there is no other");
+    let alone = "This ring signs for audience client: there is no other.".to_owned();
+    assert_eq!(
+        signing(&scene, "main").await,
+        Some(("True".into(), alone.clone()))
+    );
     let lead = json!({"priority": 5, "rotation": {"publishLead": "6s"}});
     scene.ring("second", lead).await;
     scene.follows("second", None).await;
@@ -236,15 +240,43 @@ async fn the_rings_tell_which_of_them_signs() {
     says("second", "True", "this one signs").await;
     says("main", "False", "SigningKey second signs").await;
     says("main", "False", "its priority is 5, and this ring's 0").await;
+    // In an emergency no verifier knows the next key, and all know the other ring's.
+    let stolen = scene.follows("second", None).await;
+    scene.withdraw_at_once("second", &stolen).await;
+    scene.follows("second", Some(&stolen)).await;
+    says(
+        "second",
+        "False",
+        "until this ring's publishLead is over at",
+    )
+    .await;
+    says("main", "True", "this one signs").await;
+    let mut feed = feed(&scene);
+    let snapshots = SnapshotStore::new(clock::system());
+    let first = |snapshots: &SnapshotStore| {
+        let now = clock::system().now();
+        snapshots
+            .load()
+            .rings(now)
+            .next()
+            .map(|ring| ring.name.clone())
+    };
+    eventually("the server has the rule", async || {
+        let snapshot = feed.build(None);
+        let both = snapshot.client_rings.len() == 2;
+        snapshots.publish(snapshot);
+        both.then_some(())
+    })
+    .await;
+    assert_eq!(first(&snapshots).as_deref(), Some("main"));
+    says("second", "True", "this one signs").await;
+    assert_eq!(first(&snapshots).as_deref(), Some("second"));
     scene.patch("main", json!({"spec": {"priority": 5}})).await;
     says("main", "True", "this one signs").await;
     says("second", "False", "it is the first by name").await;
     let deleted = scene.rings().delete("main", &DeleteParams::default()).await;
     deleted.expect("deleted");
-    eventually("there is no other again", async || {
-        signing(&scene, "second").await.is_none().then_some(())
-    })
-    .await;
+    says("second", "True", &alone).await;
 }
 
 /// The condition `Signing`, as status and message.

@@ -3,6 +3,7 @@
 use chancery::crypto::key_pair::KeyPair;
 use chancery::domain::algorithm::{Algorithm, RsaKeySize};
 use chancery::objects::key_secret;
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -273,4 +274,77 @@ async fn a_ring_tells_when_it_will_open_and_that_it_has() {
     .await;
     assert!(told.contains(&kid), "{told}");
     assert!(clock::system().now() >= from, "it came too early");
+}
+
+/// The ring's own ConfigMap can not be written, so that it holds the stolen key for ever, and other rings
+/// write the issuer's all the time: none of them brings the key back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stolen_key_stays_out_of_the_jwks_while_other_rings_write() {
+    let scene = Scene::start().await;
+    let pem = KeyPair::generate_pem(Algorithm::ES256, RsaKeySize::Bits2048).expect("a key");
+    let secret: Secret = serde_json::from_value(json!({
+        "metadata": {"name": "mine"}, "stringData": {"private-key.pem": *pem},
+    }))
+    .expect("valid");
+    let made = scene
+        .secrets()
+        .create(&PostParams::default(), &secret)
+        .await;
+    made.expect("created");
+    let brought = json!({"privateKey": {"secretRef": {"name": "mine"}}});
+    scene.ring("main", brought).await;
+    scene.ring("second", Value::Null).await;
+    let stolen = scene.follows("main", None).await;
+    let mut active = scene.follows("second", None).await;
+    eventually("it is published", async || {
+        let kids = scene.kids("chancery-issuer").await?;
+        kids.contains(&stolen).then_some(())
+    })
+    .await;
+    let immutable = Patch::Merge(json!({"immutable": true}));
+    let patched = scene
+        .maps()
+        .patch("main-jwks", &PatchParams::default(), &immutable)
+        .await;
+    patched.expect("patched");
+    scene.withdraw_at_once("main", &stolen).await;
+    let out = async || {
+        let kids = scene.kids("chancery-issuer").await?;
+        (!kids.contains(&stolen)).then_some(())
+    };
+    eventually("it is out", out).await;
+    for _ in 0..3 {
+        active = scene.rotate("second", &active).await;
+        assert_eq!(out().await, Some(()), "it came back");
+    }
+    let kids = scene.kids("main-jwks").await.expect("a ConfigMap");
+    assert!(kids.contains(&stolen), "or there was nothing to bring back");
+}
+
+/// An emergency goes before what a hundred other rings do.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emergency_does_not_wait_for_a_hundred_other_rings() {
+    let scene = Scene::start().await;
+    for n in 0..100 {
+        let rotation = json!({"interval": format!("{}s", 12 + n % 30), "publishLead": "2s"});
+        scene
+            .ring(&format!("r{n:03}"), json!({"rotation": rotation}))
+            .await;
+    }
+    scene.ring("main", Value::Null).await;
+    let mut active = scene.follows("main", None).await;
+    for _ in 0..3 {
+        let ordered = Instant::now();
+        scene.withdraw_at_once("main", &active).await;
+        let out = async || {
+            let kids = scene.kids("chancery-issuer").await?;
+            (!kids.contains(&active)).then_some(())
+        };
+        eventually("it is out", out).await;
+        let took = ordered.elapsed();
+        println!("out of the JWKS after {took:?} (limit 10 s)");
+        assert!(took < Duration::from_secs(50), "{took:?}");
+        active = scene.follows("main", Some(&active)).await;
+        println!("the next key signs after {:?}", ordered.elapsed());
+    }
 }

@@ -192,7 +192,7 @@ pub fn ring(name: &str, active: &Arc<KeyPair>) -> Arc<Ring> {
         active: Arc::clone(active),
         window: chancery::domain::rotation::Window::default(),
         published: None,
-        defers_until: None,
+        known_from: None,
     })
 }
 

@@ -23,7 +23,7 @@ pub const EXPIRES_SOON: &str = "ExpiresSoon";
 /// Of a ring, present only while `spec.publish` says something: whether all of that stands.
 pub const PUBLISHED: &str = "Published";
 
-/// Of a ring, present only while others of its audience could sign: whether this one does.
+/// Of a ring, always present: whether it is the one that signs for its audience.
 pub const SIGNING: &str = "Signing";
 
 /// All that a ring may have.

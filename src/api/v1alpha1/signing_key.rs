@@ -31,14 +31,14 @@ use crate::domain::vocabulary::{data_key, key_id, object_name};
     validation = Rule::new("self.metadata.name.size() <= 52").message("metadata.name is longer than 52 characters: the names of the ring's Secrets and ConfigMap follow from it, so choose a shorter one."),
     printcolumn(name = "Audience", type_ = "string", json_path = ".spec.audience"),
     printcolumn(name = "Algorithm", type_ = "string", json_path = ".spec.algorithm"),
-    printcolumn(name = "Active key", type_ = "string", json_path = ".status.activeKeyId", description = "The kid of the key that signs"),
+    printcolumn(name = "Active key", type_ = "string", json_path = ".status.activeKeyId", description = "The kid of the ring's active key"),
+    printcolumn(name = "Signing", type_ = "string", json_path = ".status.conditions[?(@.type=='Signing')].status", description = "Whether it is the ring that signs for its audience"),
     printcolumn(name = "Next", type_ = "string", json_path = ".status.nextTransition.what", description = "What happens next by the clock"),
     printcolumn(name = "At", type_ = "string", json_path = ".status.nextTransition.at", description = "When that is; in the past: it is overdue"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
     printcolumn(name = "Stalled", type_ = "string", json_path = ".status.conditions[?(@.type=='Stalled')].reason", description = "Why a person has to do something, although it may go on signing"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Signing", type_ = "string", json_path = ".status.conditions[?(@.type=='Signing')].status", description = "Of several rings for one audience: whether this one signs", priority = 1),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason", priority = 1),
     printcolumn(name = "Rotates", type_ = "string", json_path = ".status.nextRotation", description = "When the next key signs in the active one's place", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1),
 )]
@@ -244,8 +244,8 @@ pub struct SigningKeyStatus {
     /// Ready; Reconciling and Stalled while they hold (kstatus); and while there is something to tell:
     /// GracePeriodRaised and PublishLeadRaised (a longer span holds than the spec says), RotationPaused
     /// (signWith is obeyed, or too many keys are published), ExpiresSoon (validTo is near), Published (whether
-    /// the ConfigMaps of spec.publish stand), and Signing (of several rings for one audience: whether
-    /// this one signs). docs/reasons.md tells of each reason.
+    /// the ConfigMaps of spec.publish stand), and Signing (whether it is the one that signs for its
+    /// audience: of several the one with the highest priority, then the first by name). docs/reasons.md tells of each reason.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// The kid of the key that signs.

@@ -19,6 +19,8 @@ fn ring(name: &str, policy: Policy, from: Timestamp, until: Timestamp) -> Ring {
         shown: name.into(),
         file: "m/ring.yaml".into(),
         timetable: timetable(&policy, from, until),
+        audience: crate::api::v1alpha1::KeyAudience::Client,
+        priority: 0,
         policy,
         notes: vec!["A note.".into()],
     }

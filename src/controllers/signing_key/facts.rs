@@ -196,7 +196,7 @@ impl Visit<'_> {
         if let Some(value) = policy.rotate.as_ref().filter(|v| v.len() > LONGEST_REQUEST) {
             slip = slip.or(Some((
                 r::INVALID_SPEC,
-                format!("the annotation {ROTATE_ANNOTATION} has {} characters, and at most {LONGEST_REQUEST} are remembered: use a short value, such as a date.", value.len()),
+                format!("The annotation {ROTATE_ANNOTATION} has {} characters, and at most {LONGEST_REQUEST} bytes are remembered: use a short value, such as a date.", value.chars().count()),
             )));
             policy.rotate = None;
         }
@@ -218,7 +218,7 @@ impl Visit<'_> {
         let stuck = !handled && policy.source == Source::Inject(signs.to_owned());
         stuck.then(|| {
             let told = format!(
-                "the annotation {ROTATE_ANNOTATION} asks for a rotation ({value}), and the key pairs of this ring are brought by Secret {brought}, which holds key {signs} still: put a new key pair into it, or take the annotation away."
+                "The annotation {ROTATE_ANNOTATION} asks for a rotation ({value}), and the key pairs of this ring are brought by Secret {brought}, which holds key {signs} still: put a new key pair into it, or take the annotation away."
             );
             (r::INVALID_SPEC, told)
         })
@@ -229,7 +229,7 @@ impl Visit<'_> {
         let refused = |why: String| {
             let goes_on = match signer(keys) {
                 Some(_) => "The ring goes on with the keys that it has.",
-                None => "Nothing signs until then.",
+                None => "This ring signs nothing until then.",
             };
             let obstacle = (r::INJECTED_KEY_REFUSED, format!("{why} {goes_on}"));
             Some((Source::Hold, Some(obstacle)))
@@ -360,23 +360,31 @@ impl Visit<'_> {
     }
 }
 
-/// What the release's policy has against a spec, as a sentence.
+/// What the release's policy has against a spec, in sentences: first what keeps it from having keys.
 pub fn violation_of(ring: &SigningKey, settings: &Settings) -> Option<String> {
-    let (spec, policy) = (&ring.spec, &settings.policy);
-    if let Some(longest) = policy.longest_rotation_interval {
-        let interval = spec.rotation.as_ref().and_then(|r| r.interval);
-        let says = match interval {
-            Some(interval) if interval > longest => Some(format!("is {interval}")),
-            None if spec.private_key.is_none() => Some("is not set".to_owned()),
-            _ => None,
-        };
-        if let Some(says) = says {
-            return Some(format!(
-                "spec.rotation.interval {says}, and this release has every key replaced within {longest} (policy.longestRotationInterval), which is what is done: set it to at most that."
-            ));
-        }
-    }
-    algorithm_violation_of(ring, settings)
+    let forbidden = algorithm_violation_of(ring, settings);
+    let slow = interval_violation_of(ring, settings, forbidden.is_some());
+    let sentences: Vec<String> = forbidden.into_iter().chain(slow).collect();
+    (!sentences.is_empty()).then(|| sentences.join(" "))
+}
+
+/// What it has against the interval. `no_key`: none is made.
+fn interval_violation_of(ring: &SigningKey, settings: &Settings, no_key: bool) -> Option<String> {
+    let longest = settings.policy.longest_rotation_interval?;
+    let interval = ring.spec.rotation.as_ref().and_then(|r| r.interval);
+    let says = match interval {
+        Some(interval) if interval > longest => format!("is {interval}"),
+        None if ring.spec.private_key.is_none() => "is not set".to_owned(),
+        _ => return None,
+    };
+    let done = if no_key {
+        ""
+    } else {
+        ", which is what is done"
+    };
+    Some(format!(
+        "spec.rotation.interval {says}, and this release has every key that the operator makes replaced within {longest} (policy.longestRotationInterval){done}: set it to at most that."
+    ))
 }
 
 /// The same of its algorithm and key size alone: then no key is made.
@@ -392,8 +400,13 @@ pub fn algorithm_violation_of(ring: &SigningKey, settings: &Settings) -> Option<
     }
     let bits = spec.rsa_size().bits();
     if spec.algorithm.key_kind() == KeyKind::Rsa && bits < policy.min_rsa_key_size {
+        let absent = if spec.rsa_key_size.is_none() {
+            " (as it is absent)"
+        } else {
+            ""
+        };
         return Some(format!(
-            "spec.rsaKeySize is {bits}, and this release allows no RSA key below {}: set it to at least that.",
+            "spec.rsaKeySize is {bits}{absent}, and this release allows no RSA key below {}: set it to at least that.",
             policy.min_rsa_key_size
         ));
     }

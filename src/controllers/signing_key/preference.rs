@@ -5,14 +5,15 @@ use std::cmp::Reverse;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 
 use super::writes::said;
 use crate::api::v1alpha1::{Conditions, KeyAudience, SIGNING, SigningKey};
 use crate::domain::names;
-use crate::domain::preference::{Candidate, defers_until, in_order};
+use crate::domain::preference::{Candidate, in_order, known_from};
 use crate::domain::reasons as r;
-use crate::domain::rotation::{Cause, KeyFacts, Life, Policy, Window, effective_lead, signer};
+use crate::domain::rotation::{KeyFacts, Life, Policy, Window, effective_lead, signer};
 use crate::domain::settings::Settings;
 use crate::objects::{Ownership, key_secret, label, ownership};
 use crate::stores::Stores;
@@ -25,7 +26,7 @@ pub struct Peer {
     priority: i32,
     window: Window,
     published: Option<Timestamp>,
-    defers_until: Option<Timestamp>,
+    known_from: Option<Timestamp>,
 }
 
 impl Candidate for Peer {
@@ -35,8 +36,8 @@ impl Candidate for Peer {
     fn published(&self) -> Option<Timestamp> {
         self.published
     }
-    fn defers_until(&self) -> Option<Timestamp> {
-        self.defers_until
+    fn known_from(&self) -> Option<Timestamp> {
+        self.known_from
     }
 }
 
@@ -59,21 +60,16 @@ impl Peer {
             ring.spec.publish_lead().as_duration(),
             settings.jwks.max_age.as_duration(),
         );
-        Some(Self::with(ring, key.window, (&key.life, key.cause), lead))
+        Some(Self::with(ring, key.window, &key.life, lead))
     }
 
-    fn with(
-        ring: &SigningKey,
-        window: Window,
-        (life, cause): (&Life, Cause),
-        lead: jiff::SignedDuration,
-    ) -> Self {
+    fn with(ring: &SigningKey, window: Window, life: &Life, lead: jiff::SignedDuration) -> Self {
         Self {
             name: ring.name_any(),
             priority: ring.spec.priority,
             window,
             published: life.published,
-            defers_until: defers_until(cause, life.published, lead),
+            known_from: known_from(life.published, lead),
         }
     }
 
@@ -106,8 +102,44 @@ pub fn peers(stores: &Stores, settings: &Settings, ring: &SigningKey) -> Vec<Pee
     peers.collect()
 }
 
-/// With the condition that says whether this ring signs, where another could; and when that is to be
-/// looked at again.
+/// Of each ring, whether it has an active key, and whether it is the one that signs.
+pub fn standings(stores: &Stores) -> Vec<(String, bool, bool)> {
+    let rings = stores.signing_keys.state();
+    let rings = rings.iter().filter_map(|ring| ring.0.as_ref().ok());
+    let mut standings: Vec<_> = rings
+        .map(|ring| {
+            let status = ring.status.as_ref();
+            let signs = |c: &Condition| c.type_ == SIGNING && c.status == "True";
+            let active = status.is_some_and(|s| s.active_key_id.is_some());
+            let signing = status.is_some_and(|s| s.conditions.iter().any(signs));
+            (ring.name_any(), active, signing)
+        })
+        .collect();
+    standings.sort();
+    standings
+}
+
+/// Whether somebody waits for a ring: it has no key that signs, or a person has ordered that a key which
+/// is still trusted is trusted no more from now on.
+pub fn is_urgent(ring: &SigningKey) -> bool {
+    let keys = ring.status.as_ref().map_or(&[][..], |s| &s.keys);
+    let at_once = ring.spec.invalidated.iter().filter(|i| {
+        let grace = i.grace_period;
+        grace.is_some_and(|grace| grace.as_duration().is_zero())
+    });
+    let trusted = |kid: &str| {
+        keys.iter()
+            .any(|k| k.key_id == kid && k.removed_at.is_none())
+    };
+    let unsigned = ring
+        .status
+        .as_ref()
+        .is_none_or(|s| s.active_key_id.is_none());
+    unsigned || at_once.map(|i| i.key_id.as_str()).any(trusted)
+}
+
+/// With the condition that says whether this ring is the one that signs; and when that is to be looked
+/// at again.
 pub(super) fn told(
     ring: &SigningKey,
     keys: &[KeyFacts],
@@ -115,25 +147,27 @@ pub(super) fn told(
     now: Timestamp,
     conditions: Conditions,
 ) -> (Conditions, Option<Timestamp>) {
-    if peers.is_empty() {
-        return (conditions, None);
-    }
     let own = signer(keys).filter(|key| key.life.published.is_some());
-    let own = own.map(|key| Peer::with(ring, policy.window, (&key.life, key.cause), policy.lead()));
-    let deferred = own.as_ref().and_then(|own| own.defers_until);
+    let own = own.map(|key| Peer::with(ring, policy.window, &key.life, policy.lead()));
     let mut ranked: Vec<Peer> = peers.iter().cloned().chain(own).collect();
     ranked.sort_by(|a, b| a.rank().cmp(&b.rank()));
     let times = ranked
         .iter()
-        .flat_map(|peer| [peer.window.from, peer.window.to, peer.defers_until]);
+        .flat_map(|peer| [peer.window.from, peer.window.to, peer.known_from]);
     let next = times.flatten().filter(|at| *at > now).min();
     let audience = match ring.spec.audience {
         KeyAudience::Client => "client",
         KeyAudience::Human => "human",
     };
-    let (name, priority) = (ring.name_any(), ring.spec.priority);
+    let name = ring.name_any();
     let unless = "unless a technical user names another in spec.signingKey";
     let conditions = match in_order(&ranked, now).next() {
+        Some(first) if first.name == name && peers.is_empty() => conditions.and(
+            SIGNING,
+            true,
+            r::PREFERRED,
+            format!("This ring signs for audience {audience}: there is no other."),
+        ),
         Some(first) if first.name == name => conditions.and(
             SIGNING,
             true,
@@ -141,37 +175,47 @@ pub(super) fn told(
             format!("Of the rings with audience {audience} this one signs, {unless}."),
         ),
         Some(first) => {
-            let other = &first.name;
-            let why = if !ranked.iter().any(|peer| peer.name == name) {
-                "this ring has no key that could sign".to_owned()
-            } else if !policy.window.contains(now) {
-                "this ring's window (spec.validFrom, spec.validTo) is not open".to_owned()
-            } else if let Some(until) = deferred.filter(|until| now < *until) {
-                format!(
-                    "verifiers know its key for longer, until this ring's publishLead is over at {}",
-                    said(until)
-                )
-            } else if first.priority > priority {
-                format!(
-                    "its priority is {}, and this ring's {priority}",
-                    first.priority
-                )
-            } else {
-                "their priority is the same, and it is the first by name".to_owned()
-            };
+            let own = ranked.iter().find(|peer| peer.name == name);
+            let why = why_not(own, first, now);
             conditions.and(
                 SIGNING,
                 false,
                 r::OUTRANKED,
-                format!("SigningKey {other} signs for audience {audience}, {unless}: {why}."),
+                format!(
+                    "SigningKey {} signs for audience {audience}, {unless}: {why}.",
+                    first.name
+                ),
             )
         }
         None => conditions.and(
             SIGNING,
             false,
-            r::OUTRANKED,
+            r::NO_SIGNING_KEY,
             format!("No ring with audience {audience} can sign now."),
         ),
     };
     (conditions, next)
+}
+
+/// Why another ring goes before this one.
+fn why_not(own: Option<&Peer>, first: &Peer, now: Timestamp) -> String {
+    let Some(own) = own else {
+        return "this ring has no key that could sign".to_owned();
+    };
+    if !own.window.contains(now) {
+        return "this ring's window (spec.validFrom, spec.validTo) is not open".to_owned();
+    }
+    if own.rank() < first.rank() {
+        let until = own.known_from.map(said).unwrap_or_default();
+        return format!(
+            "verifiers have known its key for longer, until this ring's publishLead is over at {until}"
+        );
+    }
+    if first.priority > own.priority {
+        return format!(
+            "its priority is {}, and this ring's {}",
+            first.priority, own.priority
+        );
+    }
+    "their priority is the same, and it is the first by name".to_owned()
 }

@@ -22,7 +22,7 @@ use crate::domain::reasons as r;
 use crate::domain::rotation::{
     Coming, KeyFacts, MOST_PUBLISHED, Phase, Plan, Policy, later, signer,
 };
-use crate::objects::{Ownership, jwks_map};
+use crate::objects::{Ownership, jwks_map, label};
 
 const FORTNIGHT: SignedDuration = SignedDuration::from_hours(14 * 24);
 
@@ -68,16 +68,20 @@ impl Visit<'_> {
         let foreign_ring_map = self.seen.ring_map.as_deref().filter(foreign);
         let foreign_issuer_map = self.seen.issuer_map.as_deref().filter(foreign);
         let map = foreign_ring_map.or(foreign_issuer_map)?;
+        let name = map.name_any();
+        let theirs = label(&map.metadata, names::ENVIRONMENT_LABEL);
+        let why = match theirs.filter(|theirs| *theirs != self.settings.environment) {
+            Some(theirs) => format!(
+                "it is of environment {theirs}, and this release's is {}. Give each release a namespace of its own, or this one the environment that it had before",
+                self.settings.environment
+            ),
+            None if foreign_ring_map.is_some() => "it is not of this release's making. Delete or rename it, or give this SigningKey another name".to_owned(),
+            None => "it is not of this release's making. Delete or rename it".to_owned(),
+        };
         Some((
             r::CONFIG_MAP_NAME_CONFLICT,
             format!(
-                "ConfigMap {namespace}/{} is in the way of the JWKS, and was left as it is, since it is not of this release's making. Delete or rename it{}.",
-                map.name_any(),
-                if foreign_ring_map.is_some() {
-                    ", or give this SigningKey another name"
-                } else {
-                    ""
-                }
+                "ConfigMap {namespace}/{name} is in the way of the JWKS, and was left as it is: {why}."
             ),
         ))
     }
@@ -107,6 +111,7 @@ impl Visit<'_> {
             .obstacle
             .or(trouble.violation)
             .or_else(|| self.unsound_sign_with(keys, plan));
+        let signs = |key| self.signs(key, keys, plan, policy);
         let conditions = match (active, trouble) {
             _ if ended.is_some() => Conditions::stalled(
                 r::VALIDITY_ENDED,
@@ -115,16 +120,17 @@ impl Visit<'_> {
                     ended.map(said).unwrap_or_default()
                 ),
             ),
-            (Some(key), None) => Conditions::ready(r::SUCCEEDED, self.signs(key, keys, policy)),
-            (Some(key), Some(trouble)) => Conditions::ready_but_stalled(
-                (r::SUCCEEDED, self.signs(key, keys, policy)),
-                trouble,
-            ),
+            (Some(key), None) => Conditions::ready(r::SUCCEEDED, signs(key)),
+            (Some(key), Some(trouble)) => {
+                Conditions::ready_but_stalled((r::SUCCEEDED, signs(key)), trouble)
+            }
             (None, Some((reason, message))) => Conditions::stalled(reason, message),
             (None, None) => Conditions::reconciling(
                 r::PROGRESSING,
-                if keys.iter().all(|k| k.life.removed.is_some()) {
+                if keys.is_empty() && policy.history.highest == 0 {
                     "The ring's first key pair is being made."
+                } else if keys.iter().all(|k| k.life.removed.is_some()) {
+                    "The ring's next key pair is being made."
                 } else {
                     "A key pair is being published before it signs."
                 },
@@ -133,15 +139,21 @@ impl Visit<'_> {
         self.notices(keys, plan, policy, conditions)
     }
 
-    fn signs(&self, key: &KeyFacts, keys: &[KeyFacts], policy: &Policy) -> String {
+    fn signs(&self, key: &KeyFacts, keys: &[KeyFacts], plan: &Plan, policy: &Policy) -> String {
         let mut told = match policy.window.from.filter(|from| *from > self.now) {
             Some(from) => format!(
-                "Key {} signs from {} on (spec.validFrom).",
+                "Key {} is active, and signs from {} on (spec.validFrom).",
                 key.kid(),
                 said(from)
             ),
-            None => format!("Key {} signs.", key.kid()),
+            None => format!("Key {} is active.", key.kid()),
         };
+        if plan.paused {
+            told.push_str(" No rotation takes place while spec.signWith names it.");
+        }
+        if let Some(unknown) = self.unknown_withdrawals(keys) {
+            let _ = write!(told, " {unknown}");
+        }
         let cached = keys
             .iter()
             .filter_map(|k| Some((k, cached_until(k, policy)?)));

@@ -171,7 +171,7 @@ impl<'a> Story<'a> {
         }
         let last = self.before.iter().filter(|k| k.life.activated.is_some());
         let Some(last) = last.max_by_key(|k| (k.life.activated, k.sequence)) else {
-            return "since no other key can".into();
+            return "since no other key of this ring can".into();
         };
         let key = find(self.after, kid);
         let signs = signer(self.before).is_some();
@@ -180,7 +180,7 @@ impl<'a> Story<'a> {
         } else if !signs && !last.has_material {
             format!("since the private key of {} is lost", last.kid())
         } else if !signs {
-            "since no other key can".into()
+            "since no other key of this ring can".into()
         } else if key.is_some_and(|k| k.cause == Cause::Request) {
             let value = key.and_then(|k| k.handled.as_deref()).unwrap_or_default();
             format!("as the annotation {ROTATE_ANNOTATION} asks ({value})")

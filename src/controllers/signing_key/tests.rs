@@ -92,7 +92,7 @@ fn a_ring_without_a_key_goes_on_with_none() {
         stalled(&status),
         (
             r::INJECTED_KEY_REFUSED.to_owned(),
-            "Secret mine is not there: make it. Nothing signs until then.".to_owned()
+            "Secret mine is not there: make it. This ring signs nothing until then.".to_owned()
         )
     );
 }

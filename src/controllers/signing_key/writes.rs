@@ -345,12 +345,7 @@ impl Visit<'_> {
     }
 
     /// Kids in the list of withdrawals that the ring does not have: a person may have mistyped one.
-    /// Said once, when the list is new.
-    pub(super) fn unknown_withdrawals(&self, keys: &[KeyFacts]) -> Vec<Write> {
-        let status = self.ring.status.as_ref();
-        if status.map(|s| s.observed_generation) == self.ring.metadata.generation {
-            return Vec::new();
-        }
+    pub(super) fn unknown_withdrawals(&self, keys: &[KeyFacts]) -> Option<String> {
         let spent = &self.history.spent;
         let unknown = |kid: &&str| !keys.iter().any(|k| k.kid() == *kid) && !spent.contains(*kid);
         let listed = self.ring.spec.invalidated.iter().map(|i| i.key_id.as_str());
@@ -358,17 +353,24 @@ impl Visit<'_> {
         let named = unknown.iter().take(MOST_NAMED).copied();
         let named = named.collect::<Vec<_>>().join(", ");
         let told = match unknown.len() {
-            0 => return Vec::new(),
+            0 => return None,
             1 => format!("{named}, which is no key"),
             n if n <= MOST_NAMED => format!("{named}, which are no keys"),
             n => format!("{named} and {} more, which are no keys", n - MOST_NAMED),
         };
-        vec![Note::warning(
-            r::UNKNOWN_KEY,
-            format!(
-                "spec.invalidated names {told} of this ring: nothing was done. The ring's keys are in status.keys."
-            ),
-        )]
+        Some(format!(
+            "spec.invalidated names {told} of this ring: nothing was done. The ring's keys are in status.keys."
+        ))
+    }
+
+    /// The event that tells of them, once when the list is new.
+    pub(super) fn warn_of_unknown_withdrawals(&self, keys: &[KeyFacts]) -> Option<Write> {
+        let status = self.ring.status.as_ref();
+        if status.map(|s| s.observed_generation) == self.ring.metadata.generation {
+            return None;
+        }
+        let told = self.unknown_withdrawals(keys)?;
+        Some(Note::warning(r::UNKNOWN_KEY, told))
     }
 
     /// The state of a key, for status.

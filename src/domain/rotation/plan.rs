@@ -33,6 +33,9 @@ pub fn plan(keys: &[KeyFacts], policy: &Policy, moment: Moment) -> Plan {
     .plan()
 }
 
+/// For how long the JWKS may hold a key that is to leave it before that is noted anew.
+const LAG: SignedDuration = SignedDuration::from_secs(2);
+
 struct Planner<'a> {
     /// What is known, with the steps planned so far carried out on it.
     keys: Vec<KeyFacts>,
@@ -335,10 +338,15 @@ impl Planner<'_> {
     fn remove(&mut self) {
         let active = signer(&self.keys).map(|k| k.kid().to_owned());
         for key in self.keys.clone() {
-            if key.life.removed.is_some() {
+            let kid = key.kid();
+            if let Some(removed) = key.life.removed {
+                // The JWKS is slow to change, as where an API server refuses that: caches are filled with
+                // this key still, and what is said of them counts from its end.
+                if self.sure && key.in_jwks && later(removed, LAG) <= self.now {
+                    self.note(kid, Note::Removed);
+                }
                 continue;
             }
-            let kid = key.kid();
             let superseded = active.as_deref().is_some_and(|active| active != kid);
             let Some(end) = self.policy.end(&key, superseded) else {
                 continue;
