@@ -284,6 +284,7 @@ fn client(
         scopes: spec.scopes.clone(),
         audiences: spec.audiences.clone(),
         token_ttl: spec.token_ttl,
+        token_rate: spec.token_rate,
         signing_key: spec.signing_key.clone(),
         credentials: hashes
             .filter(mine)

@@ -12,6 +12,8 @@ mod secrets;
 mod staleness;
 #[path = "http/support.rs"]
 mod support;
+#[path = "http/throttle.rs"]
+mod throttle;
 #[path = "http/tls.rs"]
 mod tls;
 #[path = "http/token.rs"]

@@ -131,6 +131,14 @@ impl Process {
         let metrics = Arc::new(Metrics::register(&mut registry));
         let snapshots = SnapshotStore::new(clock.clone());
         let drain_delay = listen.as_ref().map_or(Duration::ZERO, |l| l.drain_delay);
+        let behind_proxy = listen.as_ref().is_some_and(|l| l.behind_proxy);
+        if behind_proxy && settings.throttle.forwarded_header.is_none() {
+            info!(
+                "Behind a proxy the clients' addresses are not known: failed authentications are \
+                 counted by client id alone. If the proxy tells the addresses, set \
+                 throttle.forwardedHeader."
+            );
+        }
         let public = match listen {
             None => None,
             Some(listen) => Some(bind_public(listen).await?),
@@ -186,7 +194,12 @@ impl Process {
             admin = admin.telling(move || contact::told(served.load().contact_age(&*clock)));
         }
         let serving = Serving {
-            public: public.map(|(listener, tls)| Public { listener, tls, app }),
+            public: public.map(|(listener, tls)| Public {
+                listener,
+                tls,
+                behind_proxy,
+                app,
+            }),
             admin: (admin_listener, Arc::new(admin)),
             readiness: readiness.clone(),
             drain_delay,

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::period::Period;
+use super::rate::Rate;
 use super::subscription::{SubscriptionFacts, current};
 
 /// What a technical user is for. Its generated secrets begin with the family's prefix, so that
@@ -63,6 +64,8 @@ pub struct Client {
     pub audiences: Vec<String>,
     /// How long its tokens live, where not the release's default.
     pub token_ttl: Option<Period>,
+    /// How often it may ask for a token, where not the release's default.
+    pub token_rate: Option<Rate>,
     /// The ring that signs for it, where not the release's choice.
     pub signing_key: Option<String>,
     /// What it may authenticate with.

@@ -10,6 +10,10 @@ use super::algorithm::{Algorithm, RsaKeySize};
 use super::period::Period;
 use super::tier::{Catalogue, default_catalogue};
 
+mod throttle;
+
+pub use throttle::{ForwardedHeader, MOST_PROXIES, ThrottleSettings};
+
 /// Everything that a release decides for all of its resources. Read from YAML (`--config`);
 /// what is absent has the default given here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +31,8 @@ pub struct Settings {
     pub jwks: JwksSettings,
     /// How long a replica goes on by itself.
     pub serving: ServingSettings,
+    /// How often clients may ask, and fail.
+    pub throttle: ThrottleSettings,
     /// What resources may ask for.
     pub policy: Policy,
     /// What the claims of the Cyoda profile are called.
@@ -105,6 +111,7 @@ impl Default for Settings {
             tokens: TokenSettings::default(),
             jwks: JwksSettings::default(),
             serving: ServingSettings::default(),
+            throttle: ThrottleSettings::default(),
             policy: Policy::default(),
             claims: ClaimNames::default(),
             tiers: Catalogue::new(),
@@ -283,6 +290,7 @@ impl Settings {
                     .into(),
             );
         }
+        problems.extend(self.throttle.problems());
         problems.extend(self.claims.problems());
         problems.extend(tier_problems(&self.tiers));
         problems

@@ -14,6 +14,7 @@ use super::readiness::Readiness;
 use super::reply::{READ, Reply, method_not_allowed, not_found, problem, reads};
 use super::secrets::{HashLimits, Secrets};
 use super::snapshot::SnapshotStore;
+use super::throttle::Throttle;
 use super::{documents, token};
 use crate::clock::SharedClock;
 use crate::domain::settings::Settings;
@@ -44,6 +45,7 @@ pub struct App {
     pub(super) readiness: Readiness,
     pub(super) metrics: Arc<Metrics>,
     pub(super) secrets: Secrets,
+    pub(super) throttle: Throttle,
     pub(super) body_timeout: Duration,
     /// `WWW-Authenticate` of a 401.
     pub(super) challenge: HeaderValue,
@@ -62,6 +64,12 @@ enum Route {
 impl App {
     /// A server of these parts. Blocks for one bcrypt of a few milliseconds.
     pub fn new(parts: Parts) -> Arc<Self> {
+        Self::with_secrets(parts, |secrets| secrets)
+    }
+
+    /// The same with a checker of secrets that is broken on purpose: for benchmarks.
+    #[doc(hidden)]
+    pub fn with_secrets(parts: Parts, prepare: impl FnOnce(Secrets) -> Secrets) -> Arc<Self> {
         let Parts {
             settings,
             snapshots,
@@ -102,7 +110,8 @@ impl App {
         Arc::new(Self {
             challenge: header(challenge, "Basic realm=\"token\""),
             cache_control: header(cache_control, "no-cache"),
-            secrets: Secrets::new(hash_limits, Arc::clone(&metrics)),
+            secrets: prepare(Secrets::new(hash_limits, Arc::clone(&metrics))),
+            throttle: Throttle::new(settings.throttle, Arc::clone(&clock), Arc::clone(&metrics)),
             settings,
             snapshots,
             clock,

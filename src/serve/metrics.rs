@@ -40,12 +40,32 @@ impl SecretCheck {
     ];
 }
 
+/// What turned a request away that came too often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ThrottledBy {
+    /// Failures under its client id.
+    Client,
+    /// Failures from its address.
+    Source,
+    /// The client's rate of tokens.
+    TokenRate,
+}
+
+impl ThrottledBy {
+    const ALL: [(Self, &'static str); 3] = [
+        (Self::Client, "client"),
+        (Self::Source, "source"),
+        (Self::TokenRate, "token_rate"),
+    ];
+}
+
 /// The server's counters, gauges and histograms.
 #[derive(Debug)]
 pub struct Metrics {
     issued: [Counter; Algorithm::ALL.len()],
     refused: [Counter; ErrorCode::ALL.len()],
     checks: [Counter; SecretCheck::ALL.len()],
+    throttled: [Counter; ThrottledBy::ALL.len()],
     duration: Histogram,
     /// Handlers that panicked.
     pub panics: Counter,
@@ -88,6 +108,12 @@ impl Metrics {
             "chancery_secret_checks",
             "Client secrets checked, by what became of it",
             checks.clone(),
+        );
+        let throttled = Family::<Labels, Counter>::default();
+        registry.register(
+            "chancery_requests_throttled",
+            "Requests answered 429, by what was too often: failures of a client id, failures from a source, tokens of a client",
+            throttled.clone(),
         );
         // From 50 microseconds to 1.6 seconds.
         let bounds = (0..16).map(|i| 0.000_05 * f64::from(1 << i));
@@ -160,6 +186,8 @@ impl Metrics {
                 .map(|c| refused.get_or_create_owned(&vec![("error", c.as_str().to_owned())])),
             checks: SecretCheck::ALL
                 .map(|(_, r)| checks.get_or_create_owned(&vec![("result", r.to_owned())])),
+            throttled: ThrottledBy::ALL
+                .map(|(_, by)| throttled.get_or_create_owned(&vec![("by", by.to_owned())])),
             duration,
             panics,
             in_flight: gauge(
@@ -227,6 +255,16 @@ impl Metrics {
     /// How often a check ended so.
     pub fn checks(&self, check: SecretCheck) -> u64 {
         self.checks[check as usize].get()
+    }
+
+    /// A request came too often.
+    pub fn throttled(&self, by: ThrottledBy) {
+        self.throttled[by as usize].inc();
+    }
+
+    /// How often requests came too often by this.
+    pub fn throttled_so_far(&self, by: ThrottledBy) -> u64 {
+        self.throttled[by as usize].get()
     }
 
     /// A token request is under way until what this returns is dropped.

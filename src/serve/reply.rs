@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, PRAGMA, RETRY_AFTER,
@@ -48,6 +50,8 @@ pub struct Refusal {
     /// What the client reads.
     pub error: OAuthError,
     status: StatusCode,
+    /// Seconds after which the client may come again.
+    retry_after: Option<u64>,
 }
 
 impl Refusal {
@@ -69,6 +73,15 @@ impl Refusal {
     /// Not now; the client is to come again.
     pub fn unavailable(sentence: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::TemporarilyUnavailable, sentence)
+    }
+
+    /// Too often (RFC 6585 §4), with the time after which the client may come again.
+    pub fn too_often(after: Duration, sentence: impl Into<Cow<'static, str>>) -> Self {
+        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+        Self {
+            retry_after: Some(seconds.max(1)),
+            ..Self::new(ErrorCode::SlowDown, sentence)
+        }
     }
 
     /// The same with another status.
@@ -100,6 +113,9 @@ impl Refusal {
             StatusCode::SERVICE_UNAVAILABLE => set(&mut reply, RETRY_AFTER, RETRY_SECONDS),
             _ => {}
         }
+        if let Some(seconds) = self.retry_after {
+            reply.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
         reply
     }
 }
@@ -111,11 +127,16 @@ impl From<OAuthError> for Refusal {
     fn from(error: OAuthError) -> Self {
         let status = match error.code() {
             ErrorCode::InvalidClient => StatusCode::UNAUTHORIZED,
+            ErrorCode::SlowDown => StatusCode::TOO_MANY_REQUESTS,
             ErrorCode::TemporarilyUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             ErrorCode::ServerError => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         };
-        Self { error, status }
+        Self {
+            error,
+            status,
+            retry_after: None,
+        }
     }
 }
 

@@ -18,6 +18,8 @@ use super::grants;
 use super::reply::{Refusal, Reply, oauth_json};
 use super::secrets::Denied;
 use super::snapshot::View;
+use super::source;
+use super::throttle::TooOften;
 use crate::domain::algorithm::Algorithm;
 use crate::domain::oauth_error::ErrorCode;
 use crate::domain::period::Period;
@@ -103,11 +105,29 @@ where
     in_contact(app, &view)?;
     let client = app
         .secrets
-        .authenticate(&view, &presented.client_id, &presented.secret)
+        .authenticate(&view, &presented.client_id, &presented.secret, || {
+            let throttle = &app.settings.throttle;
+            let source = source::of(&head.headers, &head.extensions, throttle);
+            app.throttle.attempt(&presented.client_id, source)
+        })
         .await
         .map_err(|denied| match denied {
             Denied::Invalid => Refusal::invalid_client(),
             Denied::Busy => Refusal::unavailable("too many client secrets are being checked."),
+            Denied::TooOften(TooOften(after)) => Refusal::too_often(
+                after,
+                "too many client authentications have failed: come again after Retry-After.",
+            ),
+        })?;
+    app.throttle
+        .token(&client.id, client.token_rate)
+        .map_err(|TooOften(after)| {
+            let rate = app.throttle.token_rate(client.token_rate);
+            let sentence = format!(
+                "the client asks for more tokens than its rate of {rate} allows: use each until \
+                 it expires."
+            );
+            Refusal::too_often(after, sentence)
         })?;
     let issued = grants::client_credentials::issue(app, &view, client, &form)?;
     // Again: this process may have been frozen since, and a token that nobody gets is none.

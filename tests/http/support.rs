@@ -14,12 +14,12 @@ use chancery::crypto::{hash, secret};
 use chancery::domain::algorithm::{Algorithm, RsaKeySize};
 use chancery::domain::client::{Client, Family, StoredCredential};
 use chancery::domain::jwk::JwkSet;
-use chancery::domain::settings::Settings;
+use chancery::domain::settings::{Settings, ThrottleSettings};
 use chancery::domain::subscription::{Allowed, SubscriptionFacts};
 use chancery::serve::app::{App, Parts};
 use chancery::serve::metrics::Metrics;
 use chancery::serve::readiness::Readiness;
-use chancery::serve::secrets::HashLimits;
+use chancery::serve::secrets::{HashLimits, Secrets};
 use chancery::serve::snapshot::{PublishedJwks, Ring, Snapshot, SnapshotStore};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -98,17 +98,37 @@ impl World {
         hash_limits: HashLimits,
         body_timeout: Duration,
     ) -> Self {
+        let settings = Settings {
+            issuer: issuer.into(),
+            ..Settings::default()
+        };
+        Self::made(settings, hash_limits, body_timeout, |secrets| secrets)
+    }
+
+    /// One that is throttled as these settings say.
+    pub fn throttled(throttle: ThrottleSettings, hash_limits: HashLimits) -> Self {
+        let settings = Settings {
+            issuer: ISSUER.into(),
+            throttle,
+            ..Settings::default()
+        };
+        Self::made(settings, hash_limits, Duration::from_mins(1), |s| s)
+    }
+
+    /// One with these settings and this checker of secrets.
+    pub fn made(
+        settings: Settings,
+        hash_limits: HashLimits,
+        body_timeout: Duration,
+        prepare: impl FnOnce(Secrets) -> Secrets,
+    ) -> Self {
         let clock = Arc::new(TestClock(AtomicI64::new(NOW)));
         let store = SnapshotStore::new(Arc::clone(&clock) as SharedClock);
         let readiness = Readiness::waiting_for([]);
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::register(&mut registry));
-        let settings = Settings {
-            issuer: issuer.into(),
-            ..Settings::default()
-        };
         assert_eq!(settings.problems(), Vec::<String>::new());
-        let app = App::new(Parts {
+        let parts = Parts {
             settings: Arc::new(settings),
             snapshots: Arc::clone(&store),
             clock: Arc::clone(&clock) as SharedClock,
@@ -116,7 +136,8 @@ impl World {
             metrics: Arc::clone(&metrics),
             hash_limits,
             body_timeout,
-        });
+        };
+        let app = App::with_secrets(parts, prepare);
         Self {
             app,
             store,
@@ -263,6 +284,7 @@ pub fn robot() -> (Client, String) {
         scopes: vec!["read".into(), "write".into()],
         audiences: vec!["https://api.example.com".into(), "reports".into()],
         token_ttl: None,
+        token_rate: None,
         signing_key: None,
         credentials: vec![credential("c1", &secret, 1)],
         subscriptions: Arc::new(vec![subscription]),

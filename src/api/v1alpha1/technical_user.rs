@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::client::Family;
 use crate::domain::names;
 use crate::domain::period::Period;
+use crate::domain::rate::Rate;
 use crate::domain::vocabulary;
 
 /// A machine client that gets access tokens with the client_credentials grant. Its credential is
@@ -76,6 +77,12 @@ pub struct TechnicalUserSpec {
             .message("tokenTtl is longer than 24h, which is more than any release allows: choose a shorter life."),
     )]
     pub token_ttl: Option<Period>,
+
+    /// How often it may ask for a token, such as 10/s, 600/m or 5000/h: as many at once, which then
+    /// come back evenly. Each replica of the server counts for itself. The release's default where
+    /// absent, and never more than the release allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_rate: Option<Rate>,
 
     /// The SigningKey that signs its tokens; by default the release's choice among those with
     /// audience client.
