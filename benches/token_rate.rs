@@ -319,6 +319,7 @@ fn serve(algorithm: Algorithm) {
         metrics,
         hash_limits: HashLimits::default(),
         body_timeout: BODY_TIMEOUT,
+        outbox: Arc::new(chancery::outbox::channel().0),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -407,6 +408,7 @@ fn snapshot(pair: &Arc<KeyPair>, secret: &str) -> Snapshot {
         })],
         clients: HashMap::from([(CLIENT_ID.to_owned(), Arc::new(client))]),
         shortest_publish_lead: None,
+        revoked: Arc::default(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! before stays where dropping it would be the greater harm.
 
 mod keys;
+mod revoked;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +16,9 @@ use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use self::keys::{ParsedPairs, RingKey, Verdict, judge};
+use self::revoked::Revoked;
 use crate::api::v1alpha1::{KeyAudience, SigningKey, TechnicalUser};
+use crate::clock::SharedClock;
 use crate::crypto;
 use crate::domain::client::Client;
 use crate::domain::names::{self, ISSUER_JWKS};
@@ -39,6 +42,8 @@ pub struct Feed {
     settings: Arc<Settings>,
     keys: ParsedPairs,
     tenancy: TenancyCache,
+    revoked: Revoked,
+    clock: SharedClock,
     readiness: Readiness,
     /// What is wrong with the issuer's ConfigMap.
     trouble: Option<String>,
@@ -51,12 +56,19 @@ pub const JWKS: &str = "jwks";
 
 impl Feed {
     /// A feed from these stores, which tells when there is something to serve.
-    pub fn new(stores: Stores, settings: Arc<Settings>, readiness: Readiness) -> Self {
+    pub fn new(
+        stores: Stores,
+        settings: Arc<Settings>,
+        clock: SharedClock,
+        readiness: Readiness,
+    ) -> Self {
         Self {
             stores,
             settings,
             keys: ParsedPairs::default(),
             tenancy: TenancyCache::default(),
+            revoked: Revoked::default(),
+            clock,
             readiness,
             trouble: None,
         }
@@ -105,7 +117,10 @@ impl Feed {
             Some(jwks) => self.rings(jwks, &keys),
             None => Vec::new(),
         };
+        let tenancy = self.tenancy.get(&self.stores, &self.settings);
+        let now = self.clock.now();
         Snapshot {
+            revoked: self.revoked.of(&self.stores, &tenancy, &self.settings, now),
             client_rings,
             clients: self.clients(),
             jwks,

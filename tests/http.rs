@@ -6,6 +6,8 @@ mod authentication;
 mod documents;
 #[path = "http/listening.rs"]
 mod listening;
+#[path = "http/revoke.rs"]
+mod revoke;
 #[path = "http/secrets.rs"]
 mod secrets;
 #[path = "http/staleness.rs"]

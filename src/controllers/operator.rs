@@ -177,6 +177,8 @@ impl Operator {
                 for change in self.cx.stores.everything() {
                     self.enqueue(&change, &mut queue);
                 }
+                // Whether it is there or not.
+                queue.add(self.outbox(), Instant::now());
             } else if !leads && visits.is_empty() {
                 // The stores remember what is there. A queue that nobody works off would grow.
                 queue = Queue::default();
@@ -249,6 +251,14 @@ impl Operator {
                 let wait = queue.failed(key, now, jitter());
                 warn!(kind, ?namespace, ?name, %error, wait_ms = wait.as_millis(), "a visit failed; trying again");
             }
+        }
+    }
+
+    fn outbox(&self) -> Key {
+        Key {
+            kind: Kind::Outbox,
+            namespace: self.cx.settings.operator_namespace.clone(),
+            name: names::OUTBOX.to_owned(),
         }
     }
 
@@ -351,6 +361,9 @@ impl Operator {
                 for ring in map.iter().flat_map(|m| jwks_map::shares(m).into_keys()) {
                     add(Kind::SigningKey, operator_namespace, &ring);
                 }
+            }
+            Watched::ConfigMaps if [names::OUTBOX, names::REVOCATIONS].contains(&name.as_str()) => {
+                add(Kind::Outbox, operator_namespace, names::OUTBOX);
             }
             Watched::ConfigMaps => {
                 for ring in hints {

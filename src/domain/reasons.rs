@@ -84,6 +84,11 @@ pub const BEYOND_SUBSCRIPTION: &str = "BeyondSubscription";
 /// No `SigningKey` signs for it.
 pub const NO_SIGNING_KEY: &str = "NoSigningKey";
 
+/// What stood in the outbox, or in the list of revoked tokens, could not be believed.
+pub const OUTBOX_ENTRY_REFUSED: &str = "OutboxEntryRefused";
+/// The list of revoked tokens has no room.
+pub const REVOCATIONS_FULL: &str = "RevocationsFull";
+
 /// The namespace has no Subscription.
 pub const NO_SUBSCRIPTION: &str = "NoSubscription";
 /// None of the namespace's Subscriptions is current.

@@ -10,8 +10,10 @@ use super::algorithm::{Algorithm, RsaKeySize};
 use super::period::Period;
 use super::tier::{Catalogue, default_catalogue};
 
+mod revocation;
 mod throttle;
 
+pub use revocation::{MOST_ENTRIES, MOST_TOKENS, RevocationSettings};
 pub use throttle::{ForwardedHeader, MOST_PROXIES, ThrottleSettings};
 
 /// Everything that a release decides for all of its resources. Read from YAML (`--config`);
@@ -33,6 +35,8 @@ pub struct Settings {
     pub serving: ServingSettings,
     /// How often clients may ask, and fail.
     pub throttle: ThrottleSettings,
+    /// How much is remembered of revoked tokens.
+    pub revocation: RevocationSettings,
     /// What resources may ask for.
     pub policy: Policy,
     /// What the claims of the Cyoda profile are called.
@@ -112,6 +116,7 @@ impl Default for Settings {
             jwks: JwksSettings::default(),
             serving: ServingSettings::default(),
             throttle: ThrottleSettings::default(),
+            revocation: RevocationSettings::default(),
             policy: Policy::default(),
             claims: ClaimNames::default(),
             tiers: Catalogue::new(),
@@ -291,6 +296,7 @@ impl Settings {
             );
         }
         problems.extend(self.throttle.problems());
+        problems.extend(self.revocation.problems());
         problems.extend(self.claims.problems());
         problems.extend(tier_problems(&self.tiers));
         problems

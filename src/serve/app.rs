@@ -12,10 +12,11 @@ use http_body::Body;
 use super::metrics::Metrics;
 use super::readiness::Readiness;
 use super::reply::{READ, Reply, method_not_allowed, not_found, problem, reads};
+use super::revoke::Outbox;
 use super::secrets::{HashLimits, Secrets};
 use super::snapshot::SnapshotStore;
 use super::throttle::Throttle;
-use super::{documents, token};
+use super::{documents, revoke, token};
 use crate::clock::SharedClock;
 use crate::domain::settings::Settings;
 
@@ -35,6 +36,8 @@ pub struct Parts {
     pub hash_limits: HashLimits,
     /// How long a client may take to send a request's body; [`token::BODY_TIMEOUT`] as a rule.
     pub body_timeout: Duration,
+    /// Where what requests make durable is noted.
+    pub outbox: Arc<dyn Outbox>,
 }
 
 /// The server of tokens and documents.
@@ -47,16 +50,18 @@ pub struct App {
     pub(super) secrets: Secrets,
     pub(super) throttle: Throttle,
     pub(super) body_timeout: Duration,
+    pub(super) outbox: Arc<dyn Outbox>,
     /// `WWW-Authenticate` of a 401.
     pub(super) challenge: HeaderValue,
     /// `Cache-Control` of the documents.
     pub(super) cache_control: HeaderValue,
-    routes: [(String, Route); 6],
+    routes: [(String, Route); 7],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route {
     Token,
+    Revoke,
     Metadata,
     Jwks,
 }
@@ -78,10 +83,12 @@ impl App {
             metrics,
             hash_limits,
             body_timeout,
+            outbox,
         } = parts;
         let path = settings.issuer_path();
         let routes = [
             (format!("{path}/oauth/token"), Route::Token),
+            (format!("{path}/oauth/revoke"), Route::Revoke),
             (format!("{path}/.well-known/jwks.json"), Route::Jwks),
             // Appended (OpenID Connect Discovery §4) and inserted (RFC 8414 §3.1): the same for
             // an issuer without a path.
@@ -118,6 +125,7 @@ impl App {
             readiness,
             metrics,
             body_timeout,
+            outbox,
             routes,
         })
     }
@@ -152,7 +160,10 @@ impl App {
             Route::Token if *request.method() == Method::POST => {
                 token::respond(self, request).await
             }
-            Route::Token => method_not_allowed("POST"),
+            Route::Revoke if *request.method() == Method::POST => {
+                revoke::respond(self, request).await
+            }
+            Route::Token | Route::Revoke => method_not_allowed("POST"),
             Route::Metadata | Route::Jwks if !reads(request.method()) => method_not_allowed(READ),
             Route::Metadata => documents::metadata(self, &request),
             Route::Jwks => documents::jwks(self, &request),
@@ -180,6 +191,8 @@ impl App {
         metrics
             .remembered
             .set(view.remembered.len().try_into().unwrap_or(i64::MAX));
+        let (tokens, clients) = view.snapshot.revoked.count();
+        metrics.revoked(tokens, clients);
         metrics
             .contact_age
             .set(view.contact_age(&*self.clock).as_secs_f64());

@@ -44,6 +44,13 @@ pub fn oauth_json(status: StatusCode, body: &impl Serialize) -> Reply {
     reply
 }
 
+/// A revocation that holds: 200 and nothing else (RFC 7009 §2.2).
+pub fn revoked() -> Reply {
+    let mut reply = Response::new(Full::default());
+    set(&mut reply, CACHE_CONTROL, "no-store");
+    reply
+}
+
 /// Why the token endpoint says no, and with which status.
 #[derive(Debug)]
 pub struct Refusal {
@@ -82,6 +89,11 @@ impl Refusal {
             retry_after: Some(seconds.max(1)),
             ..Self::new(ErrorCode::SlowDown, sentence)
         }
+    }
+
+    /// The status that it is answered with.
+    pub fn status(&self) -> StatusCode {
+        self.status
     }
 
     /// The same with another status.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -19,8 +19,11 @@ use chancery::domain::subscription::{Allowed, SubscriptionFacts};
 use chancery::serve::app::{App, Parts};
 use chancery::serve::metrics::Metrics;
 use chancery::serve::readiness::Readiness;
+use chancery::serve::revoke::{Note, Outbox, Unnoted};
 use chancery::serve::secrets::{HashLimits, Secrets};
 use chancery::serve::snapshot::{PublishedJwks, Ring, Snapshot, SnapshotStore};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use jiff::Timestamp;
@@ -50,8 +53,26 @@ impl Clock for TestClock {
     }
 }
 
+/// An outbox that remembers what it was given, and answers as it was told to.
+#[derive(Default)]
+pub struct TestOutbox {
+    pub notes: Mutex<Vec<Note>>,
+    pub refuses: Mutex<Option<Unnoted>>,
+}
+
+impl Outbox for TestOutbox {
+    fn note(&self, note: Note) -> BoxFuture<'static, Result<(), Unnoted>> {
+        let refuses = *self.refuses.lock().expect("a lock");
+        if refuses.is_none() {
+            self.notes.lock().expect("a lock").push(note);
+        }
+        async move { refuses.map_or(Ok(()), Err) }.boxed()
+    }
+}
+
 /// A server with everything that feeds it.
 pub struct World {
+    pub outbox: Arc<TestOutbox>,
     pub app: Arc<App>,
     pub store: Arc<SnapshotStore>,
     pub clock: Arc<TestClock>,
@@ -128,6 +149,7 @@ impl World {
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::register(&mut registry));
         assert_eq!(settings.problems(), Vec::<String>::new());
+        let outbox = Arc::<TestOutbox>::default();
         let parts = Parts {
             settings: Arc::new(settings),
             snapshots: Arc::clone(&store),
@@ -136,9 +158,11 @@ impl World {
             metrics: Arc::clone(&metrics),
             hash_limits,
             body_timeout,
+            outbox: Arc::clone(&outbox) as Arc<dyn Outbox>,
         };
         let app = App::with_secrets(parts, prepare);
         Self {
+            outbox,
             app,
             store,
             clock,
@@ -178,6 +202,16 @@ impl World {
         self.send(post(&[("authorization", &basic(client_id, secret))], body))
             .await
     }
+}
+
+/// A request to revoke a token, with Basic credentials.
+pub fn revocation(client_id: &str, secret: &str, token: &str) -> Request<Full<Bytes>> {
+    let mut request = post(
+        &[("authorization", &basic(client_id, secret))],
+        format!("token={token}&token_type_hint=access_token"),
+    );
+    *request.uri_mut() = "/oauth/revoke".parse().expect("a path");
+    request
 }
 
 /// A token request with these headers and a form's Content-Type unless one is given.
@@ -237,6 +271,7 @@ pub fn snapshot<const R: usize, const C: usize>(
         client_rings: rings.into(),
         clients: HashMap::from(clients.map(|c| (c.id.clone(), Arc::new(c)))),
         shortest_publish_lead: None,
+        revoked: Arc::default(),
     }
 }
 

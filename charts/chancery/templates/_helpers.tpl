@@ -66,7 +66,7 @@ app.kubernetes.io/component: {{ .component }}
 environment: {{ .Values.environment | quote }}
 issuer: {{ .Values.issuer | quote }}
 operatorNamespace: {{ .Release.Namespace | quote }}
-{{- range $part := list "tokens" "jwks" "serving" "throttle" "policy" "claims" }}
+{{- range $part := list "tokens" "jwks" "serving" "throttle" "revocation" "policy" "claims" }}
 {{- $values := index $.Values $part }}
 {{- if not (index $values "longestRotationInterval") }}
 {{- /* No bound: to the program an empty text is no duration. */}}
