@@ -333,7 +333,7 @@ fn operator_and_server_use_what_they_are_granted_and_ask_for_nothing_else() {
         let list = ["get", "configmap", "chancery-revocations", "-n", NAMESPACE];
         let list = cluster.kubectl(&[&list[..], &["-o", "json"]].concat());
         let noted = revoked.status == 200 && list.stdout.contains(&id);
-        noted.then_some(()).ok_or((answer.body, revoked.body))
+        noted.then_some(()).ok_or(answer.body + &revoked.body)
     });
     cluster.apply(&user("second").to_string());
     let gone = |kind: &str, name: &str, namespace: &str| {

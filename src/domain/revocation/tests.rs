@@ -170,7 +170,7 @@ fn where_all_is_full_the_tenant_with_the_most_gives_and_nothing_is_lost() {
     );
     // When nobody has anything left to give.
     let tight = Bounds {
-        bytes: all.bytes() / 8,
+        bytes: 10,
         ..bounds
     };
     assert_eq!(all.clone().fit(NOW, &tight), Err(Full));
