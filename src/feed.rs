@@ -273,7 +273,12 @@ impl Feed {
                 operator_namespace,
                 &names::credentials_secret(&namespace, &name),
             );
-            let client = client(user, hashes.as_deref(), subscriptions.clone());
+            let mut client = client(user, hashes.as_deref(), subscriptions.clone());
+            let created = user.metadata.creation_timestamp.as_ref().map(|at| at.0);
+            let revoked = self
+                .revoked
+                .is_revoked_device(&client, created, hashes.as_deref());
+            client.suspended |= revoked;
             clients.insert(client.id.clone(), Arc::new(client));
         }
         clients

@@ -19,7 +19,7 @@ use crate::domain::names::{OUTBOX, REVOCATIONS};
 use crate::domain::revocation::{Bounds, OfTenant, Revocations, leeway};
 use crate::domain::settings::Settings;
 use crate::objects::revocations;
-use crate::serve::revoke::{Note, Outbox, Unnoted};
+use crate::serve::revoke::{Note, Outbox, Unnoted, What};
 use crate::stores::Stores;
 
 /// How long notes are gathered into one write, which also bounds how often is written.
@@ -177,7 +177,10 @@ impl Writer {
         let (mut changed, mut answers) = (false, Vec::with_capacity(notes.len()));
         for note in notes {
             let of = (note.namespace.as_str(), note.client_id.as_str());
-            let noted = outbox.revoke(&home, of, &note.token, with);
+            let noted = match &note.what {
+                What::Token(token) => outbox.revoke(&home, of, token, with),
+                What::Device => outbox.revoke_device(&home, of, (with.0, &bounds)),
+            };
             changed |= noted == Ok(true);
             answers.push(noted.map(drop).map_err(|_| Unnoted::Full));
         }

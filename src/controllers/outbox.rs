@@ -5,16 +5,21 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
 
 use super::operator::Context;
 use super::{Decision, Error, Fill, Note, Object, Write};
-use crate::domain::names::{OUTBOX, REVOCATIONS};
+use crate::api::v1alpha1::{ROTATE_ANNOTATION, RevokedStatus, TechnicalUser};
+use crate::domain::client::Family;
+use crate::domain::names::{OUTBOX, REVOCATIONS, credentials_secret};
 use crate::domain::reasons as r;
-use crate::domain::revocation::{Bounds, Revocations, judge};
+use crate::domain::revocation::{Bounds, Device, Revocations, judge};
 use crate::domain::settings::Settings;
-use crate::objects::revocations;
-use crate::tenancy::Tenancy;
+use crate::objects::{annotation, credentials, revocations};
+use crate::stores::Guarded;
+use crate::tenancy::{Claim, Tenancy};
 
 /// How long what has expired may stay: so that much of it goes in one write.
 const TIDY: SignedDuration = SignedDuration::from_secs(15);
@@ -31,27 +36,122 @@ pub struct Seen {
     pub list: Option<ConfigMap>,
     /// Who may have which client id.
     pub tenancy: Arc<Tenancy>,
+    /// The devices that have revoked themselves.
+    pub devices: Vec<DeviceSeen>,
+}
+
+/// A device that has revoked itself.
+pub struct DeviceSeen {
+    /// It, if it is there.
+    pub user: Option<TechnicalUser>,
+    /// The Secret of the name that its hashes have.
+    pub hashes: Option<Secret>,
+    /// What the outbox says of it.
+    pub noted: Device,
 }
 
 /// Looks at both at the API server: what is written is decided on what stands there.
 pub async fn see(cx: &Context) -> Result<Seen, Error> {
     let namespace = cx.settings.operator_namespace.as_str();
     // The outbox first: what another operator has brought home since then stands in the list.
-    Ok(Seen {
+    let mut seen = Seen {
         outbox: cx.get(namespace, OUTBOX).await?,
         list: cx.get(namespace, REVOCATIONS).await?,
         tenancy: cx.tenancy(),
-    })
+        devices: Vec::new(),
+    };
+    let now = cx.clock_guard.moment().now;
+    for noted in judged(&seen, &Bounds::of(&cx.settings), now)
+        .0
+        .take_devices()
+    {
+        let claims = seen.tenancy.claims.get(&noted.client_id);
+        let claim = claims.and_then(|claims| claims.first());
+        let Some(Claim {
+            namespace: of,
+            name,
+            ..
+        }) = claim.cloned()
+        else {
+            // Its resource is gone, and its credential with it.
+            continue;
+        };
+        let found = cx.get::<Guarded<TechnicalUser>>(&of, &name).await?;
+        seen.devices.push(DeviceSeen {
+            user: found.and_then(|user| user.0.ok()),
+            hashes: cx.get(namespace, &credentials_secret(&of, &name)).await?,
+            noted,
+        });
+    }
+    Ok(seen)
+}
+
+/// What of the outbox can be believed, and what is said of the rest.
+fn judged(seen: &Seen, bounds: &Bounds, now: Timestamp) -> (Revocations, Vec<String>) {
+    let noted = seen.outbox.as_ref().map(revocations::noted);
+    let may_have = |tenant: &str, id: &str| seen.tenancy.may_be_of(tenant, id);
+    judge(&noted.unwrap_or_default(), may_have, now, bounds)
+}
+
+/// Destroys the hashes of a device that has revoked itself, and notes it in their place.
+fn revoke_device(
+    device: &DeviceSeen,
+    settings: &Settings,
+    decision: &mut Decision,
+) -> Option<String> {
+    let DeviceSeen {
+        user,
+        hashes,
+        noted,
+    } = device;
+    let user = user.as_ref()?;
+    let created = user.metadata.creation_timestamp.as_ref();
+    if created.is_some_and(|created| created.0.as_second() > noted.at) {
+        // Another one of that name: it has a credential of its own.
+        return None;
+    }
+    if user.spec.family != Family::Device {
+        return Some(format!("{} is no device", user.client_id()));
+    }
+    let uid = user.uid();
+    let ours = |secret: &&Secret| {
+        credentials::hashes_of(secret).is_some_and(|(_, _, of)| Some(of) == uid.as_deref())
+    };
+    let before = hashes.as_ref().filter(ours);
+    if hashes.is_some() && before.is_none() {
+        // Not its own: there is nothing that works. Its controller tells.
+        return None;
+    }
+    if before.and_then(credentials::revoked).is_some() {
+        return None;
+    }
+    let at = Timestamp::from_second(noted.at).unwrap_or_default();
+    let revoked = RevokedStatus {
+        at: Time(at),
+        reason: r::REVOKED_BY_DEVICE.into(),
+        rotate: annotation(&user.metadata, ROTATE_ANNOTATION).map(str::to_owned),
+    };
+    let template = || credentials::hashes_template(user, settings);
+    let mut after = before.cloned().unwrap_or_else(template);
+    credentials::set_revoked(&mut after, Some(&revoked));
+    let object = Object::Secret(Box::new(after));
+    decision.writes.push(match before {
+        Some(_) => Write::Replace(object, Fill::Nothing),
+        None => Write::Create(object, Fill::Nothing),
+    });
+    None
 }
 
 /// What to do.
 pub fn decide(seen: &Seen, settings: &Settings, now: Timestamp) -> Decision {
     let bounds = Bounds::of(settings);
     let mut decision = Decision::default();
-    let noted = seen.outbox.as_ref().map(revocations::noted);
-    let noted = noted.unwrap_or_default();
-    let may_have = |tenant: &str, id: &str| seen.tenancy.may_be_of(tenant, id);
-    let (sound, refused) = judge(&noted, may_have, now, &bounds);
+    let (mut sound, mut refused) = judged(seen, &bounds, now);
+    sound.take_devices();
+    // First of all: it is what can not be mended by waiting.
+    for device in &seen.devices {
+        refused.extend(revoke_device(device, settings, &mut decision));
+    }
     let (before, broken) = seen
         .list
         .as_ref()
@@ -159,3 +259,7 @@ fn relabel(map: &mut ConfigMap, template: &ConfigMap) -> bool {
     map.metadata.labels.get_or_insert_default().extend(ours);
     map.metadata.labels != before
 }
+
+#[cfg(test)]
+#[path = "outbox/tests.rs"]
+mod tests;

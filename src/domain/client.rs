@@ -17,16 +17,22 @@ pub enum Family {
     /// A service that calls another (`sk-`).
     #[default]
     Integration,
+    /// Something that stands or lies somewhere, and may be lost (`dk-`).
+    Device,
+    /// What acts beside a device, or for somebody (`ak-`).
+    Agent,
 }
 
 impl Family {
     /// All families.
-    pub const ALL: [Self; 1] = [Self::Integration];
+    pub const ALL: [Self; 3] = [Self::Integration, Self::Device, Self::Agent];
 
     /// What its generated secrets begin with.
     pub fn secret_prefix(self) -> &'static str {
         match self {
             Self::Integration => "sk-",
+            Self::Device => "dk-",
+            Self::Agent => "ak-",
         }
     }
 }

@@ -44,6 +44,21 @@ pub struct OfClient {
     /// Single tokens by `jti`: when each was issued, and when it has expired everywhere.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tokens: BTreeMap<String, (i64, i64)>,
+    /// When the client, a device, revoked itself. It stands here until the operator has written it
+    /// where it lasts, and does not expire.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<i64>,
+}
+
+/// A device that has revoked itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Device {
+    /// Its namespace.
+    pub tenant: String,
+    /// Its client id.
+    pub client_id: String,
+    /// When, in seconds since 1970.
+    pub at: i64,
 }
 
 /// The same by client id.
@@ -100,6 +115,7 @@ impl OfClient {
     fn join(&mut self, other: &Self) {
         self.before = self.before.max(other.before);
         self.until = self.until.max(other.until);
+        self.device = self.device.max(other.device);
         for (id, (issued, expires)) in &other.tokens {
             let known = self.tokens.entry(id.clone()).or_insert((*issued, *expires));
             *known = (known.0.max(*issued), known.1.max(*expires));
@@ -130,7 +146,7 @@ impl OfClient {
     }
 
     fn is_empty(&self) -> bool {
-        self.before.is_none() && self.tokens.is_empty()
+        self.before.is_none() && self.tokens.is_empty() && self.device.is_none()
     }
 
     /// What could be no revocation that this release has answered.
@@ -146,6 +162,9 @@ impl OfClient {
         };
         if !times.clone().all(sound) {
             return Some("a token has times that none of ours can have");
+        }
+        if !self.device.is_none_or(|at| (0..=soon).contains(&at)) {
+            return Some("a device can not have revoked itself at that time");
         }
         match (self.before, self.until) {
             (None, None) => None,
@@ -264,6 +283,53 @@ impl Revocations {
         after.fit(now, bounds)?;
         *self = after;
         Ok(true)
+    }
+
+    /// Notes that a device revoked itself, and all that it was issued until now.
+    ///
+    /// # Errors
+    /// There is no room, and nothing was noted.
+    pub fn revoke_device(
+        &mut self,
+        elsewhere: &Self,
+        (tenant, client_id): (&str, &str),
+        (now, bounds): (Timestamp, &Bounds),
+    ) -> Result<bool, Full> {
+        let now = now.as_second();
+        let mut after = self.clone();
+        let clients = after.0.entry(tenant.to_owned()).or_default();
+        let mine = clients.entry(client_id.to_owned()).or_default();
+        if mine.device.is_some() {
+            return Ok(false);
+        }
+        if let Some(held) = elsewhere.0.get(tenant).and_then(|of| of.get(client_id)) {
+            mine.join(held);
+        }
+        mine.revoke_all(now, bounds);
+        mine.device = Some(now);
+        let entries: usize = clients.values().map(|c| 1 + c.tokens.len()).sum();
+        // Twice as many: a lost device is not to wait for tokens to expire.
+        if entries > bounds.entries_per_tenant.saturating_mul(2) {
+            return Err(Full);
+        }
+        after.fit(now, bounds)?;
+        *self = after;
+        Ok(true)
+    }
+
+    /// Takes out the devices that have revoked themselves.
+    pub fn take_devices(&mut self) -> Vec<Device> {
+        let mut devices = Vec::new();
+        for (tenant, clients) in &mut self.0 {
+            for (client_id, client) in clients {
+                devices.extend(client.device.take().map(|at| Device {
+                    tenant: tenant.clone(),
+                    client_id: client_id.clone(),
+                    at,
+                }));
+            }
+        }
+        devices
     }
 
     /// Makes room where it is needed: the tenant that holds the most gives first.

@@ -55,13 +55,14 @@ pub struct App {
     pub(super) challenge: HeaderValue,
     /// `Cache-Control` of the documents.
     pub(super) cache_control: HeaderValue,
-    routes: [(String, Route); 7],
+    routes: [(String, Route); 8],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route {
     Token,
     Revoke,
+    RevokeDevice,
     Metadata,
     Jwks,
 }
@@ -89,6 +90,7 @@ impl App {
         let routes = [
             (format!("{path}/oauth/token"), Route::Token),
             (format!("{path}/oauth/revoke"), Route::Revoke),
+            (format!("{path}/auth/device/revoke"), Route::RevokeDevice),
             (format!("{path}/.well-known/jwks.json"), Route::Jwks),
             // Appended (OpenID Connect Discovery §4) and inserted (RFC 8414 §3.1): the same for
             // an issuer without a path.
@@ -163,7 +165,10 @@ impl App {
             Route::Revoke if *request.method() == Method::POST => {
                 revoke::respond(self, request).await
             }
-            Route::Token | Route::Revoke => method_not_allowed("POST"),
+            Route::RevokeDevice if *request.method() == Method::POST => {
+                revoke::device(self, request).await
+            }
+            Route::Token | Route::Revoke | Route::RevokeDevice => method_not_allowed("POST"),
             Route::Metadata | Route::Jwks if !reads(request.method()) => method_not_allowed(READ),
             Route::Metadata => documents::metadata(self, &request),
             Route::Jwks => documents::jwks(self, &request),

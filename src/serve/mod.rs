@@ -5,7 +5,7 @@
 //! [`form`], [`client_auth`], [`secrets`], [`throttle`] with [`source`], and [`grants`] (one file a grant), [`revoke`], [`documents`] (JWKS
 //! and metadata), [`admin`], [`readiness`], [`metrics`], [`tls`], [`listener`] and [`run`].
 //!
-//! Routing is a `match` over seven paths on plain hyper: nothing that a framework does is needed.
+//! Routing is a `match` over eight paths on plain hyper: nothing that a framework does is needed.
 
 pub mod admin;
 pub mod app;

@@ -1,4 +1,5 @@
-//! `POST /oauth/revoke` (RFC 7009): a client has access tokens revoked that it was issued.
+//! `POST /oauth/revoke` (RFC 7009): a client has access tokens revoked that it was issued; and
+//! `POST /auth/device/revoke`: a device revokes itself.
 //!
 //! What was asked for is noted where it lasts ([`Outbox`]) before the answer 200, and every replica
 //! knows of it a moment later ([`super::snapshot::Snapshot::is_revoked`]). A token that is not the
@@ -16,18 +17,28 @@ use super::reply::{Refusal, Reply, revoked};
 use super::snapshot::View;
 use super::token::{self, Received};
 use crate::crypto::own_token;
-use crate::domain::client::Client;
+use crate::domain::client::{Client, Family};
+use crate::domain::oauth_error::ErrorCode;
 use crate::domain::revocation::{Token, leeway};
 
-/// A token that a client has revoked.
+/// What a client has revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// One of its tokens.
+    Token(Token),
+    /// Itself: it is a device.
+    Device,
+}
+
+/// What a request makes durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
     /// The client's namespace.
     pub namespace: String,
     /// The client's id.
     pub client_id: String,
-    /// The token.
-    pub token: Token,
+    /// What is revoked.
+    pub what: What,
 }
 
 /// Why nothing was noted. Coming again later loses nothing.
@@ -49,7 +60,11 @@ pub(super) async fn respond<B>(app: &App, request: Request<B>) -> Reply
 where
     B: Body<Data = Bytes>,
 {
-    match handle(app, request).await {
+    answer(app, handle(app, request).await)
+}
+
+fn answer(app: &App, outcome: Result<Revocation, Refusal>) -> Reply {
+    match outcome {
         Ok(outcome) => {
             app.metrics.revocation(outcome);
             revoked()
@@ -91,8 +106,43 @@ where
     let note = Note {
         namespace: client.namespace.clone(),
         client_id: client.id.clone(),
-        token,
+        what: What::Token(token),
     };
+    noted(app, note).await
+}
+
+/// `POST /auth/device/revoke`: a device revokes itself, with its own credential. No body is needed.
+pub(super) async fn device<B>(app: &App, request: Request<B>) -> Reply
+where
+    B: Body<Data = Bytes>,
+{
+    answer(app, handle_device(app, request).await)
+}
+
+async fn handle_device<B>(app: &App, request: Request<B>) -> Result<Revocation, Refusal>
+where
+    B: Body<Data = Bytes>,
+{
+    let Received { head, body } = token::receive(app, request).await?;
+    let form = token::form(&body)?;
+    let view = app.snapshots.load();
+    let client = token::authenticate(app, &view, &head, &form).await?;
+    if client.family != Family::Device {
+        return Err(Refusal::new(
+            ErrorCode::UnauthorizedClient,
+            "only a technical user of family Device can revoke itself.",
+        )
+        .with_status(StatusCode::FORBIDDEN));
+    }
+    let note = Note {
+        namespace: client.namespace.clone(),
+        client_id: client.id.clone(),
+        what: What::Device,
+    };
+    noted(app, note).await
+}
+
+async fn noted(app: &App, note: Note) -> Result<Revocation, Refusal> {
     match app.outbox.note(note).await {
         Ok(()) => Ok(Revocation::Noted),
         Err(Unnoted::Full) => Err(Refusal::unavailable(

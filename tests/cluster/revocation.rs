@@ -299,3 +299,112 @@ fn what_is_put_into_the_outbox_by_hand_is_refused_and_told() {
     field.wait_known("all of one client is", 0, 1);
     field.end();
 }
+
+#[test]
+fn a_device_that_revoked_itself_stays_so_until_it_is_found() {
+    let mut field = Field::start("device");
+    let tenant = field.release.tenant("device-tenant");
+    field.release.user(&tenant, "lost", "  family: Device\n");
+    field.release.user(&tenant, "robot", "");
+    for user in ["lost", "robot"] {
+        field.release.wait_ready("technicaluser", &tenant, user);
+    }
+    let (id, secret) = field.release.credentials(&tenant, "lost");
+    assert!(secret.starts_with("dk-"));
+    let (robot, robots) = field.release.credentials(&tenant, "robot");
+    field.release.token(&id, &secret, "");
+    field.release.token(&robot, &robots, "");
+    field.wait_known("nothing is revoked", 0, 0);
+    let beside = field.replicas[0].port;
+    let revoke = |id: &str, secret: &str| {
+        let url = format!("http://127.0.0.1:{beside}/auth/device/revoke");
+        http::form(&url, id, secret, "")
+            .expect("the server answers")
+            .status
+    };
+    assert_eq!(revoke(&robot, &robots), 403);
+    assert_eq!(revoke(&id, "wrong"), 401);
+    // With no operator, so that for a while only the outbox tells.
+    field.kill_operator();
+    let since = Instant::now();
+    assert_eq!(revoke(&id, &secret), 200);
+    field.release.refused(&id, &secret, "");
+    let took = since.elapsed();
+    println!(
+        "refused at the other replica: after {:.2} s",
+        took.as_secs_f64()
+    );
+    assert!(took < KNOWN_WITHIN, "{took:?}");
+    field.wait_known("all that it was issued is revoked", 0, 1);
+    field.operator();
+    let lost = ("technicaluser", tenant.as_str(), "lost");
+    let told = || {
+        field
+            .release
+            .wait_reason(lost.0, lost.1, lost.2, "Stalled", "RevokedByDevice")
+    };
+    told();
+    let revoked = field.release.get(lost.0, lost.1, lost.2)["status"]["revoked"].clone();
+    assert_eq!(revoked["reason"], "RevokedByDevice", "{revoked}");
+    assert!(revoked["at"].is_string(), "{revoked}");
+    field.wait_home("it is home");
+
+    // Through restarts of everything, the same manifest again, and a Secret that somebody deletes.
+    let refused = |field: &Field, why: &str| {
+        let answer = field.release.refused(&id, &secret, "");
+        assert_eq!(answer.status, 401, "{why}: {}", answer.text());
+    };
+    field.kill_operator();
+    field.release.kill();
+    field.operator();
+    field.release.serve(&[]);
+    field.release.token(&robot, &robots, "");
+    refused(&field, "after restarts");
+    field.release.user(&tenant, "lost", "  family: Device\n");
+    field
+        .release
+        .user(&tenant, "lost", "  family: Device\n  tokenTtl: 2m\n");
+    let hashes = format!("{tenant}.lost-credentials");
+    let namespace = field.release.name.clone();
+    let delete = ["delete", "secret", &hashes, "-n", &namespace];
+    field.release.cluster.kubectl_ok(&delete);
+    eventually("the Secret is there again", LIMIT, || {
+        let secret = field.release.get("secret", &namespace, &hashes);
+        let note = secret["metadata"]["annotations"]["chancery.dev/revoked"].clone();
+        note.is_string()
+            .then_some(())
+            .ok_or(secret["metadata"].clone())
+    });
+    refused(&field, "after the manifest and the Secret");
+    let generation = field.release.get(lost.0, lost.1, lost.2)["metadata"]["generation"].clone();
+    eventually("the manifest was seen", LIMIT, || {
+        let seen =
+            field.release.get(lost.0, lost.1, lost.2)["status"]["observedGeneration"].clone();
+        (seen == generation).then_some(()).ok_or(seen)
+    });
+    assert!(field.release.get(lost.0, lost.1, lost.2)["status"]["revoked"].is_object());
+
+    // Found: a person asks for a new secret.
+    let annotate = [
+        "annotate",
+        lost.0,
+        lost.2,
+        "-n",
+        &tenant,
+        "chancery.dev/rotate=found",
+    ];
+    field.release.cluster.kubectl_ok(&annotate);
+    field.release.wait_ready(lost.0, lost.1, lost.2);
+    let (_, new) = field.release.credentials(&tenant, "lost");
+    assert_ne!(new, secret);
+    field.release.token(&id, &new, "");
+    refused(&field, "the lost one");
+    assert!(field.release.get(lost.0, lost.1, lost.2)["status"]["revoked"].is_null());
+    // And it can be lost again.
+    let url = format!("{}/auth/device/revoke", field.release.issuer());
+    let answer = http::form(&url, &id, &new, "").expect("the server answers");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    field.release.refused(&id, &new, "");
+    told();
+    field.end();
+}

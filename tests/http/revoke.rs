@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chancery::domain::client::Client;
+use chancery::domain::client::{Client, Family};
 use chancery::domain::rate::Rate;
 use chancery::domain::revocation::{Index, OfClient, Revocations};
 use chancery::domain::settings::ThrottleSettings;
-use chancery::serve::revoke::Unnoted;
+use chancery::serve::revoke::{Unnoted, What};
 use chancery::serve::secrets::HashLimits;
 use serde_json::Value;
 
@@ -60,9 +60,12 @@ async fn a_client_revokes_its_own_token() {
     };
     assert_eq!((&*note.namespace, &*note.client_id), ("acme", "acme.robot"));
     let claims = claims(&token);
-    assert_eq!(note.token.id, claims["jti"]);
-    assert_eq!(note.token.issued_at, claims["iat"]);
-    assert_eq!(note.token.expires_at, claims["exp"]);
+    let What::Token(noted) = &note.what else {
+        panic!("{note:?}");
+    };
+    assert_eq!(noted.id, claims["jti"]);
+    assert_eq!(noted.issued_at, claims["iat"]);
+    assert_eq!(noted.expires_at, claims["exp"]);
 }
 
 #[tokio::test]
@@ -201,4 +204,48 @@ async fn revocations_count_as_tokens_do() {
         let answer = world.send(revocation("acme.robot", &secret, &own)).await;
         assert_eq!(answer.status, status);
     }
+}
+
+#[tokio::test]
+async fn only_a_device_revokes_itself_and_only_with_its_own_credential() {
+    let (robot, secret) = robot();
+    let of = |name: &str, family| Client {
+        id: format!("acme.{name}"),
+        family,
+        ..robot.clone()
+    };
+    let world = World::new();
+    world.store.publish(snapshot(
+        [ring("main", &es256())],
+        [
+            robot.clone(),
+            of("device", Family::Device),
+            of("agent", Family::Agent),
+        ],
+    ));
+    let send = async |id: &str, secret: &str| {
+        let mut request = post(&[("authorization", &basic(id, secret))], "");
+        *request.uri_mut() = "/auth/device/revoke".parse().expect("a path");
+        world.send(request).await
+    };
+    for id in ["acme.robot", "acme.agent"] {
+        let answer = send(id, &secret).await;
+        assert_eq!(
+            (answer.status.as_u16(), &*answer.error()),
+            (403, "unauthorized_client")
+        );
+    }
+    assert_eq!(send("acme.device", &new_secret()).await.status, 401);
+    assert_eq!(send("acme.none", &secret).await.status, 401);
+    assert_eq!(noted(&world), 0);
+    assert_eq!(send("acme.device", &secret).await.status, 200);
+    let notes = world.outbox.notes.lock().expect("a lock").clone();
+    assert_eq!(notes.len(), 1);
+    assert_eq!(
+        (&*notes[0].client_id, &notes[0].what),
+        ("acme.device", &What::Device)
+    );
+    *world.outbox.refuses.lock().expect("a lock") = Some(Unnoted::Unreachable);
+    assert_eq!(send("acme.device", &secret).await.status, 503);
+    assert_eq!(world.get("/auth/device/revoke").await.status, 405);
 }

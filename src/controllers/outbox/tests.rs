@@ -38,7 +38,10 @@ fn seen(outbox: &[(&str, String)], list: &[(&str, String)]) -> Seen {
 }
 
 fn share(client: &str, id: &str, expires: i64) -> String {
-    format!(r#"{{"{client}":{{"tokens":{{"{id}":[{},{expires}]}}}}}}"#, NOW - 10)
+    format!(
+        r#"{{"{client}":{{"tokens":{{"{id}":[{},{expires}]}}}}}}"#,
+        NOW - 10
+    )
 }
 
 /// The writes in their order, each in a few words.
@@ -46,12 +49,17 @@ fn told(seen: &Seen) -> (Vec<String>, Option<Timestamp>) {
     let decision = decide(seen, &settings(), now());
     let words = |write: &Write| match write {
         Write::Create(Object::ConfigMap(map), _) => {
-            format!("create {}", map.metadata.name.as_deref().unwrap_or_default())
+            format!(
+                "create {}",
+                map.metadata.name.as_deref().unwrap_or_default()
+            )
         }
         Write::Replace(Object::ConfigMap(map), _) => format!(
             "replace {} with {:?}",
             map.metadata.name.as_deref().unwrap_or_default(),
-            map.data.as_ref().map(|data| data.keys().collect::<Vec<_>>())
+            map.data
+                .as_ref()
+                .map(|data| data.keys().collect::<Vec<_>>())
         ),
         Write::Event(note) => format!("{}: {}", note.reason, note.message),
         other => format!("{other:?}"),
@@ -74,7 +82,11 @@ fn both_are_made_where_there_is_neither() {
         ["create chancery-revocations", "create chancery-outbox"]
     );
     assert_eq!(wake_at, None);
-    assert_eq!(told(&seen(&[], &[])), (Vec::new(), None), "and then nothing");
+    assert_eq!(
+        told(&seen(&[], &[])),
+        (Vec::new(), None),
+        "and then nothing"
+    );
 }
 
 #[test]

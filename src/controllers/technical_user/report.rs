@@ -182,6 +182,7 @@ impl Visit<'_> {
                 })
                 .collect(),
             subscription: current.map(|c| c.name.clone()),
+            revoked: self.revoked(),
         };
         let event = status::warning(stood, conditions);
         status::write(self.user, before, &after, event)

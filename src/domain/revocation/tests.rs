@@ -285,3 +285,25 @@ fn what_a_server_has_noted_is_judged() {
         assert!(refused[0].len() < 200, "{}", refused[0].len());
     }
 }
+
+#[test]
+fn a_device_that_revoked_itself_is_told_apart_and_all_its_tokens_are_revoked() {
+    let of = ("acme", "acme.device");
+    let mut home = Revocations::default();
+    revoke(&mut home, of, "held").expect("room");
+    let mut all = Revocations::default();
+    let with = (at(NOW), &BOUNDS);
+    assert_eq!(all.revoke_device(&home, of, with), Ok(true));
+    assert_eq!(all.revoke_device(&home, of, with), Ok(false), "known");
+    assert!(holds(&all, "acme.device", "any", NOW));
+    // It waits for the operator, however long.
+    all.forget(at(NOW + 99_999));
+    let device = Device {
+        tenant: "acme".into(),
+        client_id: "acme.device".into(),
+        at: NOW,
+    };
+    assert_eq!(all.take_devices(), [device]);
+    all.forget(at(NOW + 99_999));
+    assert_eq!(all, Revocations::default());
+}
