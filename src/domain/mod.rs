@@ -18,6 +18,7 @@ pub mod moment;
 pub mod names;
 pub mod oauth_error;
 pub mod period;
+pub mod preference;
 pub mod rate;
 pub mod reasons;
 pub mod revocation;

@@ -184,7 +184,7 @@ impl Visit<'_> {
             subscription: current.map(|c| c.name.clone()),
             revoked: self.revoked(),
         };
-        let event = status::warning(stood, conditions);
-        status::write(self.user, before, &after, event)
+        let events = status::warnings(stood, conditions);
+        status::write(self.user, before, &after, events)
     }
 }
