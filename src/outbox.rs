@@ -177,12 +177,12 @@ impl Writer {
         let (mut changed, mut answers) = (false, Vec::with_capacity(notes.len()));
         for note in notes {
             let of = (note.namespace.as_str(), note.client_id.as_str());
-            let noted = match &note.what {
+            let outcome = match &note.what {
                 What::Token(token) => outbox.revoke(&home, of, token, with),
                 What::Device => outbox.revoke_device(&home, of, (with.0, &bounds)),
             };
-            changed |= noted == Ok(true);
-            answers.push(noted.map(drop).map_err(|_| Unnoted::Full));
+            changed |= outcome == Ok(true);
+            answers.push(outcome.map(drop).map_err(|_| Unnoted::Full));
         }
         let mut data = before;
         data.extend(revocations::write(&outbox).unwrap_or_default());

@@ -2,6 +2,7 @@
 //! the list that servers follow, and only then it leaves the outbox. A crash in between repeats
 //! that, which comes to the same. What has expired leaves the list.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -231,7 +232,7 @@ fn write_outbox(seen: &Seen, refused: &[String], settings: &Settings, decision: 
     };
     let mut map = stands.clone();
     let relabelled = relabel(&mut map, &template);
-    let empty = map.data.as_ref().is_none_or(|data| data.is_empty()) && map.binary_data.is_none();
+    let empty = map.data.as_ref().is_none_or(BTreeMap::is_empty) && map.binary_data.is_none();
     (map.data, map.binary_data) = (None, None);
     if relabelled || !empty {
         let object = Object::ConfigMap(Box::new(map));

@@ -184,7 +184,7 @@ async fn look(cx: &Context, key: &Key, now: Timestamp) -> Result<Option<Look>, E
         }
         Kind::Outbox => {
             let seen = outbox::see(cx).await?;
-            let uid = seen.outbox.as_ref().and_then(|map| map.uid());
+            let uid = seen.outbox.as_ref().and_then(ResourceExt::uid);
             Ok(Some((outbox::decide(&seen, &cx.settings, now), uid)))
         }
         Kind::Subscription => {

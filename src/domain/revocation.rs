@@ -212,7 +212,9 @@ impl Revocations {
     pub fn forget(&mut self, now: Timestamp) {
         let now = now.as_second();
         for clients in self.0.values_mut() {
-            clients.values_mut().for_each(|c| c.forget(now));
+            for client in clients.values_mut() {
+                client.forget(now);
+            }
             clients.retain(|_, client| !client.is_empty());
         }
         self.0.retain(|_, clients| !clients.is_empty());
@@ -348,7 +350,9 @@ impl Revocations {
                 return Err(Full);
             };
             let most = clients.values_mut().max_by_key(|c| c.tokens.len());
-            most.into_iter().for_each(|c| c.revoke_all(now, bounds));
+            if let Some(client) = most {
+                client.revoke_all(now, bounds);
+            }
         }
         Ok(())
     }

@@ -60,12 +60,12 @@ async fn a_client_revokes_its_own_token() {
     };
     assert_eq!((&*note.namespace, &*note.client_id), ("acme", "acme.robot"));
     let claims = claims(&token);
-    let What::Token(noted) = &note.what else {
+    let What::Token(revoked) = &note.what else {
         panic!("{note:?}");
     };
-    assert_eq!(noted.id, claims["jti"]);
-    assert_eq!(noted.issued_at, claims["iat"]);
-    assert_eq!(noted.expires_at, claims["exp"]);
+    assert_eq!(revoked.id, claims["jti"]);
+    assert_eq!(revoked.issued_at, claims["iat"]);
+    assert_eq!(revoked.expires_at, claims["exp"]);
 }
 
 #[tokio::test]

@@ -1,7 +1,5 @@
 //! What is brought home, in which order, and what is refused.
 
-use std::collections::BTreeMap;
-
 use super::*;
 
 const NOW: i64 = 1_800_000_000;

@@ -189,7 +189,9 @@ fn joining_is_the_same_in_any_order_and_twice() {
     }
     let joined = |order: &[usize]| {
         let mut all = Revocations::default();
-        order.iter().for_each(|n| all.join(&some[*n]));
+        for n in order {
+            all.join(&some[*n]);
+        }
         all
     };
     let all = joined(&[0, 1, 2, 3, 4, 5]);
