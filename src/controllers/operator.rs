@@ -369,6 +369,9 @@ impl Operator {
                 }
             }
             Watched::Namespaces => {
+                if name == operator_namespace {
+                    add(Kind::Outbox, operator_namespace, names::OUTBOX);
+                }
                 for ring in signing_key::publishing(&self.cx.stores, None) {
                     add(Kind::SigningKey, operator_namespace, &ring);
                 }

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+use kube::runtime::reflector::ObjectRef;
 
 use super::operator::Context;
 use super::{Decision, Error, Fill, Note, Object, Write};
@@ -51,9 +52,19 @@ pub struct DeviceSeen {
     pub noted: Device,
 }
 
-/// Looks at both at the API server: what is written is decided on what stands there.
-pub async fn see(cx: &Context) -> Result<Seen, Error> {
+/// Looks at both at the API server: what is written is decided on what stands there. None where there
+/// is not even the namespace.
+pub async fn see(cx: &Context) -> Result<Option<Seen>, Error> {
     let namespace = cx.settings.operator_namespace.as_str();
+    if cx
+        .stores
+        .namespaces
+        .get(&ObjectRef::new(namespace))
+        .is_none()
+    {
+        // Under `dev` a manifest brings it: its watch brings us back.
+        return Ok(None);
+    }
     // The outbox first: what another operator has brought home since then stands in the list.
     let mut seen = Seen {
         outbox: cx.get(namespace, OUTBOX).await?,
@@ -84,7 +95,7 @@ pub async fn see(cx: &Context) -> Result<Seen, Error> {
             noted,
         });
     }
-    Ok(seen)
+    Ok(Some(seen))
 }
 
 /// What of the outbox can be believed, and what is said of the rest.

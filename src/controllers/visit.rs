@@ -183,7 +183,9 @@ async fn look(cx: &Context, key: &Key, now: Timestamp) -> Result<Option<Look>, E
             }
         }
         Kind::Outbox => {
-            let seen = outbox::see(cx).await?;
+            let Some(seen) = outbox::see(cx).await? else {
+                return Ok(Some(Look::default()));
+            };
             let uid = seen.outbox.as_ref().and_then(ResourceExt::uid);
             Ok(Some((outbox::decide(&seen, &cx.settings, now), uid)))
         }
