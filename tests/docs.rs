@@ -222,6 +222,7 @@ fn how_tokens_are_revoked() {
         "chancery_revoked_tokens 1",
         "\"acme.orders\":{\"tokens\"",
         "OutboxEntryRefused",
+        "\"reason\":\"RevokedByDevice\"",
     ] {
         assert!(printed.contains(part), "{part} in\n{printed}");
     }
