@@ -338,12 +338,13 @@ fn a_device_that_revoked_itself_stays_so_until_it_is_found() {
     field.wait_known("all that it was issued is revoked", 0, 1);
     field.operator();
     let lost = ("technicaluser", tenant.as_str(), "lost");
-    let told = || {
+    let told = |field: &Field| {
+        let (kind, name) = (lost.0, lost.2);
         field
             .release
-            .wait_reason(lost.0, lost.1, lost.2, "Stalled", "RevokedByDevice")
+            .wait_reason(kind, lost.1, name, "Stalled", "RevokedByDevice")
     };
-    told();
+    told(&field);
     let revoked = field.release.get(lost.0, lost.1, lost.2)["status"]["revoked"].clone();
     assert_eq!(revoked["reason"], "RevokedByDevice", "{revoked}");
     assert!(revoked["at"].is_string(), "{revoked}");
@@ -405,6 +406,6 @@ fn a_device_that_revoked_itself_stays_so_until_it_is_found() {
     let answer = http::form(&url, &id, &new, "").expect("the server answers");
     assert_eq!(answer.status, 200, "{}", answer.text());
     field.release.refused(&id, &new, "");
-    told();
+    told(&field);
     field.end();
 }
