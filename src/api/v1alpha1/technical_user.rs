@@ -215,7 +215,7 @@ pub struct TechnicalUserStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RevokedStatus {
-    /// When.
+    /// When it was revoked.
     pub at: Time,
     /// Why, such as RevokedByDevice.
     pub reason: String,
