@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::settings::Settings;
+use super::settings::{LONGEST_CLOCK_LEEWAY, LONGEST_TOKEN_TTL, Settings};
 
 /// The most that clocks of replicas are apart: one whose clock is further off is not ready.
 const SKEW: i64 = 300;
@@ -150,9 +150,10 @@ impl OfClient {
     }
 
     /// What could be no revocation that this release has answered.
-    fn problem(&self, now: i64, bounds: &Bounds) -> Option<&'static str> {
+    fn problem(&self, now: i64) -> Option<&'static str> {
         let soon = now + SKEW;
-        let latest = soon + bounds.longest_life;
+        // Whatever this release allows now: it may have allowed more when the token was issued.
+        let latest = soon + LONGEST_TOKEN_TTL.as_secs() + LONGEST_CLOCK_LEEWAY.as_secs();
         let times = self.tokens.values();
         if !self.tokens.keys().all(|id| is_token_id(id)) {
             return Some("the id of a token is none of ours");
@@ -426,7 +427,7 @@ pub fn judge(
         for (client_id, client) in clients {
             if !may_have(tenant, &client_id) {
                 strangers += 1;
-            } else if let Some(why) = client.problem(now, bounds) {
+            } else if let Some(why) = client.problem(now) {
                 refuse(why);
             } else {
                 let of_tenant = OfTenant::from([(client_id, client)]);
