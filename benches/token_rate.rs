@@ -30,7 +30,8 @@ use chancery::crypto::secret;
 use chancery::domain::algorithm::{Algorithm, RsaKeySize};
 use chancery::domain::client::{Client, Family, StoredCredential};
 use chancery::domain::jwk::JwkSet;
-use chancery::domain::settings::Settings;
+use chancery::domain::rate::Rate;
+use chancery::domain::settings::{Settings, ThrottleSettings};
 use chancery::domain::subscription::{Allowed, SubscriptionFacts};
 use chancery::serve::admin::Admin;
 use chancery::serve::app::{App, Parts};
@@ -305,6 +306,11 @@ fn serve(algorithm: Algorithm) {
     let app = App::new(Parts {
         settings: Arc::new(Settings {
             issuer: "https://id.example.com".into(),
+            throttle: ThrottleSettings {
+                token_rate: Rate::per_second(999_999),
+                max_token_rate: Rate::per_second(999_999),
+                ..ThrottleSettings::default()
+            },
             ..Settings::default()
         }),
         snapshots: store,
@@ -313,6 +319,7 @@ fn serve(algorithm: Algorithm) {
         metrics,
         hash_limits: HashLimits::default(),
         body_timeout: BODY_TIMEOUT,
+        outbox: Arc::new(chancery::outbox::channel().0),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -325,6 +332,7 @@ fn serve(algorithm: Algorithm) {
         let admin = Admin::new(readiness.clone(), Arc::new(registry));
         let serving = Serving {
             public: Some(Public {
+                behind_proxy: false,
                 listener,
                 tls: None,
                 app,
@@ -376,6 +384,7 @@ fn snapshot(pair: &Arc<KeyPair>, secret: &str) -> Snapshot {
         scopes: vec!["read".into(), "write".into()],
         audiences: vec!["https://api.example.com".into()],
         token_ttl: None,
+        token_rate: None,
         signing_key: None,
         credentials: vec![StoredCredential {
             id: "c1".into(),
@@ -399,6 +408,7 @@ fn snapshot(pair: &Arc<KeyPair>, secret: &str) -> Snapshot {
         })],
         clients: HashMap::from([(CLIENT_ID.to_owned(), Arc::new(client))]),
         shortest_publish_lead: None,
+        revoked: Arc::default(),
     }
 }
 

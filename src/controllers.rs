@@ -6,6 +6,7 @@
 mod apply;
 mod events;
 mod operator;
+mod outbox;
 mod queue;
 mod signing_key;
 mod status;
@@ -38,6 +39,8 @@ pub enum Kind {
     Subscription,
     /// `TechnicalUser`
     TechnicalUser,
+    /// The `ConfigMap` in which servers note what is to last.
+    Outbox,
 }
 
 impl Kind {
@@ -47,6 +50,7 @@ impl Kind {
             Self::SigningKey => "SigningKey",
             Self::Subscription => "Subscription",
             Self::TechnicalUser => "TechnicalUser",
+            Self::Outbox => "ConfigMap",
         }
     }
 }

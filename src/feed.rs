@@ -3,6 +3,7 @@
 //! before stays where dropping it would be the greater harm.
 
 mod keys;
+mod revoked;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +16,9 @@ use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use self::keys::{ParsedPairs, RingKey, Verdict, judge};
+use self::revoked::Revoked;
 use crate::api::v1alpha1::{KeyAudience, SigningKey, TechnicalUser};
+use crate::clock::SharedClock;
 use crate::crypto;
 use crate::domain::client::Client;
 use crate::domain::names::{self, ISSUER_JWKS};
@@ -40,6 +43,8 @@ pub struct Feed {
     settings: Arc<Settings>,
     keys: ParsedPairs,
     tenancy: TenancyCache,
+    revoked: Revoked,
+    clock: SharedClock,
     readiness: Readiness,
     /// What is wrong with the issuer's ConfigMap.
     trouble: Option<String>,
@@ -52,12 +57,19 @@ pub const JWKS: &str = "jwks";
 
 impl Feed {
     /// A feed from these stores, which tells when there is something to serve.
-    pub fn new(stores: Stores, settings: Arc<Settings>, readiness: Readiness) -> Self {
+    pub fn new(
+        stores: Stores,
+        settings: Arc<Settings>,
+        clock: SharedClock,
+        readiness: Readiness,
+    ) -> Self {
         Self {
             stores,
             settings,
             keys: ParsedPairs::default(),
             tenancy: TenancyCache::default(),
+            revoked: Revoked::default(),
+            clock,
             readiness,
             trouble: None,
         }
@@ -106,7 +118,10 @@ impl Feed {
             Some(jwks) => self.rings(jwks, &keys),
             None => Vec::new(),
         };
+        let tenancy = self.tenancy.get(&self.stores, &self.settings);
+        let now = self.clock.now();
         Snapshot {
+            revoked: self.revoked.of(&self.stores, &tenancy, &self.settings, now),
             client_rings,
             clients: self.clients(),
             jwks,
@@ -263,7 +278,12 @@ impl Feed {
                 operator_namespace,
                 &names::credentials_secret(&namespace, &name),
             );
-            let client = client(user, hashes.as_deref(), subscriptions.clone());
+            let mut client = client(user, hashes.as_deref(), subscriptions.clone());
+            let created = user.metadata.creation_timestamp.as_ref().map(|at| at.0);
+            let revoked = self
+                .revoked
+                .is_revoked_device(&client, created, hashes.as_deref());
+            client.suspended |= revoked;
             clients.insert(client.id.clone(), Arc::new(client));
         }
         clients
@@ -289,6 +309,7 @@ fn client(
         scopes: spec.scopes.clone(),
         audiences: spec.audiences.clone(),
         token_ttl: spec.token_ttl,
+        token_rate: spec.token_rate,
         signing_key: spec.signing_key.clone(),
         credentials: hashes
             .filter(mine)

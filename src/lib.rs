@@ -11,6 +11,7 @@ pub mod embedded;
 pub mod feed;
 pub mod leader;
 pub mod objects;
+pub mod outbox;
 pub mod ring_metrics;
 pub mod serve;
 pub mod stores;

@@ -6,6 +6,7 @@ pub mod injected;
 pub mod jwks_map;
 pub mod key_secret;
 pub mod published;
+pub mod revocations;
 
 use std::collections::BTreeMap;
 

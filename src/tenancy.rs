@@ -112,6 +112,15 @@ impl Tenancy {
             .any(|s| s.allowed.client_ids.iter().any(|c| c == client_id))
     }
 
+    /// Whether a client id can be one of that namespace's, by its name and as nobody else's: also
+    /// where its technical user is gone, since its tokens live on.
+    pub fn may_be_of(&self, namespace: &str, client_id: &str) -> bool {
+        match self.claims.get(client_id).and_then(|claims| claims.first()) {
+            Some(claim) => claim.namespace == namespace,
+            None => self.may_have(namespace, client_id),
+        }
+    }
+
     /// The technical user that has a client id, where that is another than this one.
     pub fn rival(&self, user: &TechnicalUser) -> Option<&Claim> {
         let first = self.claims.get(&user.client_id())?.first()?;

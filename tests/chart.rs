@@ -320,6 +320,21 @@ fn operator_and_server_use_what_they_are_granted_and_ask_for_nothing_else() {
             named.then_some(()).ok_or(user["status"].clone())
         });
     }
+    // It revokes a token that it was issued: the server notes it, and the operator brings it home.
+    let [id, secret, token_url] = release::credentials(cluster, &tenant, "first");
+    let post = |url: &str, form: &str| {
+        http::post_form(url, Some(&release.trust), (&id, &secret), form).expect("an answer")
+    };
+    eventually("a token is revoked, and the list tells", SOON, || {
+        let answer = post(&token_url, "grant_type=client_credentials");
+        let token = answer.json()["access_token"].as_str().map(str::to_owned);
+        let form = format!("token={}", token.unwrap_or_default());
+        let revoked = post(&token_url.replace("token", "revoke"), &form);
+        let list = ["get", "configmap", "chancery-revocations", "-n", NAMESPACE];
+        let list = cluster.kubectl(&[&list[..], &["-o", "json"]].concat());
+        let noted = revoked.status == 200 && list.stdout.contains(&id);
+        noted.then_some(()).ok_or(answer.body + &revoked.body)
+    });
     cluster.apply(&user("second").to_string());
     let gone = |kind: &str, name: &str, namespace: &str| {
         eventually(&format!("{kind} {name} is gone"), SOON, || {
@@ -355,6 +370,7 @@ fn what_the_server_can_not_do() {
         ("chancery.dev/signingkeys", &listed[..]),
         ("/secrets", &listed),
         ("/configmaps", &listed),
+        ("/configmaps:chancery-outbox", &["get", "update"]),
     ];
     rights::are_exactly(cluster, account, NAMESPACE, &[&tenants[..], &own].concat());
     rights::are_exactly(cluster, account, "acme", &tenants);
@@ -370,6 +386,17 @@ fn what_the_server_can_not_do() {
         &["create", "secret", "generic", "x", "-n", NAMESPACE, secret],
         &["create", "secret", "generic", "x", "-n", "acme", secret],
         &["create", "configmap", "x", "-n", NAMESPACE],
+        &["delete", "configmap", "chancery-outbox", "-n", NAMESPACE],
+        &["get", "configmap", "chancery-revocations", "-n", NAMESPACE],
+        &[
+            "patch",
+            "configmap",
+            "chancery-revocations",
+            "-n",
+            NAMESPACE,
+            "-p",
+            "{}",
+        ],
         &["delete", "secret", "main-1", "-n", NAMESPACE],
         &["delete", "secrets", "--all", "-n", "acme"],
         &[

@@ -33,6 +33,8 @@ mod quickstart;
 mod release;
 #[path = "cluster/restore.rs"]
 mod restore;
+#[path = "cluster/revocation.rs"]
+mod revocation;
 #[path = "cluster/ring.rs"]
 mod ring;
 #[path = "cluster/rotation.rs"]

@@ -311,7 +311,12 @@ async fn what_is_served_is_proved_again_and_again() {
     let (sender, changes) = mpsc::unbounded_channel();
     let (stores, _watches) = Stores::start(&world.client, &settings, Scope::Server, vec![sender]);
     let (proofs, proved) = watch::channel(None);
-    let feed = Feed::new(stores.clone(), settings.clone(), Readiness::waiting_for([]));
+    let feed = Feed::new(
+        stores.clone(),
+        settings.clone(),
+        world.clock.clone(),
+        Readiness::waiting_for([]),
+    );
     tokio::spawn(feed.run(changes, proved, snapshots.clone()));
     let seeker = Seeker {
         stores: stores.clone(),

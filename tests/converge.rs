@@ -296,6 +296,7 @@ async fn converged(client: &Client, running: &Running, what: &str) {
     let mut feed = Feed::new(
         running.stores.clone(),
         settings(),
+        clock::system(),
         Readiness::waiting_for([]),
     );
     let deadline = tokio::time::Instant::now() + LIMIT;

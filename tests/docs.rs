@@ -1,4 +1,4 @@
-//! The README and `docs/rotation.md`, run: every `sh` block of them, in order, as a newcomer would in a
+//! The README, `docs/rotation.md` and `docs/revocation.md`, run: every `sh` block of them, in order, as a newcomer would in a
 //! fresh checkout. What is not to be run is marked otherwise (`text`, `yaml`, `json`).
 
 mod support;
@@ -206,6 +206,28 @@ fn how_keys_rotate() {
     }
 }
 
+#[test]
+fn how_tokens_are_revoked() {
+    let text = page("docs/revocation.md");
+    let mut commands: Vec<String> = blocks(&text).into_iter().map(|(_, block)| block).collect();
+    assert!(commands.len() >= 7, "{commands:?}");
+    // What the README leaves on the cluster.
+    let tour_of_readme = readme("The same on a cluster");
+    commands.insert(0, tour_of_readme[0].clone());
+    let cluster = ControlPlane::start();
+    let printed = tour(commands, Some(cluster.admin_kubeconfig())).join("\n");
+    for part in [
+        "200\n",
+        "\"revocation_endpoint\":\"http://127.0.0.1:8080/oauth/revoke\"",
+        "chancery_revoked_tokens 1",
+        "\"acme.orders\":{\"tokens\"",
+        "OutboxEntryRefused",
+        "\"reason\":\"RevokedByDevice\"",
+    ] {
+        assert!(printed.contains(part), "{part} in\n{printed}");
+    }
+}
+
 /// `docs/reasons.md` knows every reason, and every reason is given somewhere.
 #[test]
 fn the_reasons_are_documented_and_given() {
@@ -241,6 +263,7 @@ fn links_lead_somewhere() {
         "CONTRIBUTING.md",
         "docs/reasons.md",
         "docs/rotation.md",
+        "docs/revocation.md",
     ] {
         let text = self::page(page);
         let folder = Path::new(ROOT)

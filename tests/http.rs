@@ -6,12 +6,16 @@ mod authentication;
 mod documents;
 #[path = "http/listening.rs"]
 mod listening;
+#[path = "http/revoke.rs"]
+mod revoke;
 #[path = "http/secrets.rs"]
 mod secrets;
 #[path = "http/staleness.rs"]
 mod staleness;
 #[path = "http/support.rs"]
 mod support;
+#[path = "http/throttle.rs"]
+mod throttle;
 #[path = "http/tls.rs"]
 mod tls;
 #[path = "http/token.rs"]

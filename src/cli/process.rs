@@ -22,6 +22,7 @@ use crate::domain::clock_trust;
 use crate::domain::settings::Settings;
 use crate::feed::{self, Feed};
 use crate::leader::{Elector, Leadership};
+use crate::outbox;
 use crate::ring_metrics::RingMetrics;
 use crate::serve::admin::Admin;
 use crate::serve::app::{App, Parts};
@@ -89,7 +90,7 @@ pub struct Started {
     pub admin_address: SocketAddr,
     watches: JoinSet<()>,
     operator: Option<(Operator, Option<Elector>)>,
-    feed: Option<(BoxFuture<'static, ()>, Seeker)>,
+    feed: Option<(BoxFuture<'static, ()>, Seeker, outbox::Writer)>,
     clock_check: BoxFuture<'static, ()>,
     serving: Serving,
     readiness: Readiness,
@@ -131,6 +132,14 @@ impl Process {
         let metrics = Arc::new(Metrics::register(&mut registry));
         let snapshots = SnapshotStore::new(clock.clone());
         let drain_delay = listen.as_ref().map_or(Duration::ZERO, |l| l.drain_delay);
+        let behind_proxy = listen.as_ref().is_some_and(|l| l.behind_proxy);
+        if behind_proxy && settings.throttle.forwarded_header.is_none() {
+            info!(
+                "Behind a proxy the clients' addresses are not known: failed authentications are \
+                 counted by client id alone. If the proxy tells the addresses, set \
+                 throttle.forwardedHeader."
+            );
+        }
         let public = match listen {
             None => None,
             Some(listen) => Some(bind_public(listen).await?),
@@ -149,6 +158,7 @@ impl Process {
             .map_or_else(Leadership::always, Elector::leadership);
         let refresh_leader = operates.then(|| leadership.gauge(&mut registry));
 
+        let (notes, taken) = outbox::channel();
         let app = App::new(Parts {
             settings: settings.clone(),
             snapshots: snapshots.clone(),
@@ -157,6 +167,7 @@ impl Process {
             metrics: metrics.clone(),
             hash_limits: HashLimits::default(),
             body_timeout: token::BODY_TIMEOUT,
+            outbox: Arc::new(notes),
         });
         let (to_operator, operator_changes) = mpsc::unbounded_channel();
         let (to_feed, feed_changes) = mpsc::unbounded_channel();
@@ -186,7 +197,12 @@ impl Process {
             admin = admin.telling(move || contact::told(served.load().contact_age(&*clock)));
         }
         let serving = Serving {
-            public: public.map(|(listener, tls)| Public { listener, tls, app }),
+            public: public.map(|(listener, tls)| Public {
+                listener,
+                tls,
+                behind_proxy,
+                app,
+            }),
             admin: (admin_listener, Arc::new(admin)),
             readiness: readiness.clone(),
             drain_delay,
@@ -194,6 +210,7 @@ impl Process {
         };
 
         let clock_check = contact::clock::follow(client.clone(), guard.clone(), readiness.clone());
+        let writing = client.clone();
         let operator = operates.then(|| {
             let operator = Operator::new(
                 client,
@@ -206,7 +223,19 @@ impl Process {
             (operator, elector)
         });
         let feed = (role != Role::Operator).then(|| {
-            let feed = Feed::new(stores.clone(), settings.clone(), readiness.clone());
+            let feed = Feed::new(
+                stores.clone(),
+                settings.clone(),
+                clock.clone(),
+                readiness.clone(),
+            );
+            let writer = outbox::Writer::new(
+                writing,
+                settings.clone(),
+                clock.clone(),
+                stores.clone(),
+                taken,
+            );
             let (proofs, proved) = watch::channel(None);
             let seeker = Seeker {
                 stores: stores.clone(),
@@ -216,7 +245,8 @@ impl Process {
                 settings,
                 readiness: readiness.clone(),
             };
-            (feed.run(feed_changes, proved, snapshots).boxed(), seeker)
+            let feed = feed.run(feed_changes, proved, snapshots).boxed();
+            (feed, seeker, writer)
         });
         Ok(Started {
             stores,
@@ -282,8 +312,9 @@ impl Started {
         let mut go = |part, run| others.spawn(watched(part, run, ended.clone(), died.clone()));
         go("the clock's check", clock_check);
         match feed {
-            Some((feed, seeker)) => {
+            Some((feed, seeker, writer)) => {
                 go("the feed", feed);
+                go("the outbox", writer.run().boxed());
                 go("the contact's check", seeker.run().boxed());
             }
             None => {

@@ -276,6 +276,7 @@ pub fn api_resource(kind: Kind) -> ApiResource {
         Kind::SigningKey => ApiResource::erase::<SigningKey>(&()),
         Kind::Subscription => ApiResource::erase::<Subscription>(&()),
         Kind::TechnicalUser => ApiResource::erase::<TechnicalUser>(&()),
+        Kind::Outbox => ApiResource::erase::<ConfigMap>(&()),
     }
 }
 

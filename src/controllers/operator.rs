@@ -181,6 +181,8 @@ impl Operator {
                 for change in self.cx.stores.everything() {
                     self.enqueue(&change, &mut queue);
                 }
+                // Whether it is there or not.
+                queue.add(self.outbox(), Instant::now());
             } else if !leads && visits.is_empty() {
                 // The stores remember what is there. A queue that nobody works off would grow.
                 queue = Queue::default();
@@ -248,6 +250,14 @@ impl Operator {
                 let wait = queue.failed(key, now, random::fraction());
                 warn!(kind, ?namespace, ?name, %error, wait_ms = wait.as_millis(), "a visit failed; trying again");
             }
+        }
+    }
+
+    fn outbox(&self) -> Key {
+        Key {
+            kind: Kind::Outbox,
+            namespace: self.cx.settings.operator_namespace.clone(),
+            name: names::OUTBOX.to_owned(),
         }
     }
 
@@ -381,12 +391,18 @@ impl Operator {
                     add(Kind::SigningKey, operator_namespace, ring);
                 }
             }
+            Watched::ConfigMaps if [names::OUTBOX, names::REVOCATIONS].contains(&name.as_str()) => {
+                add(Kind::Outbox, operator_namespace, names::OUTBOX);
+            }
             Watched::ConfigMaps => {
                 for ring in hints {
                     add(Kind::SigningKey, operator_namespace, ring);
                 }
             }
             Watched::Namespaces => {
+                if name == operator_namespace {
+                    add(Kind::Outbox, operator_namespace, names::OUTBOX);
+                }
                 for ring in signing_key::publishing(&self.cx.stores, None) {
                     add(Kind::SigningKey, operator_namespace, &ring);
                 }

@@ -6,6 +6,7 @@
 
 mod obstacles;
 mod report;
+mod revoked;
 mod see;
 
 use std::sync::Arc;
@@ -211,6 +212,9 @@ impl Visit<'_> {
             }
             hashes => hashes,
         };
+        if let Some(revoked) = self.revoked() {
+            return Err(self.stay_revoked(&revoked, hashes, decision));
+        }
         // The target first: where two deliveries prove the hash, the one in use stays.
         let proof = standing
             .into_iter()
@@ -329,12 +333,14 @@ impl Visit<'_> {
         let remembered = standing
             .and_then(|s| credentials::credential_id(&s.secret))
             .is_some_and(|id| self.remembered().any(|known| known == id));
-        let only_the_hash_is_lost = hashes.is_none() && delivered.is_some() && remembered;
+        let only_the_hash_is_lost =
+            self.was_revoked().is_none() && hashes.is_none() && delivered.is_some() && remembered;
         let mut after = hashes
             .cloned()
             .unwrap_or_else(|| credentials::hashes_template(self.user, self.settings));
         let template = credentials::hashes_template(self.user, self.settings);
         after.metadata.labels = template.metadata.labels;
+        credentials::set_revoked(&mut after, None);
         let put = |fill| match hashes {
             Some(_) => Write::Replace(Object::Secret(Box::new(after)), fill),
             None => Write::Create(Object::Secret(Box::new(after)), fill),
@@ -370,7 +376,9 @@ impl Visit<'_> {
             Some(_) => Write::Replace(Object::Secret(Box::new(delivery)), Fill::NewSecret(key)),
             None => Write::Create(Object::Secret(Box::new(delivery)), Fill::NewSecret(key)),
         });
-        decision.writes.push(if known {
+        decision.writes.push(if self.was_revoked().is_some() {
+            Note::normal(r::CREDENTIAL_CREATED, format!("Made a new client secret after the revocation, as the annotation asks; it stands in Secret {name}."))
+        } else if known {
             let what = if standing.is_some() { "altered" } else { "deleted" };
             Note::warning(r::CREDENTIAL_REPLACED, format!("Secret {name} was {what}, and the client secret in it is kept nowhere else: a new one stands there now, and the old one no longer works. The client id is the same."))
         } else {

@@ -16,7 +16,8 @@ use super::apply::{Applied, Applier};
 use super::operator::{Context, Outcome, READ_LIMIT};
 use super::signing_key::{Copies, Looked};
 use super::{
-    Decision, Error, Key, Kind, Object, Write, signing_key, status, subscription, technical_user,
+    Decision, Error, Key, Kind, Object, Write, outbox, signing_key, status, subscription,
+    technical_user,
 };
 use crate::api::v1alpha1::{Conditions, Observed, SigningKey, TechnicalUser};
 use crate::domain::algorithm::Algorithm;
@@ -90,6 +91,10 @@ async fn tell_refusal(
     decided: Option<Write>,
     now: Timestamp,
 ) {
+    if key.kind == Kind::Outbox {
+        // It has no status; the log tells of it.
+        return;
+    }
     let Ok(Some(live)) = live(cx, key).await else {
         return;
     };
@@ -176,6 +181,13 @@ async fn look(cx: &Context, key: &Key, now: Timestamp) -> Result<Option<Look>, E
                     }
                 }
             }
+        }
+        Kind::Outbox => {
+            let Some(seen) = outbox::see(cx).await? else {
+                return Ok(Some(Look::default()));
+            };
+            let uid = seen.outbox.as_ref().and_then(ResourceExt::uid);
+            Ok(Some((outbox::decide(&seen, &cx.settings, now), uid)))
         }
         Kind::Subscription => {
             let found = Stores::get(&cx.stores.subscriptions, namespace, name);

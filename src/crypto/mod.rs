@@ -6,6 +6,7 @@
 pub mod hash;
 pub mod jws;
 pub mod key_pair;
+pub mod own_token;
 pub mod random;
 pub mod secret;
 

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::period::Period;
+use super::rate::Rate;
 use super::subscription::{SubscriptionFacts, current};
 
 /// What a technical user is for. Its generated secrets begin with the family's prefix, so that
@@ -16,16 +17,22 @@ pub enum Family {
     /// A service that calls another (`sk-`).
     #[default]
     Integration,
+    /// Something that stands or lies somewhere, and may be lost (`dk-`).
+    Device,
+    /// What acts beside a device, or for somebody (`ak-`).
+    Agent,
 }
 
 impl Family {
     /// All families.
-    pub const ALL: [Self; 1] = [Self::Integration];
+    pub const ALL: [Self; 3] = [Self::Integration, Self::Device, Self::Agent];
 
     /// What its generated secrets begin with.
     pub fn secret_prefix(self) -> &'static str {
         match self {
             Self::Integration => "sk-",
+            Self::Device => "dk-",
+            Self::Agent => "ak-",
         }
     }
 }
@@ -63,6 +70,8 @@ pub struct Client {
     pub audiences: Vec<String>,
     /// How long its tokens live, where not the release's default.
     pub token_ttl: Option<Period>,
+    /// How often it may ask for a token, where not the release's default.
+    pub token_rate: Option<Rate>,
     /// The ring that signs for it, where not the release's choice.
     pub signing_key: Option<String>,
     /// What it may authenticate with.

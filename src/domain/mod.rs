@@ -4,7 +4,7 @@
 //!
 //! Reading order: [`algorithm`] and [`jwk`] (what a key is), [`rotation`] (the life of a ring of
 //! keys), [`tier`] and [`subscription`] (what a
-//! tenant may), [`client`] and [`grant`] (who gets which token), [`claims`] (what stands in it),
+//! tenant may), [`client`] and [`grant`] (who gets which token), [`rate`] (how often), [`revocation`] (until when), [`claims`] (what stands in it),
 //! [`vocabulary`] (what a manifest may say), [`lease`] (which replica leads).
 
 pub mod algorithm;
@@ -19,7 +19,9 @@ pub mod names;
 pub mod oauth_error;
 pub mod period;
 pub mod preference;
+pub mod rate;
 pub mod reasons;
+pub mod revocation;
 pub mod rotation;
 pub mod settings;
 pub mod staleness;

@@ -22,6 +22,10 @@ pub const PART_PUBLISHED: &str = "published-jwks";
 pub const PART_CREDENTIALS: &str = "credentials";
 /// A technical user's delivered secret, in the tenant's namespace.
 pub const PART_DELIVERY: &str = "client-secret";
+/// What servers note for the operator to bring home.
+pub const PART_OUTBOX: &str = "outbox";
+/// The list of revoked tokens.
+pub const PART_REVOCATIONS: &str = "revocations";
 /// The release that an object belongs to.
 pub const ENVIRONMENT_LABEL: &str = "chancery.dev/environment";
 /// On a key pair's Secret and a ring's ConfigMap: the ring.
@@ -59,6 +63,12 @@ pub fn ring_jwks(ring: &str) -> String {
 
 /// The ConfigMap with the whole issuer's JWKS. It ends unlike every ring's.
 pub const ISSUER_JWKS: &str = "chancery-issuer";
+
+/// The ConfigMap in which servers note what is to last: the only object that they may write.
+pub const OUTBOX: &str = "chancery-outbox";
+
+/// The ConfigMap with the tokens that are revoked.
+pub const REVOCATIONS: &str = "chancery-revocations";
 
 /// The Lease of the replica that leads, in the operator namespace.
 pub const LEADER_LEASE: &str = "chancery-leader";

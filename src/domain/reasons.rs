@@ -88,6 +88,13 @@ pub const BEYOND_SUBSCRIPTION: &str = "BeyondSubscription";
 /// No `SigningKey` signs for it.
 pub const NO_SIGNING_KEY: &str = "NoSigningKey";
 
+/// A device revoked itself.
+pub const REVOKED_BY_DEVICE: &str = "RevokedByDevice";
+/// What stood in the outbox, or in the list of revoked tokens, could not be believed.
+pub const OUTBOX_ENTRY_REFUSED: &str = "OutboxEntryRefused";
+/// The list of revoked tokens has no room.
+pub const REVOCATIONS_FULL: &str = "RevocationsFull";
+
 /// The namespace has no Subscription.
 pub const NO_SUBSCRIPTION: &str = "NoSubscription";
 /// None of the namespace's Subscriptions is current.

@@ -10,6 +10,12 @@ use super::algorithm::{Algorithm, RsaKeySize};
 use super::period::Period;
 use super::tier::{Catalogue, default_catalogue};
 
+mod revocation;
+mod throttle;
+
+pub use revocation::{MOST_ENTRIES, MOST_TOKENS, RevocationSettings};
+pub use throttle::{ForwardedHeader, MOST_PROXIES, ThrottleSettings};
+
 /// Everything that a release decides for all of its resources. Read from YAML (`--config`);
 /// what is absent has the default given here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +33,10 @@ pub struct Settings {
     pub jwks: JwksSettings,
     /// How long a replica goes on by itself.
     pub serving: ServingSettings,
+    /// How often clients may ask, and fail.
+    pub throttle: ThrottleSettings,
+    /// How much is remembered of revoked tokens.
+    pub revocation: RevocationSettings,
     /// What resources may ask for.
     pub policy: Policy,
     /// What the claims of the Cyoda profile are called.
@@ -105,6 +115,8 @@ impl Default for Settings {
             tokens: TokenSettings::default(),
             jwks: JwksSettings::default(),
             serving: ServingSettings::default(),
+            throttle: ThrottleSettings::default(),
+            revocation: RevocationSettings::default(),
             policy: Policy::default(),
             claims: ClaimNames::default(),
             tiers: Catalogue::new(),
@@ -283,6 +295,8 @@ impl Settings {
                     .into(),
             );
         }
+        problems.extend(self.throttle.problems());
+        problems.extend(self.revocation.problems());
         problems.extend(self.claims.problems());
         problems.extend(tier_problems(&self.tiers));
         problems

@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use zeroize::Zeroizing;
 
 use super::{annotation, label, labels, owner};
-use crate::api::v1alpha1::TechnicalUser;
+use crate::api::v1alpha1::{RevokedStatus, TechnicalUser};
 use crate::domain::client::StoredCredential;
 use crate::domain::names::{
     self, PART_CREDENTIALS, PART_DELIVERY, TENANT_NAME_LABEL, TENANT_NAMESPACE_LABEL, UID_LABEL,
@@ -56,6 +56,30 @@ pub fn hashes_of(secret: &Secret) -> Option<(&str, &str, &str)> {
         label(meta, TENANT_NAME_LABEL)?,
         label(meta, UID_LABEL)?,
     ))
+}
+
+/// On a Secret with hashes: that its technical user was revoked, as JSON.
+const REVOKED: &str = "chancery.dev/revoked";
+
+/// That a technical user was revoked: its hashes are gone, and no new secret is made until the
+/// annotation `chancery.dev/rotate` asks for one anew.
+pub fn revoked(hashes: &Secret) -> Option<RevokedStatus> {
+    serde_json::from_str(annotation(&hashes.metadata, REVOKED)?).ok()
+}
+
+/// Notes that, and takes the hashes away; or takes the note back.
+pub fn set_revoked(hashes: &mut Secret, revoked: Option<&RevokedStatus>) {
+    let annotations = hashes.metadata.annotations.get_or_insert_default();
+    match revoked {
+        Some(revoked) => {
+            let json = serde_json::to_string(revoked).unwrap_or_default();
+            annotations.insert(REVOKED.into(), json);
+            write_hashes(hashes, &[]);
+        }
+        None => {
+            annotations.remove(REVOKED);
+        }
+    }
 }
 
 /// The hashes in a Secret; none if it holds something else.

@@ -12,9 +12,11 @@ use http_body::Body;
 use super::metrics::Metrics;
 use super::readiness::Readiness;
 use super::reply::{READ, Reply, method_not_allowed, not_found, problem, reads};
+use super::revoke::Outbox;
 use super::secrets::{HashLimits, Secrets};
 use super::snapshot::SnapshotStore;
-use super::{documents, token};
+use super::throttle::Throttle;
+use super::{documents, revoke, token};
 use crate::clock::SharedClock;
 use crate::domain::settings::Settings;
 
@@ -34,6 +36,8 @@ pub struct Parts {
     pub hash_limits: HashLimits,
     /// How long a client may take to send a request's body; [`token::BODY_TIMEOUT`] as a rule.
     pub body_timeout: Duration,
+    /// Where what requests make durable is noted.
+    pub outbox: Arc<dyn Outbox>,
 }
 
 /// The server of tokens and documents.
@@ -44,17 +48,21 @@ pub struct App {
     pub(super) readiness: Readiness,
     pub(super) metrics: Arc<Metrics>,
     pub(super) secrets: Secrets,
+    pub(super) throttle: Throttle,
     pub(super) body_timeout: Duration,
+    pub(super) outbox: Arc<dyn Outbox>,
     /// `WWW-Authenticate` of a 401.
     pub(super) challenge: HeaderValue,
     /// `Cache-Control` of the documents.
     pub(super) cache_control: HeaderValue,
-    routes: [(String, Route); 6],
+    routes: [(String, Route); 8],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route {
     Token,
+    Revoke,
+    RevokeDevice,
     Metadata,
     Jwks,
 }
@@ -62,6 +70,12 @@ enum Route {
 impl App {
     /// A server of these parts. Blocks for one bcrypt of a few milliseconds.
     pub fn new(parts: Parts) -> Arc<Self> {
+        Self::with_secrets(parts, |secrets| secrets)
+    }
+
+    /// The same with a checker of secrets that is broken on purpose: for benchmarks.
+    #[doc(hidden)]
+    pub fn with_secrets(parts: Parts, prepare: impl FnOnce(Secrets) -> Secrets) -> Arc<Self> {
         let Parts {
             settings,
             snapshots,
@@ -70,10 +84,13 @@ impl App {
             metrics,
             hash_limits,
             body_timeout,
+            outbox,
         } = parts;
         let path = settings.issuer_path();
         let routes = [
             (format!("{path}/oauth/token"), Route::Token),
+            (format!("{path}/oauth/revoke"), Route::Revoke),
+            (format!("{path}/auth/device/revoke"), Route::RevokeDevice),
             (format!("{path}/.well-known/jwks.json"), Route::Jwks),
             // Appended (OpenID Connect Discovery §4) and inserted (RFC 8414 §3.1): the same for
             // an issuer without a path.
@@ -102,13 +119,15 @@ impl App {
         Arc::new(Self {
             challenge: header(challenge, "Basic realm=\"token\""),
             cache_control: header(cache_control, "no-cache"),
-            secrets: Secrets::new(hash_limits, Arc::clone(&metrics)),
+            secrets: prepare(Secrets::new(hash_limits, Arc::clone(&metrics))),
+            throttle: Throttle::new(settings.throttle, Arc::clone(&clock), Arc::clone(&metrics)),
             settings,
             snapshots,
             clock,
             readiness,
             metrics,
             body_timeout,
+            outbox,
             routes,
         })
     }
@@ -143,7 +162,13 @@ impl App {
             Route::Token if *request.method() == Method::POST => {
                 token::respond(self, request).await
             }
-            Route::Token => method_not_allowed("POST"),
+            Route::Revoke if *request.method() == Method::POST => {
+                revoke::respond(self, request).await
+            }
+            Route::RevokeDevice if *request.method() == Method::POST => {
+                revoke::device(self, request).await
+            }
+            Route::Token | Route::Revoke | Route::RevokeDevice => method_not_allowed("POST"),
             Route::Metadata | Route::Jwks if !reads(request.method()) => method_not_allowed(READ),
             Route::Metadata => documents::metadata(self, &request),
             Route::Jwks => documents::jwks(self, &request),
@@ -171,6 +196,8 @@ impl App {
         metrics
             .remembered
             .set(view.remembered.len().try_into().unwrap_or(i64::MAX));
+        let (tokens, clients) = view.snapshot.revoked.count();
+        metrics.revoked(tokens, clients);
         metrics
             .contact_age
             .set(view.contact_age(&*self.clock).as_secs_f64());

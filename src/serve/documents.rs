@@ -14,6 +14,9 @@ use super::snapshot::{PublishedJwks, View};
 use crate::domain::algorithm::Algorithm;
 use crate::domain::settings::Settings;
 
+/// How clients can prove who they are.
+const AUTH_METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
+
 /// The JWKS, byte for byte as it stands in its `ConfigMap` (RFC 7517 §5).
 pub(super) fn jwks<B>(app: &App, request: &Request<B>) -> Reply {
     let view = app.snapshots.load();
@@ -52,9 +55,11 @@ fn metadata_bytes<'v>(view: &'v View, settings: &Settings, jwks: &PublishedJwks)
     struct Metadata<'a> {
         issuer: &'a str,
         token_endpoint: String,
+        revocation_endpoint: String,
         jwks_uri: String,
         grant_types_supported: [&'static str; 1],
         token_endpoint_auth_methods_supported: [&'static str; 2],
+        revocation_endpoint_auth_methods_supported: [&'static str; 2],
         /// None, but the member is required (RFC 8414 §2).
         response_types_supported: [&'static str; 0],
         subject_types_supported: [&'static str; 1],
@@ -68,9 +73,11 @@ fn metadata_bytes<'v>(view: &'v View, settings: &Settings, jwks: &PublishedJwks)
         let metadata = Metadata {
             issuer,
             token_endpoint: format!("{issuer}/oauth/token"),
+            revocation_endpoint: format!("{issuer}/oauth/revoke"),
             jwks_uri: format!("{issuer}/.well-known/jwks.json"),
             grant_types_supported: ["client_credentials"],
-            token_endpoint_auth_methods_supported: ["client_secret_basic", "client_secret_post"],
+            token_endpoint_auth_methods_supported: AUTH_METHODS,
+            revocation_endpoint_auth_methods_supported: AUTH_METHODS,
             response_types_supported: [],
             subject_types_supported: ["public"],
             id_token_signing_alg_values_supported: algorithms,

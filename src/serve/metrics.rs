@@ -40,12 +40,57 @@ impl SecretCheck {
     ];
 }
 
+/// What turned a request away that came too often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ThrottledBy {
+    /// Failures under its client id.
+    Client,
+    /// Failures from its address.
+    Source,
+    /// The client's rate of tokens.
+    TokenRate,
+}
+
+impl ThrottledBy {
+    const ALL: [(Self, &'static str); 3] = [
+        (Self::Client, "client"),
+        (Self::Source, "source"),
+        (Self::TokenRate, "token_rate"),
+    ];
+}
+
+/// What became of a request to revoke a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revocation {
+    /// It was noted.
+    Noted,
+    /// There was nothing to note: not a token of that client's which lives, or revoked before.
+    Nothing,
+    /// The request, or the client's authentication, was wrong, or too often.
+    Refused,
+    /// It could not be noted: 503.
+    Unavailable,
+}
+
+impl Revocation {
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Noted, "noted"),
+        (Self::Nothing, "nothing"),
+        (Self::Refused, "refused"),
+        (Self::Unavailable, "unavailable"),
+    ];
+}
+
 /// The server's counters, gauges and histograms.
 #[derive(Debug)]
 pub struct Metrics {
     issued: [Counter; Algorithm::ALL.len()],
     refused: [Counter; ErrorCode::ALL.len()],
     checks: [Counter; SecretCheck::ALL.len()],
+    throttled: [Counter; ThrottledBy::ALL.len()],
+    revocations: [Counter; Revocation::ALL.len()],
+    revoked_tokens: Gauge,
+    revoked_clients: Gauge,
     duration: Histogram,
     /// Handlers that panicked.
     pub panics: Counter,
@@ -88,6 +133,18 @@ impl Metrics {
             "chancery_secret_checks",
             "Client secrets checked, by what became of it",
             checks.clone(),
+        );
+        let throttled = Family::<Labels, Counter>::default();
+        registry.register(
+            "chancery_requests_throttled",
+            "Requests answered 429, by what was too often: failures of a client id, failures from a source, tokens of a client",
+            throttled.clone(),
+        );
+        let revocations = Family::<Labels, Counter>::default();
+        registry.register(
+            "chancery_revocation_requests",
+            "Requests to revoke a token, by what became of it",
+            revocations.clone(),
         );
         // From 50 microseconds to 1.6 seconds.
         let bounds = (0..16).map(|i| 0.000_05 * f64::from(1 << i));
@@ -160,6 +217,20 @@ impl Metrics {
                 .map(|c| refused.get_or_create_owned(&vec![("error", c.as_str().to_owned())])),
             checks: SecretCheck::ALL
                 .map(|(_, r)| checks.get_or_create_owned(&vec![("result", r.to_owned())])),
+            throttled: ThrottledBy::ALL
+                .map(|(_, by)| throttled.get_or_create_owned(&vec![("by", by.to_owned())])),
+            revocations: Revocation::ALL
+                .map(|(_, r)| revocations.get_or_create_owned(&vec![("result", r.to_owned())])),
+            revoked_tokens: gauge(
+                registry,
+                "chancery_revoked_tokens",
+                "Single access tokens that are revoked and have not expired",
+            ),
+            revoked_clients: gauge(
+                registry,
+                "chancery_revoked_clients",
+                "Technical users of which all tokens that were issued until a time are revoked",
+            ),
             duration,
             panics,
             in_flight: gauge(
@@ -227,6 +298,29 @@ impl Metrics {
     /// How often a check ended so.
     pub fn checks(&self, check: SecretCheck) -> u64 {
         self.checks[check as usize].get()
+    }
+
+    /// A request came too often.
+    pub fn throttled(&self, by: ThrottledBy) {
+        self.throttled[by as usize].inc();
+    }
+
+    /// How often requests came too often by this.
+    pub fn throttled_so_far(&self, by: ThrottledBy) -> u64 {
+        self.throttled[by as usize].get()
+    }
+
+    /// A request to revoke a token was answered.
+    pub fn revocation(&self, outcome: Revocation) {
+        self.revocations[outcome as usize].inc();
+    }
+
+    /// How many single tokens, and how many clients' tokens as a whole, are revoked.
+    pub fn revoked(&self, tokens: usize, clients: usize) {
+        self.revoked_tokens
+            .set(tokens.try_into().unwrap_or(i64::MAX));
+        self.revoked_clients
+            .set(clients.try_into().unwrap_or(i64::MAX));
     }
 
     /// A token request is under way until what this returns is dropped.

@@ -2,10 +2,10 @@
 //! knows a [`snapshot::Snapshot`] and nothing of Kubernetes; a request makes no API call.
 //!
 //! Reading order: [`snapshot`] (what is served), [`app`] (which path goes where), [`token`] with
-//! [`form`], [`client_auth`], [`secrets`] and [`grants`] (one file a grant), [`documents`] (JWKS
+//! [`form`], [`client_auth`], [`secrets`], [`throttle`] with [`source`], and [`grants`] (one file a grant), [`revoke`], [`documents`] (JWKS
 //! and metadata), [`admin`], [`readiness`], [`metrics`], [`tls`], [`listener`] and [`run`].
 //!
-//! Routing is a `match` over six paths on plain hyper: nothing that a framework does is needed.
+//! Routing is a `match` over eight paths on plain hyper: nothing that a framework does is needed.
 
 pub mod admin;
 pub mod app;
@@ -17,8 +17,11 @@ pub mod listener;
 pub mod metrics;
 pub mod readiness;
 pub mod reply;
+pub mod revoke;
 pub mod run;
 pub mod secrets;
 pub mod snapshot;
+pub mod source;
+pub mod throttle;
 pub mod tls;
 pub mod token;

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, PRAGMA, RETRY_AFTER,
@@ -42,12 +44,21 @@ pub fn oauth_json(status: StatusCode, body: &impl Serialize) -> Reply {
     reply
 }
 
+/// A revocation that holds: 200 and nothing else (RFC 7009 §2.2).
+pub fn revoked() -> Reply {
+    let mut reply = Response::new(Full::default());
+    set(&mut reply, CACHE_CONTROL, "no-store");
+    reply
+}
+
 /// Why the token endpoint says no, and with which status.
 #[derive(Debug)]
 pub struct Refusal {
     /// What the client reads.
     pub error: OAuthError,
     status: StatusCode,
+    /// Seconds after which the client may come again.
+    retry_after: Option<u64>,
 }
 
 impl Refusal {
@@ -69,6 +80,20 @@ impl Refusal {
     /// Not now; the client is to come again.
     pub fn unavailable(sentence: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::TemporarilyUnavailable, sentence)
+    }
+
+    /// Too often (RFC 6585 §4), with the time after which the client may come again.
+    pub fn too_often(after: Duration, sentence: impl Into<Cow<'static, str>>) -> Self {
+        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+        Self {
+            retry_after: Some(seconds.max(1)),
+            ..Self::new(ErrorCode::SlowDown, sentence)
+        }
+    }
+
+    /// The status that it is answered with.
+    pub fn status(&self) -> StatusCode {
+        self.status
     }
 
     /// The same with another status.
@@ -100,6 +125,9 @@ impl Refusal {
             StatusCode::SERVICE_UNAVAILABLE => set(&mut reply, RETRY_AFTER, RETRY_SECONDS),
             _ => {}
         }
+        if let Some(seconds) = self.retry_after {
+            reply.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
         reply
     }
 }
@@ -111,11 +139,16 @@ impl From<OAuthError> for Refusal {
     fn from(error: OAuthError) -> Self {
         let status = match error.code() {
             ErrorCode::InvalidClient => StatusCode::UNAUTHORIZED,
+            ErrorCode::SlowDown => StatusCode::TOO_MANY_REQUESTS,
             ErrorCode::TemporarilyUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             ErrorCode::ServerError => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         };
-        Self { error, status }
+        Self {
+            error,
+            status,
+            retry_after: None,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Listening, and ending well: readiness goes first, then the listener, then what is under way.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use super::admin::Admin;
 use super::app::App;
 use super::readiness::Readiness;
 use super::reply::Reply;
+use super::source::Peer;
 use super::tls::Tls;
 
 /// How long a client may take to send a request's head; also how long an idle connection is
@@ -54,6 +56,8 @@ pub struct Public {
     pub listener: TcpListener,
     /// The certificate; none for plain HTTP.
     pub tls: Option<Arc<Tls>>,
+    /// Whether clients reach it through a proxy, whose address says nothing of them.
+    pub behind_proxy: bool,
     /// What answers.
     pub app: Arc<App>,
 }
@@ -82,13 +86,23 @@ impl Serving {
             _ => None,
         };
         let public = async {
-            let Some(Public { listener, tls, app }) = public else {
+            let Some(Public {
+                listener,
+                tls,
+                behind_proxy,
+                app,
+            }) = public
+            else {
                 return;
             };
             let serving = accept(
                 listener,
                 acceptor,
-                Handler::Public(app),
+                Handler::Public {
+                    app,
+                    behind_proxy,
+                    peer: None,
+                },
                 public_stopped,
                 deadline,
             );
@@ -126,17 +140,40 @@ impl Serving {
 
 #[derive(Clone)]
 enum Handler {
-    Public(Arc<App>),
+    Public {
+        app: Arc<App>,
+        behind_proxy: bool,
+        peer: Option<Peer>,
+    },
     Admin(Arc<Admin>),
 }
 
 impl Handler {
+    /// The same for one connection.
+    fn of(&self, connected: SocketAddr) -> Self {
+        let mut handler = self.clone();
+        if let Self::Public {
+            behind_proxy: false,
+            peer,
+            ..
+        } = &mut handler
+        {
+            *peer = Some(Peer(connected.ip()));
+        }
+        handler
+    }
+
     async fn respond<B: Body<Data = Bytes>>(
         self,
-        request: Request<B>,
+        mut request: Request<B>,
     ) -> Result<Reply, Infallible> {
         Ok(match self {
-            Self::Public(app) => app.respond(request).await,
+            Self::Public { app, peer, .. } => {
+                if let Some(peer) = peer {
+                    request.extensions_mut().insert(peer);
+                }
+                app.respond(request).await
+            }
             Self::Admin(admin) => admin.respond(&request),
         })
     }
@@ -157,9 +194,10 @@ async fn accept(
             _ = stop.changed() => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, connected)) => {
                     let watcher = graceful.watcher();
-                    connections.spawn(connection(stream, tls.clone(), handler.clone(), watcher));
+                    let handler = handler.of(connected);
+                    connections.spawn(connection(stream, tls.clone(), handler, watcher));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "A connection could not be accepted.");

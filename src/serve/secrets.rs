@@ -15,6 +15,7 @@
 //!   that a request is turned away. Requests with the same secret share one check.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -25,6 +26,7 @@ use tokio::sync::Semaphore;
 
 use super::metrics::{Metrics, SecretCheck};
 use super::snapshot::View;
+use super::throttle::TooOften;
 use crate::crypto::hash::{self, GENERATED_COST};
 use crate::crypto::{random, secret};
 use crate::domain::client::{Client, Family};
@@ -61,6 +63,8 @@ pub enum Denied {
     Invalid,
     /// Too many checks wait already.
     Busy,
+    /// Too many have failed.
+    TooOften(TooOften),
 }
 
 type Tag = [u8; 32];
@@ -140,6 +144,8 @@ pub struct Secrets {
     pool: Arc<Pool>,
     under_way: Mutex<HashMap<(u64, Tag), Check>>,
     metrics: Arc<Metrics>,
+    /// Whether a refusal costs the same for everyone: always, but in a benchmark that is to fail.
+    equal: bool,
 }
 
 impl Secrets {
@@ -159,15 +165,29 @@ impl Secrets {
             pool: Arc::new(pool),
             under_way: Mutex::default(),
             metrics,
+            equal: true,
         }
     }
 
-    /// The client with that id, if the secret is one of its own and it is not suspended.
+    /// One that compares with no dummies: a broken one, to see that it would be noticed.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn without_dummies(self) -> Self {
+        Self {
+            equal: false,
+            ..self
+        }
+    }
+
+    /// The client with that id, if the secret is one of its own and it is not suspended. `attempt`
+    /// is asked before a secret is judged that is not remembered, unless the very same is being
+    /// judged already.
     pub async fn authenticate<'v>(
         &self,
         view: &'v View,
         client_id: &str,
         secret: &str,
+        attempt: impl FnOnce() -> Result<(), TooOften>,
     ) -> Result<&'v Arc<Client>, Denied> {
         let client = view.active_client(client_id);
         let tag = self.tag(client_id, secret);
@@ -178,11 +198,16 @@ impl Secrets {
             return Ok(client);
         }
         if secret::shape(secret).is_none() {
+            attempt().map_err(Denied::TooOften)?;
             self.metrics.checked(SecretCheck::Misshapen);
             return Err(Denied::Invalid);
         }
-        let outcome = self.check_once(view, client, tag, secret).await;
-        let verified = outcome.inspect_err(|_| self.metrics.checked(SecretCheck::Shed))?;
+        let outcome = self.check_once(view, client, tag, secret, attempt).await;
+        let verified = outcome.inspect_err(|denied| {
+            if *denied == Denied::Busy {
+                self.metrics.checked(SecretCheck::Shed);
+            }
+        })?;
         let Some((client, verified)) = client.zip(verified) else {
             self.metrics.checked(SecretCheck::Wrong);
             return Err(Denied::Invalid);
@@ -210,6 +235,7 @@ impl Secrets {
         client: Option<&Arc<Client>>,
         tag: Tag,
         secret: &str,
+        attempt: impl FnOnce() -> Result<(), TooOften>,
     ) -> Result<Option<Arc<Verified>>, Denied> {
         let key = (view.generation, tag);
         let check = {
@@ -217,10 +243,13 @@ impl Secrets {
                 .under_way
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            under_way
-                .entry(key)
-                .or_insert_with(|| self.check(client, tag, secret))
-                .clone()
+            match under_way.entry(key) {
+                Entry::Occupied(joined) => joined.get().clone(),
+                Entry::Vacant(place) => {
+                    attempt().map_err(Denied::TooOften)?;
+                    place.insert(self.check(client, tag, secret)).clone()
+                }
+            }
         };
         // Also when the client hangs up meanwhile: nothing is left behind.
         let _forget = Forget {
@@ -240,7 +269,7 @@ impl Secrets {
             .map(|c| (c.id.clone(), c.hash.clone()))
             .collect();
         let dummies = COMPARISONS - candidates.len();
-        let dummy_hash = self.dummy_hash.clone();
+        let (dummy_hash, equal) = (self.dummy_hash.clone(), self.equal);
         let secret = zeroize::Zeroizing::new(secret.to_owned());
         let metrics = Arc::clone(&self.metrics);
         let compare = move || {
@@ -254,7 +283,7 @@ impl Secrets {
                     }));
                 }
             }
-            for _ in 0..dummies {
+            for _ in 0..if equal { dummies } else { 0 } {
                 metrics.comparisons.inc();
                 // Its result counts for nothing, whatever it is.
                 std::hint::black_box(hash::verify(&secret, &dummy_hash));

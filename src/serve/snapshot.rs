@@ -16,6 +16,7 @@ use crate::domain::client::Client;
 use crate::domain::jwk::JwkSet;
 use crate::domain::period::Period;
 use crate::domain::preference::{self, Candidate};
+use crate::domain::revocation::Index;
 use crate::domain::rotation::Window;
 use crate::domain::staleness::Contact;
 
@@ -31,6 +32,16 @@ pub struct Snapshot {
     pub clients: HashMap<String, Arc<Client>>,
     /// The shortest publish lead of all rings; none: there is no ring.
     pub shortest_publish_lead: Option<Period>,
+    /// Access tokens that are revoked and have not expired.
+    pub revoked: Arc<Index>,
+}
+
+impl Snapshot {
+    /// Whether the token of that client with that `jti`, issued at that time (`iat`, in seconds
+    /// since 1970), is revoked. Whatever takes a bearer token asks this.
+    pub fn is_revoked(&self, id: &str, client_id: &str, issued_at: i64) -> bool {
+        self.revoked.is_revoked(id, client_id, issued_at)
+    }
 }
 
 /// A ring with the key that signs.

@@ -2,10 +2,12 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
+use http::request::Parts;
 use http::{HeaderMap, Request, StatusCode};
 use http_body::Body;
 use serde::Serialize;
@@ -18,7 +20,10 @@ use super::grants;
 use super::reply::{Refusal, Reply, oauth_json};
 use super::secrets::Denied;
 use super::snapshot::View;
+use super::source;
+use super::throttle::TooOften;
 use crate::domain::algorithm::Algorithm;
+use crate::domain::client::Client;
 use crate::domain::oauth_error::ErrorCode;
 use crate::domain::period::Period;
 
@@ -73,6 +78,39 @@ async fn handle<B>(app: &App, request: Request<B>) -> Result<Issued, Refusal>
 where
     B: Body<Data = Bytes>,
 {
+    let Received { head, body } = receive(app, request).await?;
+    let form = form(&body)?;
+    let grant = form
+        .get("grant_type")
+        .ok_or_else(|| Refusal::invalid_request("the parameter grant_type is missing."))?;
+    if grant != grants::client_credentials::GRANT_TYPE {
+        return Err(Refusal::new(
+            ErrorCode::UnsupportedGrantType,
+            "grant_type must be client_credentials.",
+        ));
+    }
+    let view = app.snapshots.load();
+    // Before anything is judged by what may be long past.
+    in_contact(app, &view)?;
+    let client = authenticate(app, &view, &head, &form).await?;
+    within_rate(app, client)?;
+    let issued = grants::client_credentials::issue(app, &view, client, &form)?;
+    // Again: this process may have been frozen since, and a token that nobody gets is none.
+    in_contact(app, &view)?;
+    Ok(issued)
+}
+
+/// A request to one of the OAuth endpoints, received whole.
+pub(super) struct Received {
+    pub(super) head: Parts,
+    pub(super) body: Bytes,
+}
+
+/// Receives a form, and refuses what is none, and credentials in the URL.
+pub(super) async fn receive<B>(app: &App, request: Request<B>) -> Result<Received, Refusal>
+where
+    B: Body<Data = Bytes>,
+{
     let (head, body) = request.into_parts();
     if head.uri.query().is_some_and(holds_credentials) {
         return Err(Refusal::invalid_request(
@@ -86,38 +124,56 @@ where
         ));
     }
     let body = read(body, app.body_timeout).await?;
-    let form =
-        Form::parse(&body, &REPEATABLE).map_err(|e| Refusal::invalid_request(e.to_string()))?;
-    let grant = form
-        .get("grant_type")
-        .ok_or_else(|| Refusal::invalid_request("the parameter grant_type is missing."))?;
-    if grant != grants::client_credentials::GRANT_TYPE {
-        return Err(Refusal::new(
-            ErrorCode::UnsupportedGrantType,
-            "grant_type must be client_credentials.",
-        ));
-    }
-    let presented = client_auth::presented(&head.headers, &form)?;
-    let view = app.snapshots.load();
+    Ok(Received { head, body })
+}
+
+/// The parameters in a body.
+pub(super) fn form(body: &[u8]) -> Result<Form<'_>, Refusal> {
+    Form::parse(body, &REPEATABLE).map_err(|e| Refusal::invalid_request(e.to_string()))
+}
+
+/// The client that a request authenticates.
+pub(super) async fn authenticate<'v>(
+    app: &App,
+    view: &'v View,
+    head: &Parts,
+    form: &Form<'_>,
+) -> Result<&'v Arc<Client>, Refusal> {
+    let presented = client_auth::presented(&head.headers, form)?;
     if view.published_at.is_none() {
         // Nobody is unknown before it is known who there is.
         let why = "this replica has just started, and has not read yet who there is.";
         return Err(Refusal::unavailable(why));
     }
-    // Before anything is judged by what may be long past.
-    in_contact(app, &view)?;
-    let client = app
-        .secrets
-        .authenticate(&view, &presented.client_id, &presented.secret)
+    app.secrets
+        .authenticate(view, &presented.client_id, &presented.secret, || {
+            let throttle = &app.settings.throttle;
+            let source = source::of(&head.headers, &head.extensions, throttle);
+            app.throttle.attempt(&presented.client_id, source)
+        })
         .await
         .map_err(|denied| match denied {
             Denied::Invalid => Refusal::invalid_client(),
             Denied::Busy => Refusal::unavailable("too many client secrets are being checked."),
-        })?;
-    let issued = grants::client_credentials::issue(app, &view, client, &form)?;
-    // Again: this process may have been frozen since, and a token that nobody gets is none.
-    in_contact(app, &view)?;
-    Ok(issued)
+            Denied::TooOften(TooOften(after)) => Refusal::too_often(
+                after,
+                "too many client authentications have failed: come again after Retry-After.",
+            ),
+        })
+}
+
+/// Counts a request of an authenticated client.
+pub(super) fn within_rate(app: &App, client: &Client) -> Result<(), Refusal> {
+    app.throttle
+        .token(&client.id, client.token_rate)
+        .map_err(|TooOften(after)| {
+            let rate = app.throttle.token_rate(client.token_rate);
+            let sentence = format!(
+                "the client asks for more tokens than its rate of {rate} allows: use each until \
+                 it expires."
+            );
+            Refusal::too_often(after, sentence)
+        })
 }
 
 /// Past `serving.maxStaleness` nothing is signed: the key may have been withdrawn meanwhile.

@@ -160,7 +160,8 @@ fn used(cluster: &ControlPlane, who: &str) -> BTreeMap<Right, u32> {
         let scoped = granted_scope(who, &what, &object["namespace"]);
         let verb = text(&event["verb"]);
         // What is made has no name yet when RBAC is asked.
-        if what == LEASES && verb != "create" {
+        let outbox = who == "server" && ["get", "update"].contains(&verb.as_str());
+        if (what == LEASES && verb != "create") || (what == "/configmaps" && outbox) {
             what = format!("{what}:{}", text(&object["name"]));
         }
         *used.entry((scoped, verb, what)).or_default() += 1;

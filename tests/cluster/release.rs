@@ -113,6 +113,11 @@ impl Release {
         self.start_as("run", account, port, admin_port, more)
     }
 
+    /// A further process that only serves, with an account and ports of its own.
+    pub fn serve_beside(&self, account: &Path, port: u16, admin_port: u16, more: &[&str]) -> Proc {
+        self.start_as("serve", account, port, admin_port, more)
+    }
+
     fn start_as(
         &self,
         command: &str,
@@ -296,7 +301,7 @@ impl Release {
             .decode(secret["data"][key].as_str()?)
             .ok()?;
         let value = String::from_utf8(bytes).ok()?;
-        if value.starts_with("sk-") {
+        if ["sk-", "dk-", "ak-"].iter().any(|p| value.starts_with(p)) {
             self.remember(&value);
         }
         Some(value)

@@ -15,7 +15,12 @@ use super::*;
 
 fn feed(scene: &Scene) -> Feed {
     let stores = scene.running.stores.clone();
-    Feed::new(stores, scene.settings.clone(), Readiness::waiting_for([]))
+    Feed::new(
+        stores,
+        scene.settings.clone(),
+        chancery::clock::system(),
+        Readiness::waiting_for([]),
+    )
 }
 
 /// Builds snapshots until the JWKS is of these keys and no other.

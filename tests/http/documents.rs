@@ -78,6 +78,14 @@ async fn metadata_under_every_name() {
                 let json = answer.json();
                 assert_eq!(json["issuer"], issuer);
                 assert_eq!(json["token_endpoint"], format!("{issuer}/oauth/token"));
+                assert_eq!(
+                    json["revocation_endpoint"],
+                    format!("{issuer}/oauth/revoke")
+                );
+                assert_eq!(
+                    json["revocation_endpoint_auth_methods_supported"],
+                    json["token_endpoint_auth_methods_supported"]
+                );
                 assert_eq!(json["jwks_uri"], format!("{issuer}/.well-known/jwks.json"));
                 assert_eq!(
                     json["id_token_signing_alg_values_supported"],

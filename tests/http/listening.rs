@@ -32,6 +32,7 @@ pub async fn start(world: &World, tls: Option<Arc<Tls>>, drain_delay: Duration) 
     let admin_state = Admin::new(world.readiness.clone(), Arc::clone(&world.registry));
     let serving = Serving {
         public: Some(Public {
+            behind_proxy: false,
             listener: public,
             tls,
             app: Arc::clone(&world.app),

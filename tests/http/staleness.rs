@@ -61,6 +61,7 @@ async fn past_max_staleness_nothing_is_signed() {
             client_rings: view.snapshot.client_rings.clone(),
             clients: view.snapshot.clients.clone(),
             shortest_publish_lead: None,
+            revoked: Arc::default(),
         }
     };
     world.store.publish(snapshot());

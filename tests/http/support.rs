@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -14,13 +14,16 @@ use chancery::crypto::{hash, secret};
 use chancery::domain::algorithm::{Algorithm, RsaKeySize};
 use chancery::domain::client::{Client, Family, StoredCredential};
 use chancery::domain::jwk::JwkSet;
-use chancery::domain::settings::Settings;
+use chancery::domain::settings::{Settings, ThrottleSettings};
 use chancery::domain::subscription::{Allowed, SubscriptionFacts};
 use chancery::serve::app::{App, Parts};
 use chancery::serve::metrics::Metrics;
 use chancery::serve::readiness::Readiness;
-use chancery::serve::secrets::HashLimits;
+use chancery::serve::revoke::{Note, Outbox, Unnoted};
+use chancery::serve::secrets::{HashLimits, Secrets};
 use chancery::serve::snapshot::{PublishedJwks, Ring, Snapshot, SnapshotStore};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use jiff::Timestamp;
@@ -50,8 +53,26 @@ impl Clock for TestClock {
     }
 }
 
+/// An outbox that remembers what it was given, and answers as it was told to.
+#[derive(Default)]
+pub struct TestOutbox {
+    pub notes: Mutex<Vec<Note>>,
+    pub refuses: Mutex<Option<Unnoted>>,
+}
+
+impl Outbox for TestOutbox {
+    fn note(&self, note: Note) -> BoxFuture<'static, Result<(), Unnoted>> {
+        let refuses = *self.refuses.lock().expect("a lock");
+        if refuses.is_none() {
+            self.notes.lock().expect("a lock").push(note);
+        }
+        async move { refuses.map_or(Ok(()), Err) }.boxed()
+    }
+}
+
 /// A server with everything that feeds it.
 pub struct World {
+    pub outbox: Arc<TestOutbox>,
     pub app: Arc<App>,
     pub store: Arc<SnapshotStore>,
     pub clock: Arc<TestClock>,
@@ -98,17 +119,38 @@ impl World {
         hash_limits: HashLimits,
         body_timeout: Duration,
     ) -> Self {
+        let settings = Settings {
+            issuer: issuer.into(),
+            ..Settings::default()
+        };
+        Self::made(settings, hash_limits, body_timeout, |secrets| secrets)
+    }
+
+    /// One that is throttled as these settings say.
+    pub fn throttled(throttle: ThrottleSettings, hash_limits: HashLimits) -> Self {
+        let settings = Settings {
+            issuer: ISSUER.into(),
+            throttle,
+            ..Settings::default()
+        };
+        Self::made(settings, hash_limits, Duration::from_mins(1), |s| s)
+    }
+
+    /// One with these settings and this checker of secrets.
+    pub fn made(
+        settings: Settings,
+        hash_limits: HashLimits,
+        body_timeout: Duration,
+        prepare: impl FnOnce(Secrets) -> Secrets,
+    ) -> Self {
         let clock = Arc::new(TestClock(AtomicI64::new(NOW)));
         let store = SnapshotStore::new(Arc::clone(&clock) as SharedClock);
         let readiness = Readiness::waiting_for([]);
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::register(&mut registry));
-        let settings = Settings {
-            issuer: issuer.into(),
-            ..Settings::default()
-        };
         assert_eq!(settings.problems(), Vec::<String>::new());
-        let app = App::new(Parts {
+        let outbox = Arc::<TestOutbox>::default();
+        let parts = Parts {
             settings: Arc::new(settings),
             snapshots: Arc::clone(&store),
             clock: Arc::clone(&clock) as SharedClock,
@@ -116,8 +158,11 @@ impl World {
             metrics: Arc::clone(&metrics),
             hash_limits,
             body_timeout,
-        });
+            outbox: Arc::clone(&outbox) as Arc<dyn Outbox>,
+        };
+        let app = App::with_secrets(parts, prepare);
         Self {
+            outbox,
             app,
             store,
             clock,
@@ -157,6 +202,16 @@ impl World {
         self.send(post(&[("authorization", &basic(client_id, secret))], body))
             .await
     }
+}
+
+/// A request to revoke a token, with Basic credentials.
+pub fn revocation(client_id: &str, secret: &str, token: &str) -> Request<Full<Bytes>> {
+    let mut request = post(
+        &[("authorization", &basic(client_id, secret))],
+        format!("token={token}&token_type_hint=access_token"),
+    );
+    *request.uri_mut() = "/oauth/revoke".parse().expect("a path");
+    request
 }
 
 /// A token request with these headers and a form's Content-Type unless one is given.
@@ -216,6 +271,7 @@ pub fn snapshot<const R: usize, const C: usize>(
         client_rings: rings.into(),
         clients: HashMap::from(clients.map(|c| (c.id.clone(), Arc::new(c)))),
         shortest_publish_lead: None,
+        revoked: Arc::default(),
     }
 }
 
@@ -263,6 +319,7 @@ pub fn robot() -> (Client, String) {
         scopes: vec!["read".into(), "write".into()],
         audiences: vec!["https://api.example.com".into(), "reports".into()],
         token_ttl: None,
+        token_rate: None,
         signing_key: None,
         credentials: vec![credential("c1", &secret, 1)],
         subscriptions: Arc::new(vec![subscription]),

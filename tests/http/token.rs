@@ -385,12 +385,14 @@ async fn without_keys_there_is_a_503() {
         client_rings: vec![ring("main", &es256())],
         clients: clients(),
         shortest_publish_lead: None,
+        revoked: Arc::default(),
     };
     let none = Snapshot {
         jwks: None,
         client_rings: vec![ring("main", &es256())],
         clients: clients(),
         shortest_publish_lead: None,
+        revoked: Arc::default(),
     };
     for odd in [none, unpublished, snapshot([], [client.clone()])] {
         world.store.publish(odd);

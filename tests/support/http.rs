@@ -83,6 +83,12 @@ pub fn get(url: &str) -> std::io::Result<Answer> {
 
 /// Asks a token endpoint with HTTP Basic; `parameters` follow `grant_type=client_credentials`.
 pub fn token(url: &str, id: &str, secret: &str, parameters: &str) -> std::io::Result<Answer> {
+    let body = format!("grant_type=client_credentials{parameters}");
+    form(url, id, secret, &body)
+}
+
+/// Posts a form with HTTP Basic.
+pub fn form(url: &str, id: &str, secret: &str, body: &str) -> std::io::Result<Answer> {
     let basic = base64::engine::general_purpose::STANDARD.encode(format!("{id}:{secret}"));
     let headers = [
         ("authorization", format!("Basic {basic}")),
@@ -92,7 +98,6 @@ pub fn token(url: &str, id: &str, secret: &str, parameters: &str) -> std::io::Re
         ),
     ];
     let headers: Vec<_> = headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
-    let body = format!("grant_type=client_credentials{parameters}");
     request("POST", url, &headers, body.as_bytes())
 }
 

@@ -66,11 +66,14 @@ app.kubernetes.io/component: {{ .component }}
 environment: {{ .Values.environment | quote }}
 issuer: {{ .Values.issuer | quote }}
 operatorNamespace: {{ .Release.Namespace | quote }}
-{{- range $part := list "tokens" "jwks" "serving" "policy" "claims" }}
+{{- range $part := list "tokens" "jwks" "serving" "throttle" "revocation" "policy" "claims" }}
 {{- $values := index $.Values $part }}
 {{- if not (index $values "longestRotationInterval") }}
 {{- /* No bound: to the program an empty text is no duration. */}}
 {{- $values = omit $values "longestRotationInterval" }}
+{{- end }}
+{{- if not (index $values "forwardedHeader") }}
+{{- $values = omit $values "forwardedHeader" }}
 {{- end }}
 {{ $part }}:
   {{- toYaml $values | nindent 2 }}

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::client::Family;
 use crate::domain::names;
 use crate::domain::period::Period;
+use crate::domain::rate::Rate;
 use crate::domain::vocabulary;
 
 /// A machine client that gets access tokens with the client_credentials grant. Its credential is
@@ -37,6 +38,8 @@ use crate::domain::vocabulary;
 #[x_kube(
     validation = Rule::new("has(self.clientId) == has(oldSelf.clientId) && (!has(self.clientId) || self.clientId == oldSelf.clientId)")
         .message("clientId can not be changed, since services know the client by it: make a second TechnicalUser.").field_path(".clientId"),
+    validation = Rule::new("self.family == oldSelf.family")
+        .message("family can not be changed, since what it may do and its secrets' prefix follow from it: make a second TechnicalUser.").field_path(".family"),
 )]
 pub struct TechnicalUserSpec {
     /// The client id; <namespace>.<name> where absent. One of your choosing begins with
@@ -45,9 +48,10 @@ pub struct TechnicalUserSpec {
     #[schemars(schema_with = "vocabulary::client_id")]
     pub client_id: Option<String>,
 
-    /// What it is for: Integration, a service that calls another. Its secrets begin with sk-.
+    /// What it is for: Integration, a service that calls another; Device, something that may be lost,
+    /// and can revoke itself; Agent, what acts beside a device. Its secrets begin with sk-, dk- or ak-.
+    /// It can not be changed.
     #[serde(default)]
-    // A second family needs a rule that it can not change; with one no manifest could break it.
     pub family: Family,
 
     /// The roles in its tokens, as far as the Subscription allows them.
@@ -76,6 +80,12 @@ pub struct TechnicalUserSpec {
             .message("tokenTtl is longer than 24h, which is more than any release allows: choose a shorter life."),
     )]
     pub token_ttl: Option<Period>,
+
+    /// How often it may ask for a token, such as 10/s, 600/m or 5000/h: as many at once, which then
+    /// come back evenly. Each replica of the server counts for itself. The release's default where
+    /// absent, and never more than the release allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_rate: Option<Rate>,
 
     /// The SigningKey that signs its tokens; by default the release's choice among those with
     /// audience client.
@@ -196,6 +206,22 @@ pub struct TechnicalUserStatus {
     /// The Subscription that holds for it now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subscription: Option<String>,
+    /// That it was revoked, until somebody asks for a new secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<RevokedStatus>,
+}
+
+/// A technical user that was revoked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RevokedStatus {
+    /// When it was revoked.
+    pub at: Time,
+    /// Why, such as RevokedByDevice.
+    pub reason: String,
+    /// The value that the annotation chancery.dev/rotate had then: another one makes a new secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotate: Option<String>,
 }
 
 /// A credential that works.

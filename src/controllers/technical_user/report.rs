@@ -33,6 +33,15 @@ impl Visit<'_> {
                 ),
             ));
         }
+        let most = self.settings.throttle.max_token_rate;
+        if let Some(rate) = self.user.spec.token_rate.filter(|r| r.exceeds(most)) {
+            return Some((
+                r::POLICY_VIOLATION,
+                format!(
+                    "spec.tokenRate is {rate}, and this release lets a client ask for tokens at most {most} times: set it to that or less. Until then that holds.",
+                ),
+            ));
+        }
         if !self.seen.tenancy.may_have(&namespace, &id) {
             return Some((
                 r::CLIENT_ID_NOT_ALLOWED,
@@ -173,6 +182,7 @@ impl Visit<'_> {
                 })
                 .collect(),
             subscription: current.map(|c| c.name.clone()),
+            revoked: self.revoked(),
         };
         let events = status::warnings(stood, conditions);
         status::write(self.user, before, &after, events)

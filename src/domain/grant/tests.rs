@@ -48,6 +48,7 @@ fn client(scopes: &[&str], roles: &[&str], audiences: &[&str]) -> Client {
         scopes: owned(scopes),
         audiences: owned(audiences),
         token_ttl: None,
+        token_rate: None,
         signing_key: None,
         credentials: Vec::new(),
         subscriptions: Arc::new(vec![subscription(&["*"], &["*"], &["*"])]),

@@ -32,7 +32,23 @@ fn the_bounds_themselves_are_sound() {
 #[test]
 fn each_mistake_is_named() {
     type Spoil = Box<dyn Fn(&mut Settings)>;
-    let cases: [(&str, Spoil); 14] = [
+    let cases: [(&str, Spoil); 18] = [
+        (
+            "revocation.tokensPerClient",
+            Box::new(|s| s.revocation.tokens_per_client = 1001),
+        ),
+        (
+            "revocation.entriesPerTenant",
+            Box::new(|s| s.revocation.entries_per_tenant = 1),
+        ),
+        (
+            "throttle.tokenRate",
+            Box::new(|s| s.throttle.token_rate = "60001/m".parse().expect("a rate")),
+        ),
+        (
+            "throttle.trustedProxies",
+            Box::new(|s| s.throttle.trusted_proxies = 0),
+        ),
         ("issuer", Box::new(|s| s.issuer = "id.example.com".into())),
         (
             "issuer",

@@ -115,7 +115,12 @@ impl Replica {
             guard,
             operator: Arc::new(operator),
             hands,
-            feed: Feed::new(stores, make.settings.clone(), Readiness::waiting_for([])),
+            feed: Feed::new(
+                stores,
+                make.settings.clone(),
+                clock.clone(),
+                Readiness::waiting_for([]),
+            ),
             snapshots: SnapshotStore::new(clock.clone()),
             clock,
             visit: None,

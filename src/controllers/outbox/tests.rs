@@ -1,0 +1,159 @@
+//! What is brought home, in which order, and what is refused.
+
+use super::*;
+
+const NOW: i64 = 1_800_000_000;
+
+fn now() -> Timestamp {
+    Timestamp::from_second(NOW).expect("a time")
+}
+
+fn settings() -> Settings {
+    Settings {
+        issuer: "https://id.example.com".into(),
+        ..Settings::default()
+    }
+}
+
+/// Both maps, as they stand with these shares.
+fn seen(outbox: &[(&str, String)], list: &[(&str, String)]) -> Seen {
+    let settings = settings();
+    let with = |mut map: ConfigMap, shares: &[(&str, String)]| {
+        let data: BTreeMap<_, _> = shares
+            .iter()
+            .map(|(tenant, text)| ((*tenant).to_owned(), text.clone()))
+            .collect();
+        map.data = (!data.is_empty()).then_some(data);
+        map.metadata.resource_version = Some("7".into());
+        Some(map)
+    };
+    Seen {
+        outbox: with(revocations::outbox(&settings), outbox),
+        list: with(revocations::list(&settings), list),
+        tenancy: Arc::default(),
+        devices: Vec::new(),
+    }
+}
+
+fn share(client: &str, id: &str, expires: i64) -> String {
+    format!(
+        r#"{{"{client}":{{"tokens":{{"{id}":[{},{expires}]}}}}}}"#,
+        NOW - 10
+    )
+}
+
+/// The writes in their order, each in a few words.
+fn told(seen: &Seen) -> (Vec<String>, Option<Timestamp>) {
+    let decision = decide(seen, &settings(), now());
+    let words = |write: &Write| match write {
+        Write::Create(Object::ConfigMap(map), _) => {
+            format!(
+                "create {}",
+                map.metadata.name.as_deref().unwrap_or_default()
+            )
+        }
+        Write::Replace(Object::ConfigMap(map), _) => format!(
+            "replace {} with {:?}",
+            map.metadata.name.as_deref().unwrap_or_default(),
+            map.data
+                .as_ref()
+                .map(|data| data.keys().collect::<Vec<_>>())
+        ),
+        Write::Event(note) => format!("{}: {}", note.reason, note.message),
+        other => format!("{other:?}"),
+    };
+    let words = decision.writes.iter().map(words).collect();
+    (words, decision.wake_at)
+}
+
+#[test]
+fn both_are_made_where_there_is_neither() {
+    let nothing = Seen {
+        outbox: None,
+        list: None,
+        tenancy: Arc::default(),
+        devices: Vec::new(),
+    };
+    let (writes, wake_at) = told(&nothing);
+    assert_eq!(
+        writes,
+        ["create chancery-revocations", "create chancery-outbox"]
+    );
+    assert_eq!(wake_at, None);
+    assert_eq!(
+        told(&seen(&[], &[])),
+        (Vec::new(), None),
+        "and then nothing"
+    );
+}
+
+#[test]
+fn the_list_is_written_before_the_outbox_is_emptied() {
+    let noted = seen(&[("acme", share("acme.a", "one", NOW + 350))], &[]);
+    let (writes, wake_at) = told(&noted);
+    assert_eq!(
+        writes,
+        [
+            "replace chancery-revocations with Some([\"acme\"])",
+            "replace chancery-outbox with None"
+        ]
+    );
+    let after = Timestamp::from_second(NOW + 365).expect("a time");
+    assert_eq!(wake_at, Some(after));
+    // After a crash in between: what is home is not written again.
+    let one = share("acme.a", "one", NOW + 350);
+    let (writes, _) = told(&seen(&[("acme", one.clone())], &[("acme", one)]));
+    assert_eq!(writes, ["replace chancery-outbox with None"]);
+}
+
+#[test]
+fn what_can_not_be_believed_is_taken_away_and_told() {
+    let tampered = [
+        ("acme", share("globex.a", "one", NOW + 350)),
+        ("globex", "garbage".to_owned()),
+    ];
+    let (writes, _) = told(&seen(&tampered, &[]));
+    assert_eq!(writes.len(), 3, "{writes:?}");
+    assert_eq!(writes[0], "replace chancery-outbox with None");
+    assert!(writes[1].starts_with("OutboxEntryRefused"), "{writes:?}");
+    assert!(!writes[2].contains("garbage"), "nobody's words are quoted");
+    // In the list too; what is sound in it stays.
+    let list = [
+        ("acme", share("acme.a", "one", NOW + 350)),
+        ("globex", "x".to_owned()),
+    ];
+    let (writes, _) = told(&seen(&[], &list));
+    assert!(writes[0].starts_with("OutboxEntryRefused"), "{writes:?}");
+    assert_eq!(
+        writes[1],
+        "replace chancery-revocations with Some([\"acme\"])"
+    );
+}
+
+#[test]
+fn what_has_expired_leaves_the_list() {
+    let list = [
+        ("acme", share("acme.a", "one", NOW)),
+        ("globex", share("globex.a", "two", NOW + 1)),
+    ];
+    let (writes, _) = told(&seen(&[], &list));
+    assert_eq!(
+        writes,
+        ["replace chancery-revocations with Some([\"globex\"])"]
+    );
+}
+
+#[test]
+fn without_their_labels_they_are_put_right() {
+    let mut stripped = seen(&[], &[]);
+    for map in [&mut stripped.outbox, &mut stripped.list] {
+        map.as_mut().expect("it is there").metadata.labels = None;
+    }
+    assert_eq!(
+        told(&stripped).0,
+        [
+            "replace chancery-revocations with None",
+            "replace chancery-outbox with None"
+        ]
+    );
+}
