@@ -312,6 +312,7 @@ fn serve(algorithm: Algorithm) {
         readiness: readiness.clone(),
         metrics,
         hash_limits: HashLimits::default(),
+        replay_limits: chancery::serve::replay::ReplayLimits::default(),
         body_timeout: BODY_TIMEOUT,
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -381,6 +382,7 @@ fn snapshot(pair: &Arc<KeyPair>, secret: &str) -> Snapshot {
             id: "c1".into(),
             hash: hash::hash(secret, GENERATED_COST).expect("hashed"),
             created_at: Timestamp::UNIX_EPOCH,
+            expires_at: None,
         }],
         subscriptions: Arc::new(vec![subscription]),
     };
@@ -398,6 +400,7 @@ fn snapshot(pair: &Arc<KeyPair>, secret: &str) -> Snapshot {
             defers_until: None,
         })],
         clients: HashMap::from([(CLIENT_ID.to_owned(), Arc::new(client))]),
+        trusted: HashMap::new(),
         shortest_publish_lead: None,
     }
 }

@@ -3,6 +3,7 @@
 //! before stays where dropping it would be the greater harm.
 
 mod keys;
+mod trust;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,9 +16,10 @@ use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use self::keys::{ParsedPairs, RingKey, Verdict, judge};
+use self::trust::ParsedKeys;
 use crate::api::v1alpha1::{KeyAudience, SigningKey, TechnicalUser};
 use crate::crypto;
-use crate::domain::client::Client;
+use crate::domain::client::{Client, StoredCredential};
 use crate::domain::names::{self, ISSUER_JWKS};
 use crate::domain::period::Period;
 use crate::domain::rotation::{Cause, effective_lead, later};
@@ -26,6 +28,7 @@ use crate::domain::staleness::Contact;
 use crate::objects::{credentials, jwks_map};
 use crate::serve::readiness::Readiness;
 use crate::serve::snapshot::{PublishedJwks, Ring, Snapshot, SnapshotStore};
+use crate::serve::trust::Trusted;
 use crate::stores::{Change, Stores};
 use crate::tenancy::TenancyCache;
 
@@ -38,6 +41,7 @@ pub struct Feed {
     stores: Stores,
     settings: Arc<Settings>,
     keys: ParsedPairs,
+    client_keys: ParsedKeys,
     tenancy: TenancyCache,
     readiness: Readiness,
     /// What is wrong with the issuer's ConfigMap.
@@ -56,6 +60,7 @@ impl Feed {
             stores,
             settings,
             keys: ParsedPairs::default(),
+            client_keys: ParsedKeys::default(),
             tenancy: TenancyCache::default(),
             readiness,
             trouble: None,
@@ -105,9 +110,11 @@ impl Feed {
             Some(jwks) => self.rings(jwks, &keys),
             None => Vec::new(),
         };
+        let (clients, trusted) = self.clients();
         Snapshot {
             client_rings,
-            clients: self.clients(),
+            clients,
+            trusted,
             jwks,
             shortest_publish_lead: self.shortest_publish_lead(),
         }
@@ -231,7 +238,7 @@ impl Feed {
     }
 
     /// The technical users of this environment's tenants that have their client id to themselves.
-    fn clients(&mut self) -> HashMap<String, Arc<Client>> {
+    fn clients(&mut self) -> (HashMap<String, Arc<Client>>, HashMap<String, Arc<Trusted>>) {
         let tenancy = self.tenancy.get(&self.stores, &self.settings);
         let subscriptions: HashMap<&String, Arc<Vec<_>>> = tenancy
             .sound
@@ -239,7 +246,8 @@ impl Feed {
             .map(|(ns, of)| (ns, Arc::new(of.clone())))
             .collect();
         let operator_namespace = self.settings.operator_namespace.as_str();
-        let mut clients = HashMap::new();
+        let (mut clients, mut trusted) = (HashMap::new(), HashMap::new());
+        self.client_keys.begin();
         for user in self.stores.technical_users.state() {
             let Ok(user) = &user.0 else { continue };
             let (namespace, name) = (user.namespace().unwrap_or_default(), user.name_any());
@@ -259,9 +267,13 @@ impl Feed {
                 &names::credentials_secret(&namespace, &name),
             );
             let client = client(user, hashes.as_deref(), subscriptions.clone());
+            if let Some(trust) = self.client_keys.trusted(user, &self.settings) {
+                trusted.insert(client.id.clone(), Arc::new(trust));
+            }
             clients.insert(client.id.clone(), Arc::new(client));
         }
-        clients
+        self.client_keys.end();
+        (clients, trusted)
     }
 }
 
@@ -285,10 +297,18 @@ fn client(
         audiences: spec.audiences.clone(),
         token_ttl: spec.token_ttl,
         signing_key: spec.signing_key.clone(),
-        credentials: hashes
-            .filter(mine)
-            .and_then(credentials::read_hashes)
-            .unwrap_or_default(),
+        credentials: hashes.filter(mine).map(stored).unwrap_or_default(),
         subscriptions,
     }
+}
+
+/// The hashes in a Secret, with the time when they cease to work.
+fn stored(hashes: &Secret) -> Vec<StoredCredential> {
+    let mut stored = credentials::read_hashes(hashes).unwrap_or_default();
+    if let Some(until) = credentials::works_until(hashes) {
+        for credential in &mut stored {
+            credential.expires_at = credential.expires_at.into_iter().chain([until]).min();
+        }
+    }
+    stored
 }

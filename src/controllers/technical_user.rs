@@ -4,6 +4,7 @@
 //! in between leaves a hash whose secret nobody holds: the next visit finds no delivery that
 //! proves a hash, and makes a new one in its place.
 
+mod assertions;
 mod obstacles;
 mod report;
 mod see;
@@ -46,6 +47,8 @@ pub struct Seen {
     pub hashes: Option<Arc<Secret>>,
     /// The Secrets that deliver its credential, or stand where one should be.
     pub deliveries: Vec<DeliverySeen>,
+    /// Whether the clock is believed: without that, nothing is deleted because of the time.
+    pub clock_sure: bool,
 }
 
 /// A Secret in the technical user's namespace.
@@ -177,8 +180,15 @@ impl Visit<'_> {
         decision
     }
 
-    /// Brings hash and delivery to where one proves the other.
     fn credential(&self, decision: &mut Decision) -> Result<(), Conditions> {
+        match self.user.secret_credential() {
+            Some(_) => self.secret(decision),
+            None => self.without_secret(decision),
+        }
+    }
+
+    /// Brings hash and delivery to where one proves the other.
+    fn secret(&self, decision: &mut Decision) -> Result<(), Conditions> {
         let target = self.user.secret_name();
         let standing = self
             .seen
@@ -231,7 +241,8 @@ impl Visit<'_> {
         ))
     }
 
-    /// Without their labels the server would not find the hashes.
+    /// Without their labels the server would not find the hashes; and they are no longer on their way
+    /// out, if they were.
     fn relabel(&self, hashes: &Secret, decision: &mut Decision) {
         let mut after = hashes.clone();
         let template = credentials::hashes_template(self.user, self.settings)
@@ -242,7 +253,8 @@ impl Visit<'_> {
             .labels
             .get_or_insert_default()
             .extend(template.unwrap_or_default());
-        if after.metadata.labels != hashes.metadata.labels {
+        credentials::keep(&mut after);
+        if after.metadata != hashes.metadata {
             let object = Object::Secret(Box::new(after));
             decision.writes.push(Write::Replace(object, Fill::Nothing));
         }
@@ -268,7 +280,7 @@ impl Visit<'_> {
         decision: &mut Decision,
     ) {
         let before = standing.map(|s| &*s.secret);
-        let key = &self.user.spec.credential.secret.keys.client_secret;
+        let key = &self.user.secret_keys().client_secret;
         let after = self.delivery(id, before);
         let mut whole = after.clone();
         credentials::fill_delivery(&mut whole, key, plain);
@@ -335,6 +347,7 @@ impl Visit<'_> {
             .unwrap_or_else(|| credentials::hashes_template(self.user, self.settings));
         let template = credentials::hashes_template(self.user, self.settings);
         after.metadata.labels = template.metadata.labels;
+        credentials::keep(&mut after);
         let put = |fill| match hashes {
             Some(_) => Write::Replace(Object::Secret(Box::new(after)), fill),
             None => Write::Create(Object::Secret(Box::new(after)), fill),
@@ -352,7 +365,7 @@ impl Visit<'_> {
             decision.writes.push(Note::warning(r::SECRET_REPAIRED, "The hash of the client secret was lost, and was made again from the delivered Secret: clients go on as before."));
             return;
         }
-        let key = self.user.spec.credential.secret.keys.client_secret.clone();
+        let key = self.user.secret_keys().client_secret;
         let delivery = self.delivery(&id, standing.map(|s| &*s.secret));
         let name = delivery.name_any();
         let known = self

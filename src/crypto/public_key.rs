@@ -11,6 +11,7 @@ use super::key_pair::{Method, method, thumbprint};
 use crate::domain::algorithm::Algorithm;
 use crate::domain::client_key::{GivenJwk, KeyFault, MOST_RSA_BITS};
 use crate::domain::jwk::KeyMembers;
+use crate::domain::settings::Policy;
 
 /// A public key for one algorithm.
 pub struct PublicKey {
@@ -58,6 +59,15 @@ impl PublicKey {
             algorithm,
             parsed: parsed.map_err(|_| KeyFault::Unsound)?,
         })
+    }
+
+    /// The same under a release's policy.
+    pub fn allowed(jwk: &GivenJwk, policy: &Policy) -> Result<Self, KeyFault> {
+        let algorithm = jwk.algorithm()?;
+        if !policy.allowed_algorithms.contains(&algorithm) {
+            return Err(KeyFault::Forbidden(algorithm));
+        }
+        Self::from_jwk(jwk, policy.min_rsa_key_size.try_into().unwrap_or(0))
     }
 
     /// What it is called: its `kid`, or its thumbprint where it has none.
@@ -134,8 +144,7 @@ mod tests {
         let pairs: Vec<KeyPair> = Algorithm::ALL
             .into_iter()
             .map(|algorithm| {
-                let pem =
-                    KeyPair::generate_pem(algorithm, RsaKeySize::Bits2048).expect("a key");
+                let pem = KeyPair::generate_pem(algorithm, RsaKeySize::Bits2048).expect("a key");
                 KeyPair::from_pem(algorithm, &pem).expect("a pair")
             })
             .collect();
@@ -183,7 +192,10 @@ mod tests {
         };
         let size = |bits| KeyFault::Size { bits, least: 2048 };
         assert_eq!(refused(rsa(&[0xff; 128], "AQAB")), size(1024));
-        assert_eq!(refused(rsa(&[[0x7f].as_slice(), &[0xff; 255]].concat(), "AQAB")), size(2047));
+        assert_eq!(
+            refused(rsa(&[[0x7f].as_slice(), &[0xff; 255]].concat(), "AQAB")),
+            size(2047)
+        );
         assert_eq!(refused(rsa(&[0xff; 1025], "AQAB")), size(8200));
         assert_eq!(refused(rsa(&[0; 256], "AQAB")), KeyFault::Encoding("n"));
         assert_eq!(refused(rsa(&[], "AQAB")), KeyFault::Encoding("n"));

@@ -1,4 +1,4 @@
-//! Client assertions (RFC 7521, RFC 7523 as RFC 10070 updates it; OpenID Connect Core §9): what a
+//! Client assertions (RFC 7521, RFC 7523 as RFC 10070 updates it; `OpenID` Connect Core §9): what a
 //! JWT must look like before a signature is worth verifying, and what its claims must say.
 //!
 //! All of it follows from the text that was presented, the time and the release's settings, and
@@ -23,7 +23,7 @@ pub const LEEWAY: i64 = 30;
 const OLDEST: i64 = 3600;
 /// The longest `kid` and `jti` in bytes.
 const LONGEST_ID: usize = 256;
-/// What the subject of every ServiceAccount token begins with.
+/// What the subject of every `ServiceAccount` token begins with.
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 
 /// What is wrong with an assertion: a sentence for the person who reads the client's log.
@@ -70,11 +70,11 @@ pub struct Claims {
     pub issued_at: Option<i64>,
     /// Its own name.
     pub id: Option<String>,
-    /// The workload that a ServiceAccount token speaks of.
+    /// The workload that a `ServiceAccount` token speaks of.
     pub workload: Option<Workload>,
 }
 
-/// A Kubernetes ServiceAccount, as its token names it (`kubernetes.io`).
+/// A Kubernetes `ServiceAccount`, as its token names it (`kubernetes.io`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Workload {
     /// Its namespace.
@@ -118,7 +118,10 @@ impl<'a> Assertion<'a> {
             }
         }
         let signed = &text[..header.len() + 1 + claims.len()];
-        let header = read_header(&object(header, "its header is no JSON object in base64url")?)?;
+        let header = read_header(&object(
+            header,
+            "its header is no JSON object in base64url",
+        )?)?;
         let claims = object(claims, "its claims are no JSON object in base64url")?;
         let signature = strict::base64url(signature)
             .filter(|signature| !signature.is_empty())
@@ -161,7 +164,7 @@ impl<'a> Assertion<'a> {
         }
     }
 
-    /// Checks all that can be checked of a ServiceAccount token without its key: `audiences` are
+    /// Checks all that can be checked of a `ServiceAccount` token without its key: `audiences` are
     /// those that this release takes.
     pub fn check_service_account<'s>(
         &self,
@@ -314,19 +317,13 @@ fn read_claims(claims: &Map<String, Value>) -> Result<Claims, Defect> {
 fn numeric_date(value: &Value) -> Option<i64> {
     /// The end of the year 9999.
     const LAST: i64 = 253_402_300_799;
-    let seconds = match value.as_i64() {
-        Some(seconds) => seconds,
-        None => {
-            let seconds = value.as_f64()?;
-            #[allow(clippy::cast_possible_truncation)] // What is out of range saturates.
-            let whole = seconds.floor() as i64;
-            whole
-        }
-    };
+    #[allow(clippy::cast_possible_truncation)] // What is out of range saturates.
+    let whole = || value.as_f64().map(|seconds| seconds.floor() as i64);
+    let seconds = value.as_i64().or_else(whole)?;
     (0..=LAST).contains(&seconds).then_some(seconds)
 }
 
-/// What a bound token says of its ServiceAccount.
+/// What a bound token says of its `ServiceAccount`.
 fn workload(kubernetes: &Value) -> Option<Workload> {
     let text = |value: &Value| value.as_str().filter(|t| !t.is_empty()).map(str::to_owned);
     Some(Workload {

@@ -40,13 +40,6 @@ pub struct GivenJwk {
     pub y: Option<String>,
 }
 
-/// A set of them (RFC 7517 §5).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct GivenJwks {
-    /// The keys.
-    pub keys: Vec<GivenJwk>,
-}
-
 /// Why a key can not be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFault {

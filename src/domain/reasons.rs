@@ -71,6 +71,12 @@ pub const JWKS_REPAIRED: &str = "JwksRepaired";
 pub const CREDENTIAL_CREATED: &str = "CredentialCreated";
 /// The delivered Secret was deleted or altered, so that a new client secret was made.
 pub const CREDENTIAL_REPLACED: &str = "CredentialReplaced";
+/// Another way to authenticate took the place of the client secret, which works on through its grace.
+pub const CREDENTIAL_EXCHANGED: &str = "CredentialExchanged";
+/// A client secret no longer works, and was deleted.
+pub const CREDENTIAL_RETIRED: &str = "CredentialRetired";
+/// A public key can not be used.
+pub const PUBLIC_KEY_REFUSED: &str = "PublicKeyRefused";
 /// The delivered Secret was put right around a client secret that still works.
 pub const SECRET_REPAIRED: &str = "SecretRepaired";
 /// The technical user is suspended.

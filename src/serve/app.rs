@@ -9,8 +9,10 @@ use futures::FutureExt as _;
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body::Body;
 
+use super::assertions::Assertions;
 use super::metrics::Metrics;
 use super::readiness::Readiness;
+use super::replay::ReplayLimits;
 use super::reply::{READ, Reply, method_not_allowed, not_found, problem, reads};
 use super::secrets::{HashLimits, Secrets};
 use super::snapshot::SnapshotStore;
@@ -32,6 +34,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// How much bcrypt may go on at once.
     pub hash_limits: HashLimits,
+    /// How many client assertions are remembered, so that none is used twice.
+    pub replay_limits: ReplayLimits,
     /// How long a client may take to send a request's body; [`token::BODY_TIMEOUT`] as a rule.
     pub body_timeout: Duration,
 }
@@ -44,6 +48,7 @@ pub struct App {
     pub(super) readiness: Readiness,
     pub(super) metrics: Arc<Metrics>,
     pub(super) secrets: Secrets,
+    pub(super) assertions: Assertions,
     pub(super) body_timeout: Duration,
     /// `WWW-Authenticate` of a 401.
     pub(super) challenge: HeaderValue,
@@ -69,6 +74,7 @@ impl App {
             readiness,
             metrics,
             hash_limits,
+            replay_limits,
             body_timeout,
         } = parts;
         let path = settings.issuer_path();
@@ -103,6 +109,7 @@ impl App {
             challenge: header(challenge, "Basic realm=\"token\""),
             cache_control: header(cache_control, "no-cache"),
             secrets: Secrets::new(hash_limits, Arc::clone(&metrics)),
+            assertions: Assertions::new(replay_limits, Arc::clone(&metrics)),
             settings,
             snapshots,
             clock,

@@ -54,7 +54,8 @@ fn metadata_bytes<'v>(view: &'v View, settings: &Settings, jwks: &PublishedJwks)
         token_endpoint: String,
         jwks_uri: String,
         grant_types_supported: [&'static str; 1],
-        token_endpoint_auth_methods_supported: [&'static str; 2],
+        token_endpoint_auth_methods_supported: [&'static str; 3],
+        token_endpoint_auth_signing_alg_values_supported: &'a [Algorithm],
         /// None, but the member is required (RFC 8414 §2).
         response_types_supported: [&'static str; 0],
         subject_types_supported: [&'static str; 1],
@@ -70,7 +71,12 @@ fn metadata_bytes<'v>(view: &'v View, settings: &Settings, jwks: &PublishedJwks)
             token_endpoint: format!("{issuer}/oauth/token"),
             jwks_uri: format!("{issuer}/.well-known/jwks.json"),
             grant_types_supported: ["client_credentials"],
-            token_endpoint_auth_methods_supported: ["client_secret_basic", "client_secret_post"],
+            token_endpoint_auth_methods_supported: [
+                "client_secret_basic",
+                "client_secret_post",
+                "private_key_jwt",
+            ],
+            token_endpoint_auth_signing_alg_values_supported: &settings.policy.allowed_algorithms,
             response_types_supported: [],
             subject_types_supported: ["public"],
             id_token_signing_alg_values_supported: algorithms,

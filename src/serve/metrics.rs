@@ -40,12 +40,38 @@ impl SecretCheck {
     ];
 }
 
+/// What became of a client assertion that was presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AssertionCheck {
+    /// Right.
+    Verified,
+    /// By its text no assertion for this server.
+    Malformed,
+    /// An unknown client, another key, a wrong signature.
+    Wrong,
+    /// Used before.
+    Replayed,
+    /// Not taken: no more can be remembered.
+    Shed,
+}
+
+impl AssertionCheck {
+    const ALL: [(Self, &'static str); 5] = [
+        (Self::Verified, "verified"),
+        (Self::Malformed, "malformed"),
+        (Self::Wrong, "wrong"),
+        (Self::Replayed, "replayed"),
+        (Self::Shed, "shed"),
+    ];
+}
+
 /// The server's counters, gauges and histograms.
 #[derive(Debug)]
 pub struct Metrics {
     issued: [Counter; Algorithm::ALL.len()],
     refused: [Counter; ErrorCode::ALL.len()],
     checks: [Counter; SecretCheck::ALL.len()],
+    assertions: [Counter; AssertionCheck::ALL.len()],
     duration: Histogram,
     /// Handlers that panicked.
     pub panics: Counter,
@@ -88,6 +114,12 @@ impl Metrics {
             "chancery_secret_checks",
             "Client secrets checked, by what became of it",
             checks.clone(),
+        );
+        let assertions = Family::<Labels, Counter>::default();
+        registry.register(
+            "chancery_assertion_checks",
+            "Client assertions checked, by what became of it",
+            assertions.clone(),
         );
         // From 50 microseconds to 1.6 seconds.
         let bounds = (0..16).map(|i| 0.000_05 * f64::from(1 << i));
@@ -160,6 +192,8 @@ impl Metrics {
                 .map(|c| refused.get_or_create_owned(&vec![("error", c.as_str().to_owned())])),
             checks: SecretCheck::ALL
                 .map(|(_, r)| checks.get_or_create_owned(&vec![("result", r.to_owned())])),
+            assertions: AssertionCheck::ALL
+                .map(|(_, r)| assertions.get_or_create_owned(&vec![("result", r.to_owned())])),
             duration,
             panics,
             in_flight: gauge(
@@ -229,6 +263,16 @@ impl Metrics {
         self.checks[check as usize].get()
     }
 
+    /// A client assertion was checked.
+    pub fn asserted(&self, check: AssertionCheck) {
+        self.assertions[check as usize].inc();
+    }
+
+    /// How often a check of a client assertion ended so.
+    pub fn assertions(&self, check: AssertionCheck) -> u64 {
+        self.assertions[check as usize].get()
+    }
+
     /// A token request is under way until what this returns is dropped.
     pub fn under_way(&self) -> impl Drop {
         struct UnderWay(Gauge);
@@ -267,6 +311,12 @@ mod tests {
         );
         assert!(
             SecretCheck::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, (c, _))| i == *c as usize)
+        );
+        assert!(
+            AssertionCheck::ALL
                 .iter()
                 .enumerate()
                 .all(|(i, (c, _))| i == *c as usize)

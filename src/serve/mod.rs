@@ -2,13 +2,14 @@
 //! knows a [`snapshot::Snapshot`] and nothing of Kubernetes; a request makes no API call.
 //!
 //! Reading order: [`snapshot`] (what is served), [`app`] (which path goes where), [`token`] with
-//! [`form`], [`client_auth`], [`secrets`] and [`grants`] (one file a grant), [`documents`] (JWKS
+//! [`form`], [`client_auth`], [`secrets`], [`assertions`] with [`trust`] and [`replay`], and [`grants`] (one file a grant), [`documents`] (JWKS
 //! and metadata), [`admin`], [`readiness`], [`metrics`], [`tls`], [`listener`] and [`run`].
 //!
 //! Routing is a `match` over six paths on plain hyper: nothing that a framework does is needed.
 
 pub mod admin;
 pub mod app;
+pub mod assertions;
 pub mod client_auth;
 pub mod documents;
 pub mod form;
@@ -16,9 +17,11 @@ pub mod grants;
 pub mod listener;
 pub mod metrics;
 pub mod readiness;
+pub mod replay;
 pub mod reply;
 pub mod run;
 pub mod secrets;
 pub mod snapshot;
 pub mod tls;
 pub mod token;
+pub mod trust;

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use aws_lc_rs::{constant_time, hmac};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::metrics::{Metrics, SecretCheck};
@@ -80,6 +81,13 @@ impl Verified {
             .iter()
             .any(|c| c.id == self.credential_id && c.hash == self.hash)
     }
+
+    fn works_for(&self, client: &Client, now: Timestamp) -> bool {
+        client
+            .credentials
+            .iter()
+            .any(|c| c.id == self.credential_id && c.hash == self.hash && c.works_at(now))
+    }
 }
 
 /// The secrets that were right, by client id: at most one for each stored credential.
@@ -112,11 +120,12 @@ impl Remembered {
             .sum()
     }
 
-    fn knows(&self, client: &Client, tag: &Tag) -> bool {
+    fn knows(&self, client: &Client, tag: &Tag, now: Timestamp) -> bool {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
         all.get(&client.id).is_some_and(|all| {
             all.iter().any(|v| {
-                constant_time::verify_slices_are_equal(&v.tag, tag).is_ok() && v.holds_for(client)
+                constant_time::verify_slices_are_equal(&v.tag, tag).is_ok()
+                    && v.works_for(client, now)
             })
         })
     }
@@ -168,11 +177,12 @@ impl Secrets {
         view: &'v View,
         client_id: &str,
         secret: &str,
+        now: Timestamp,
     ) -> Result<&'v Arc<Client>, Denied> {
         let client = view.active_client(client_id);
         let tag = self.tag(client_id, secret);
         if let Some(client) = client
-            && view.remembered.knows(client, &tag)
+            && view.remembered.knows(client, &tag, now)
         {
             self.metrics.checked(SecretCheck::Remembered);
             return Ok(client);
@@ -181,7 +191,7 @@ impl Secrets {
             self.metrics.checked(SecretCheck::Misshapen);
             return Err(Denied::Invalid);
         }
-        let outcome = self.check_once(view, client, tag, secret).await;
+        let outcome = self.check_once(view, client, (tag, secret), now).await;
         let verified = outcome.inspect_err(|_| self.metrics.checked(SecretCheck::Shed))?;
         let Some((client, verified)) = client.zip(verified) else {
             self.metrics.checked(SecretCheck::Wrong);
@@ -208,8 +218,8 @@ impl Secrets {
         &self,
         view: &View,
         client: Option<&Arc<Client>>,
-        tag: Tag,
-        secret: &str,
+        (tag, secret): (Tag, &str),
+        now: Timestamp,
     ) -> Result<Option<Arc<Verified>>, Denied> {
         let key = (view.generation, tag);
         let check = {
@@ -219,7 +229,7 @@ impl Secrets {
                 .unwrap_or_else(PoisonError::into_inner);
             under_way
                 .entry(key)
-                .or_insert_with(|| self.check(client, tag, secret))
+                .or_insert_with(|| self.check(client, (tag, secret), now))
                 .clone()
         };
         // Also when the client hangs up meanwhile: nothing is left behind.
@@ -230,9 +240,14 @@ impl Secrets {
         check.await
     }
 
-    fn check(&self, client: Option<&Arc<Client>>, tag: Tag, secret: &str) -> Check {
+    fn check(
+        &self,
+        client: Option<&Arc<Client>>,
+        (tag, secret): (Tag, &str),
+        now: Timestamp,
+    ) -> Check {
         let mut credentials: Vec<_> = client.iter().flat_map(|c| &c.credentials).collect();
-        credentials.retain(|c| hash::cost_of(&c.hash) == Some(GENERATED_COST));
+        credentials.retain(|c| c.works_at(now) && hash::cost_of(&c.hash) == Some(GENERATED_COST));
         credentials.sort_by_key(|c| std::cmp::Reverse(c.created_at));
         credentials.truncate(COMPARISONS);
         let candidates: Vec<_> = credentials

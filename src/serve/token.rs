@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
 use super::app::App;
-use super::client_auth;
+use super::client_auth::{self, Known, Presented};
 use super::form::{self, Form};
 use super::grants;
 use super::reply::{Refusal, Reply, oauth_json};
@@ -101,14 +101,19 @@ where
     let view = app.snapshots.load();
     // Before anything is judged by what may be long past.
     in_contact(app, &view)?;
-    let client = app
-        .secrets
-        .authenticate(&view, &presented.client_id, &presented.secret)
-        .await
-        .map_err(|denied| match denied {
-            Denied::Invalid => Refusal::invalid_client(),
-            Denied::Busy => Refusal::unavailable("too many client secrets are being checked."),
-        })?;
+    let client = match &presented {
+        Presented::Secret(Known { client_id, secret }) => app
+            .secrets
+            .authenticate(&view, client_id, secret, app.clock.now())
+            .await
+            .map_err(|denied| match denied {
+                Denied::Invalid => Refusal::invalid_client(),
+                Denied::Busy => Refusal::unavailable("too many client secrets are being checked."),
+            })?,
+        Presented::Assertion(asserted) => {
+            (app.assertions).authenticate(&view, asserted, &app.settings, &*app.clock)?
+        }
+    };
     let issued = grants::client_credentials::issue(app, &view, client, &form)?;
     // Again: this process may have been frozen since, and a token that nobody gets is none.
     in_contact(app, &view)?;

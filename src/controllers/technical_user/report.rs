@@ -1,6 +1,5 @@
 //! What is told of a technical user: what stands against its spec, its conditions, its status.
 
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
@@ -89,23 +88,25 @@ impl Visit<'_> {
                 ),
             );
         }
-        let (reason, mut message) = if self.user.spec.suspended {
+        let conditions = if self.user.spec.suspended {
             let message = format!(
                 "{id} is suspended: no token is issued until spec.suspended is taken back."
             );
-            (r::SUSPENDED, message)
+            Conditions::ready(r::SUSPENDED, message)
+        } else if let Some(credential) = &self.user.spec.credential.public_key {
+            self.of_public_keys(credential)
         } else {
             let secret = self.user.secret_name();
             let message = format!("{id} gets tokens with the secret in Secret {secret}.");
-            (r::SUCCEEDED, message)
+            Conditions::ready(r::SUCCEEDED, message)
         };
         if beyond.is_empty() {
-            return Conditions::ready(reason, message);
+            return conditions;
         }
         // Where people look first: in the table, and in what `dev` prints.
-        message.push(' ');
-        message += &restricted;
-        Conditions::ready(reason, message).and(RESTRICTED, true, r::BEYOND_SUBSCRIPTION, restricted)
+        conditions
+            .ready_adds(&restricted)
+            .and(RESTRICTED, true, r::BEYOND_SUBSCRIPTION, restricted)
     }
 
     fn no_signer(&self) -> Option<Conditions> {
@@ -156,20 +157,39 @@ impl Visit<'_> {
             .filter(|h| self.is_ours(h))
             .and_then(credentials::read_hashes);
         let working = self.seen.deliveries.iter().any(|d| d.proves().is_some());
+        let until = self.secret_until();
+        let spec = &self.user.spec.credential;
+        let (kind, key_ids) = match &spec.public_key {
+            Some(credential) => (
+                "PublicKey",
+                super::assertions::judge(credential, self.settings).key_ids,
+            ),
+            None => ("Secret", Vec::new()),
+        };
+        let secret_name = match spec.secret {
+            Some(_) => working.then(|| self.user.secret_name()),
+            None => self.delivered(),
+        };
         let stood = before.map_or(&[][..], |s| &s.conditions);
         let after = TechnicalUserStatus {
             observed_generation: observed.generation,
             conditions: conditions.write(stood, observed),
             client_id: Some(self.user.client_id()),
-            secret_name: working.then(|| self.user.secret_name()),
+            credential: Some(kind.to_owned()),
+            key_ids,
+            secret_name,
             credentials: stored
                 .unwrap_or_default()
                 .iter()
                 .map(|c| CredentialStatus {
                     id: c.id.clone(),
-                    created_at: Time(
-                        Timestamp::from_second(c.created_at.as_second()).unwrap_or(c.created_at),
-                    ),
+                    created_at: Time(credentials::whole_second(c.created_at)),
+                    expires_at: c
+                        .expires_at
+                        .into_iter()
+                        .chain(until)
+                        .min()
+                        .map(|end| Time(credentials::whole_second(end))),
                 })
                 .collect(),
             subscription: current.map(|c| c.name.clone()),

@@ -21,7 +21,7 @@ pub fn object(json: &[u8]) -> Option<Map<String, Value>> {
     }
 }
 
-/// Any JSON without duplicate names. serde_json bounds the depth.
+/// Any JSON without duplicate names. `serde_json` bounds the depth.
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {

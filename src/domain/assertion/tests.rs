@@ -101,7 +101,10 @@ fn a_clients_assertion_by_the_table() {
         (json!({"aud": []}), "aud must be the issuer"),
         (json!({"aud": [ISSUER, "other"]}), "aud must be the issuer"),
         (json!({"aud": [ISSUER, ISSUER]}), "aud must be the issuer"),
-        (json!({"aud": format!("{ISSUER}/")}), "aud must be the issuer"),
+        (
+            json!({"aud": format!("{ISSUER}/")}),
+            "aud must be the issuer",
+        ),
         (
             json!({"aud": format!("{ISSUER}/oauth/token")}),
             "aud must be the issuer",
@@ -138,9 +141,7 @@ fn a_workloads_token_by_the_table() {
     ] {
         assert_eq!(of_workload(&claims), Ok(()), "{claims}");
     }
-    let named = |namespace: &str, name: &str| {
-        json!({"kubernetes.io": {"namespace": namespace, "serviceaccount": {"name": name, "uid": "u"}}})
-    };
+    let named = |namespace: &str, name: &str| json!({"kubernetes.io": {"namespace": namespace, "serviceaccount": {"name": name, "uid": "u"}}});
     for (claims, said) in [
         (json!({"kubernetes.io": null}), "none in kubernetes.io"),
         (
