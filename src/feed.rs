@@ -20,11 +20,12 @@ use self::trust::ParsedKeys;
 use crate::api::v1alpha1::{KeyAudience, SigningKey, TechnicalUser};
 use crate::crypto;
 use crate::domain::client::{Client, StoredCredential};
-use crate::domain::names::{self, ISSUER_JWKS};
+use crate::domain::names::{self, CLUSTER_KEYS, ISSUER_JWKS};
 use crate::domain::period::Period;
 use crate::domain::rotation::{Cause, effective_lead, later};
 use crate::domain::settings::Settings;
 use crate::domain::staleness::Contact;
+use crate::objects::cluster_keys::{self, ClusterKeys};
 use crate::objects::{credentials, jwks_map};
 use crate::serve::readiness::Readiness;
 use crate::serve::snapshot::{PublishedJwks, Ring, Snapshot, SnapshotStore};
@@ -42,6 +43,8 @@ pub struct Feed {
     settings: Arc<Settings>,
     keys: ParsedPairs,
     client_keys: ParsedKeys,
+    /// The cluster's own, as they were last seen whole: what is deleted or broken takes none away.
+    cluster: Option<ClusterKeys>,
     tenancy: TenancyCache,
     readiness: Readiness,
     /// What is wrong with the issuer's ConfigMap.
@@ -61,6 +64,7 @@ impl Feed {
             settings,
             keys: ParsedPairs::default(),
             client_keys: ParsedKeys::default(),
+            cluster: None,
             tenancy: TenancyCache::default(),
             readiness,
             trouble: None,
@@ -248,6 +252,10 @@ impl Feed {
         let operator_namespace = self.settings.operator_namespace.as_str();
         let (mut clients, mut trusted) = (HashMap::new(), HashMap::new());
         self.client_keys.begin();
+        let cluster = Stores::get(&self.stores.config_maps, operator_namespace, CLUSTER_KEYS);
+        self.cluster = cluster
+            .and_then(|map| cluster_keys::read(&map))
+            .or(self.cluster.take());
         for user in self.stores.technical_users.state() {
             let Ok(user) = &user.0 else { continue };
             let (namespace, name) = (user.namespace().unwrap_or_default(), user.name_any());
@@ -267,7 +275,10 @@ impl Feed {
                 &names::credentials_secret(&namespace, &name),
             );
             let client = client(user, hashes.as_deref(), subscriptions.clone());
-            if let Some(trust) = self.client_keys.trusted(user, &self.settings) {
+            if let Some(trust) =
+                self.client_keys
+                    .trusted(user, &self.settings, self.cluster.as_ref())
+            {
                 trusted.insert(client.id.clone(), Arc::new(trust));
             }
             clients.insert(client.id.clone(), Arc::new(client));

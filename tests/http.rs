@@ -18,3 +18,5 @@ mod support;
 mod tls;
 #[path = "http/token.rs"]
 mod token;
+#[path = "http/workloads.rs"]
+mod workloads;

@@ -20,7 +20,7 @@ use super::events::Events;
 use super::queue::Queue;
 use super::signing_key::PlanFn;
 use super::visit::visit;
-use super::{Error, Key, Kind, signing_key, technical_user};
+use super::{Error, Key, Kind, cluster_keys, signing_key, technical_user};
 use crate::clock::ClockGuard;
 use crate::domain::settings::Settings;
 use crate::domain::{names, rotation};
@@ -58,6 +58,7 @@ pub struct Context {
     pub(super) proofs: technical_user::Proofs,
     pub(super) troubles: signing_key::Troubles,
     pub(super) parsed_keys: signing_key::ParsedKeys,
+    pub(super) cluster_keys: cluster_keys::Followed,
     pub(super) plan: PlanFn,
 }
 
@@ -134,6 +135,7 @@ impl Operator {
             proofs: technical_user::Proofs::default(),
             troubles: signing_key::Troubles::default(),
             parsed_keys: signing_key::ParsedKeys::default(),
+            cluster_keys: cluster_keys::Followed::default(),
             plan: rotation::plan,
         };
         Self {
@@ -170,6 +172,9 @@ impl Operator {
         let mut queue = Queue::default();
         let mut visits = FuturesUnordered::new();
         let leadership = self.cx.leadership.clone();
+        let followed = self.cx.clone();
+        let follow = cluster_keys::follow(&followed);
+        tokio::pin!(follow);
         let mut led = false;
         loop {
             let leads = leadership.leads();
@@ -201,6 +206,8 @@ impl Operator {
             let due = queue.next_due().filter(|_| leads && !idle);
             tokio::select! {
                 () = &mut stop => break,
+                () = &mut follow => {}
+                () = followed.cluster_keys.changed() => self.with_service_accounts(&mut queue, None),
                 () = leadership.becomes(!leads) => {}
                 change = self.changes.recv() => match change {
                     Some(change) => self.enqueue(&change, &mut queue),
@@ -248,6 +255,29 @@ impl Operator {
                     (key.kind.name(), key.namespace.clone(), key.name.clone());
                 let wait = queue.failed(key, now, jitter());
                 warn!(kind, ?namespace, ?name, %error, wait_ms = wait.as_millis(), "a visit failed; trying again");
+            }
+        }
+    }
+
+    /// The technical users that authenticate with a ServiceAccount, or with that one.
+    fn with_service_accounts(&self, queue: &mut Queue, which: Option<(&str, &str)>) {
+        for user in self.cx.stores.technical_users.state() {
+            let Ok(user) = &user.0 else { continue };
+            let Some(credential) = &user.spec.credential.service_account else {
+                continue;
+            };
+            let of = user.namespace().unwrap_or_default();
+            let account = (
+                credential.namespace.as_deref().unwrap_or(&of),
+                credential.name.as_str(),
+            );
+            if which.is_none_or(|which| which == account) {
+                let key = Key {
+                    kind: Kind::TechnicalUser,
+                    namespace: of.clone(),
+                    name: user.name_any(),
+                };
+                queue.add(key, Instant::now());
             }
         }
     }
@@ -351,6 +381,13 @@ impl Operator {
                 for ring in map.iter().flat_map(|m| jwks_map::shares(m).into_keys()) {
                     add(Kind::SigningKey, operator_namespace, &ring);
                 }
+            }
+            Watched::ConfigMaps if name == names::CLUSTER_KEYS => {
+                self.cx.cluster_keys.stir();
+                self.with_service_accounts(queue, None);
+            }
+            Watched::ServiceAccounts => {
+                self.with_service_accounts(queue, Some((namespace, name)));
             }
             Watched::ConfigMaps => {
                 for ring in hints {

@@ -8,6 +8,7 @@ mod assertions;
 mod obstacles;
 mod report;
 mod see;
+mod service_account;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ use crate::objects::{Ownership, credentials};
 use crate::tenancy::Tenancy;
 
 pub use see::{Proofs, see, signing_rings};
+pub use service_account::Workload;
 
 /// The condition that tells of roles, scopes or audiences beyond the Subscription.
 pub const RESTRICTED: &str = "Restricted";
@@ -47,6 +49,8 @@ pub struct Seen {
     pub hashes: Option<Arc<Secret>>,
     /// The Secrets that deliver its credential, or stand where one should be.
     pub deliveries: Vec<DeliverySeen>,
+    /// The ServiceAccount that authenticates it, if one does.
+    pub workload: Workload,
     /// Whether the clock is believed: without that, nothing is deleted because of the time.
     pub clock_sure: bool,
 }

@@ -23,6 +23,7 @@ pub mod oauth_error;
 pub mod period;
 pub mod reasons;
 pub mod rotation;
+pub mod service_account;
 pub mod settings;
 pub mod staleness;
 pub mod subscription;

@@ -71,6 +71,22 @@ const NAMESPACE: Rule = (
     "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
     "a namespace's name is made of lower-case letters, digits and dashes, and begins and ends with a letter or digit: give each namespace an entry of its own.",
 );
+const ONE_NAMESPACE: Rule = (
+    "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+    "the namespace of a ServiceAccount is made of lower-case letters, digits and dashes, and begins and ends with a letter or digit.",
+);
+const TOKEN_AUDIENCE: Rule = (
+    "self.matches('^[!-~]+$')",
+    "the audience of a token is made of visible ASCII characters without a space, as it stands where the token is projected.",
+);
+const NO_API_SERVER: Rule = (
+    "!self.startsWith('https://kubernetes.default')",
+    "that audience is the API server's own: a token for it gives access to the cluster, and is not for showing to others; take the field away for the issuer.",
+);
+const TOKEN_ISSUER: Rule = (
+    "self.matches('^https://[!-~]+$')",
+    "the issuer of a cluster's tokens is a URL that begins with https://, as its /.well-known/openid-configuration has it.",
+);
 const ENVIRONMENT: Rule = (
     "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
     "an environment's name is made of lower-case letters, digits and dashes, and begins and ends with a letter or digit.",
@@ -239,6 +255,12 @@ schemas! {
     namespaces = set(64, &text(63, &[NAMESPACE]));
     /// The values that a label is compared with.
     label_values = set(64, &text(63, &[]));
+    /// A `ServiceAccount`'s namespace.
+    namespace = text(63, &[ONE_NAMESPACE]);
+    /// The audience of a `ServiceAccount`'s tokens.
+    token_audience = text(512, &[TOKEN_AUDIENCE, NO_API_SERVER]);
+    /// Who issues another cluster's tokens.
+    token_issuer = text(512, &[TOKEN_ISSUER]);
     /// The public keys that a client, or a cluster, signs with.
     public_keys = json_schema!({
         "type": "array",

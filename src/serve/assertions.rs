@@ -100,6 +100,11 @@ impl Assertions {
             (Kind::PrivateKey, Some(Trusted::PublicKey(keys))) => {
                 keys.called_for(&assertion.header)
             }
+            (Kind::ServiceAccount, Some(Trusted::ServiceAccount(account)))
+                if account.is_of(&assertion.claims) =>
+            {
+                account.keys.called_for(&assertion.header)
+            }
             _ => None,
         };
         let decoy = &self.decoys[&assertion.header.algorithm];
@@ -135,7 +140,15 @@ fn check<'a>(
             }
             Ok(subject)
         }
-        Kind::ServiceAccount => Err(Defect("iss and sub must both be the client id")),
+        Kind::ServiceAccount => {
+            let issuer = [settings.issuer.as_str()].into_iter();
+            let others = settings.policy.service_account_audiences.iter();
+            let audiences = issuer.chain(others.map(String::as_str));
+            assertion.check_service_account(audiences, now.wall)?;
+            named.ok_or(Defect(
+                "client_id is missing beside the token of a ServiceAccount, and says for which technical user it is",
+            ))
+        }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Clients without a secret, on a real control plane: keys of their own, and the way to them from a
-//! secret, with clients that never rest.
+//! Clients without a secret, on a real control plane: keys of their own, ServiceAccounts, and the way
+//! to both from a secret, with clients that never rest.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,7 @@ struct Trial {
     release: Release,
     tenant: String,
     ports: [u16; 2],
-    _second: Proc,
+    second: Proc,
 }
 
 /// How a client asks for a token at a port.
@@ -43,8 +43,17 @@ impl Trial {
             ports: [release.port, port],
             release,
             tenant,
-            _second: second,
+            second,
         }
+    }
+
+    /// Servers in the place of both replicas.
+    fn only_serve(&mut self) {
+        self.second.signal(crate::support::Signal::Kill);
+        self.second.wait_exit(LIMIT);
+        self.release.printed(self.second.output());
+        self.release.serve(&[]);
+        self.ports = [self.release.port; 2];
     }
 
     fn id(&self, user: &str) -> String {
@@ -284,4 +293,226 @@ fn from_a_secret_to_a_key_without_an_outage() {
         let told = status["credentials"].is_null() && status["secretName"].is_null();
         told.then_some(()).ok_or_else(|| status.to_string())
     });
+}
+
+/// A workload that shows this token each time.
+fn with_token(id: &str, token: &str) -> Ask {
+    let parameters = format!("{token}&client_id={id}");
+    with_assertion(move || parameters.clone())
+}
+
+impl Trial {
+    fn account(&self, name: &str) {
+        let make = ["create", "serviceaccount", name, "-n", &self.tenant];
+        self.release.cluster.kubectl_ok(&make);
+    }
+
+    /// A token as the kubelet projects it, by the TokenRequest API.
+    fn token_of(&self, name: &str, audience: &str) -> String {
+        let audience = format!("--audience={audience}");
+        let ask = ["create", "token", name, "-n", &self.tenant, &audience];
+        let token = self.release.cluster.kubectl_ok(&ask).trim().to_owned();
+        // Whoever reads it is the workload, for an hour.
+        self.release.remember(&token);
+        token
+    }
+}
+
+#[test]
+fn a_workload_with_its_service_account() {
+    let trial = Trial::start("workload");
+    let issuer = trial.release.issuer();
+    let map = eventually("the cluster's keys are known", LIMIT, || {
+        let namespace = &trial.release.name;
+        let map = trial
+            .release
+            .get("configmap", namespace, "chancery-cluster-keys");
+        let known = map["data"]["jwks.json"].is_string();
+        known
+            .then(|| map.clone())
+            .ok_or_else(|| trial.release.tail())
+    });
+    let document = map["data"]["jwks.json"].as_str().expect("a JWKS");
+    let keys: Value = serde_json::from_str(document).expect("JSON");
+    assert!(!keys["keys"].as_array().expect("keys").is_empty());
+
+    let account = json!({"serviceAccount": {"name": "app"}});
+    trial.user("robot", &account);
+    let waiting = trial.release.wait_reason(
+        "technicaluser",
+        &trial.tenant,
+        "robot",
+        "Ready",
+        "ServiceAccountNotFound",
+    );
+    assert_eq!(waiting["status"], "False");
+    trial.account("app");
+    trial
+        .release
+        .wait_ready("technicaluser", &trial.tenant, "robot");
+    let id = trial.id("robot");
+    let token = trial.token_of("app", &issuer);
+    let ask = with_token(&id, &token);
+    trial.everywhere("a token", &ask, 200);
+    for (what, token) in [
+        (
+            "another audience",
+            trial.token_of("app", "https://elsewhere"),
+        ),
+        ("the API server's", {
+            let ask = ["create", "token", "app", "-n", &trial.tenant];
+            let token = trial.release.cluster.kubectl_ok(&ask).trim().to_owned();
+            trial.release.remember(&token);
+            token
+        }),
+        ("another ServiceAccount", trial.token_of("default", &issuer)),
+    ] {
+        trial.everywhere(what, &with_token(&id, &token), 401);
+    }
+
+    // Altered by hand, the cluster's keys are put right.
+    let load = Load::start(trial.ports, ask.clone());
+    let delete = [
+        "delete",
+        "configmap",
+        "chancery-cluster-keys",
+        "-n",
+        &trial.release.name,
+    ];
+    trial.release.cluster.kubectl_ok(&delete);
+    eventually("the keys are there again", LIMIT, || {
+        let namespace = &trial.release.name;
+        let again = trial
+            .release
+            .get("configmap", namespace, "chancery-cluster-keys");
+        (again["data"] == map["data"])
+            .then_some(())
+            .ok_or_else(|| again.to_string())
+    });
+    load.unnoticed("a workload, while the ConfigMap was gone");
+
+    trial.patch("robot", &json!({"spec": {"suspended": true}}));
+    trial.everywhere("suspended", &ask, 401);
+    trial.patch("robot", &json!({"spec": {"suspended": false}}));
+    trial.everywhere("restored", &ask, 200);
+
+    // Deleted and made again: its name is the same, and it is another.
+    let before = trial.status("robot")["serviceAccount"]["uid"].clone();
+    let gone = ["delete", "serviceaccount", "app", "-n", &trial.tenant];
+    trial.release.cluster.kubectl_ok(&gone);
+    trial.everywhere("gone", &ask, 401);
+    trial.account("app");
+    let new = with_token(&id, &trial.token_of("app", &issuer));
+    trial.everywhere("once it was seen", &new, 200);
+    trial.everywhere("the old one's tokens", &ask, 401);
+    assert_ne!(trial.status("robot")["serviceAccount"]["uid"], before);
+
+    let robot = ["delete", "technicaluser", "robot", "-n", &trial.tenant];
+    trial.release.cluster.kubectl_ok(&robot);
+    trial.everywhere("deleted", &new, 401);
+    trial.nothing_left("robot");
+}
+
+/// While no operator runs, nobody has seen the new one.
+#[test]
+fn a_service_account_made_again_waits_for_the_operator() {
+    let mut trial = Trial::start("unseen");
+    let issuer = trial.release.issuer();
+    trial.account("app");
+    trial.user("robot", &json!({"serviceAccount": {"name": "app"}}));
+    trial
+        .release
+        .wait_ready("technicaluser", &trial.tenant, "robot");
+    let id = trial.id("robot");
+    let old = with_token(&id, &trial.token_of("app", &issuer));
+    trial.everywhere("a token", &old, 200);
+    // From here on there are only servers.
+    trial.release.kill();
+    trial.only_serve();
+    trial.everywhere("a server alone", &old, 200);
+    let gone = ["delete", "serviceaccount", "app", "-n", &trial.tenant];
+    trial.release.cluster.kubectl_ok(&gone);
+    trial.account("app");
+    let new = with_token(&id, &trial.token_of("app", &issuer));
+    trial.everywhere("not seen yet", &new, 401);
+    trial.release.kill();
+    trial.release.forget_leader();
+    trial.release.run(&[]);
+    trial.everywhere("seen", &new, 200);
+    trial.everywhere("the old one's tokens", &old, 401);
+}
+
+#[test]
+fn from_a_secret_to_a_service_account_without_an_outage() {
+    let trial = Trial::start("to-workload");
+    trial.user("robot", &json!({"secret": {}}));
+    trial
+        .release
+        .wait_ready("technicaluser", &trial.tenant, "robot");
+    let (id, secret) = trial.release.credentials(&trial.tenant, "robot");
+    let old = with_secret(&id, &secret);
+    trial.everywhere("a token for the secret", &old, 200);
+    trial.account("app");
+    let new = with_token(&id, &trial.token_of("app", &trial.release.issuer()));
+    let load = Load::start(trial.ports, old.clone());
+    let exchange = json!({"secret": null, "serviceAccount": {"name": "app"}});
+    trial.patch("robot", &json!({"spec": {"credential": exchange}}));
+    trial.everywhere("a token for the workload", &new, 200);
+    let beside = Load::start(trial.ports, new.clone());
+    eventually("status tells of the end", LIMIT, || {
+        let status = trial.status("robot");
+        let ends = status["credentials"][0]["expiresAt"].is_string();
+        ends.then_some(()).ok_or_else(|| status.to_string())
+    });
+    load.unnoticed("the secret, through the exchange");
+    trial.patch(
+        "robot",
+        &json!({"spec": {"credential": {"gracePeriod": "0s"}}}),
+    );
+    trial.everywhere("the grace is over", &old, 401);
+    trial.nothing_left("robot");
+    beside.unnoticed("the workload, from the exchange on");
+}
+
+/// Another cluster's keys stand in the resource, and vouch for that user alone.
+#[test]
+fn a_workload_of_another_cluster() {
+    let trial = Trial::start("elsewhere");
+    let issuer = trial.release.issuer();
+    let key = Key::new(Algorithm::RS256, "theirs");
+    let cluster = json!({"issuer": "https://elsewhere.example", "jwks": {"keys": [key.public()]}});
+    let account = json!({"name": "app", "namespace": "their-apps", "cluster": cluster});
+    trial.user("robot", &json!({"serviceAccount": account}));
+    trial
+        .release
+        .wait_ready("technicaluser", &trial.tenant, "robot");
+    trial.account("app");
+    trial.user("other", &json!({"serviceAccount": {"name": "app"}}));
+    trial
+        .release
+        .wait_ready("technicaluser", &trial.tenant, "other");
+    let ask = |id: &str, namespace: &str| {
+        let (pair, id) = (key.pair.clone(), id.to_owned());
+        let (issuer, namespace) = (issuer.clone(), namespace.to_owned());
+        with_assertion(move || {
+            let exp = now().as_second() + 3600;
+            let claims = json!({
+                "iss": "https://elsewhere.example", "aud": [issuer], "exp": exp,
+                "sub": format!("system:serviceaccount:{namespace}:app"),
+                "kubernetes.io": {"namespace": namespace, "serviceaccount": {"name": "app", "uid": "u"}},
+            });
+            let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+            let header = json!({"alg": "RS256", "kid": "theirs"});
+            let signed = format!("{}.{}", part(&header), part(&claims));
+            let signature = pair.sign(signed.as_bytes()).expect("signed");
+            format!(
+                "{signed}.{}&client_id={id}",
+                URL_SAFE_NO_PAD.encode(signature)
+            )
+        })
+    };
+    let (robot, other) = (trial.id("robot"), trial.id("other"));
+    trial.everywhere("a token", &ask(&robot, "their-apps"), 200);
+    trial.everywhere("another namespace", &ask(&robot, &trial.tenant), 401);
+    trial.everywhere("another user", &ask(&other, &trial.tenant), 401);
 }

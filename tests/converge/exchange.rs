@@ -169,3 +169,54 @@ async fn a_key_that_can_not_be_used_is_told_and_the_others_work() {
         stalled.message
     );
 }
+
+/// The embedded API server signs no tokens: status says so, and what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_clusters_keys_status_says_so() {
+    let scene = Exchange::start().await;
+    let account = json!({"secret": null, "serviceAccount": {"name": "app"}});
+    scene.credential(account).await;
+    let told = |user: &TechnicalUser, reason: &str| {
+        let status = user.status.as_ref()?;
+        let current = Some(status.observed_generation) == user.metadata.generation;
+        let mut conditions = status.conditions.iter().filter(|_| current);
+        let found = conditions.find(|c| c.type_ == "Ready" && c.reason == reason)?;
+        Some(found.message.clone())
+    };
+    let message = eventually("the keys are missed", async || {
+        let user = scene.users().get("orders").await.expect("the user");
+        told(&user, "ClusterKeysUnknown").filter(|m| m.contains("refuses"))
+    })
+    .await;
+    assert!(
+        message.contains("/.well-known/openid-configuration"),
+        "{message}"
+    );
+    assert!(message.contains("serviceAccount.cluster"), "{message}");
+
+    // With keys of its own it needs none, and an audience has to be one of ours.
+    let other = json!({
+        "name": "app", "audience": "elsewhere",
+        "cluster": {"issuer": "https://other.example", "jwks": {"keys": [key("k1")]}},
+    });
+    scene.credential(json!({"serviceAccount": other})).await;
+    let message = eventually("the audience is refused", async || {
+        let user = scene.users().get("orders").await.expect("the user");
+        told(&user, "PolicyViolation")
+    })
+    .await;
+    assert!(
+        message.contains("policy.serviceAccountAudiences"),
+        "{message}"
+    );
+    scene
+        .credential(json!({"serviceAccount": {"audience": null}}))
+        .await;
+    let status = scene.settled("it works", |s| s.key_ids.is_empty()).await;
+    assert_eq!(status.credential.as_deref(), Some("ServiceAccount"));
+    assert!(
+        status.conditions[0]
+            .message
+            .contains("https://other.example")
+    );
+}

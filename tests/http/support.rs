@@ -118,15 +118,34 @@ impl World {
         body_timeout: Duration,
         replay_limits: ReplayLimits,
     ) -> Self {
+        let settings = Settings {
+            issuer: issuer.into(),
+            ..Settings::default()
+        };
+        Self::of(settings, hash_limits, body_timeout, replay_limits)
+    }
+
+    pub fn with_settings(settings: Settings) -> Self {
+        let timeout = Duration::from_mins(1);
+        Self::of(
+            settings,
+            HashLimits::default(),
+            timeout,
+            ReplayLimits::default(),
+        )
+    }
+
+    fn of(
+        settings: Settings,
+        hash_limits: HashLimits,
+        body_timeout: Duration,
+        replay_limits: ReplayLimits,
+    ) -> Self {
         let clock = Arc::new(TestClock(AtomicI64::new(NOW)));
         let store = SnapshotStore::new(Arc::clone(&clock) as SharedClock);
         let readiness = Readiness::waiting_for([]);
         let mut registry = Registry::default();
         let metrics = Arc::new(Metrics::register(&mut registry));
-        let settings = Settings {
-            issuer: issuer.into(),
-            ..Settings::default()
-        };
         assert_eq!(settings.problems(), Vec::<String>::new());
         let app = App::new(Parts {
             settings: Arc::new(settings),

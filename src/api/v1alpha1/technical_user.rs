@@ -5,15 +5,15 @@ use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::assertion::PublicKeyCredential;
+use super::assertion::{PublicKeyCredential, ServiceAccountCredential, ServiceAccountStatus};
 use crate::domain::client::{DEFAULT_SECRET_GRACE, Family};
 use crate::domain::names;
 use crate::domain::period::Period;
 use crate::domain::vocabulary;
 
 /// A machine client that gets access tokens with the client_credentials grant. It authenticates with a
-/// secret, which the operator makes, keeps as a hash and delivers in a Secret of the same namespace, or
-/// with a key pair of its own.
+/// secret, which the operator makes, keeps as a hash and delivers in a Secret of the same namespace, with a
+/// key pair of its own, or with its Kubernetes ServiceAccount.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "chancery.dev",
@@ -24,7 +24,7 @@ use crate::domain::vocabulary;
     shortname = "tu",
     category = "identity",
     derive = "PartialEq",
-    doc = "A machine client that gets access tokens with the client_credentials grant. It authenticates with a secret, which the operator makes, keeps as a hash and delivers in a Secret of the same namespace, or with a key pair of its own.",
+    doc = "A machine client that gets access tokens with the client_credentials grant. It authenticates with a secret, which the operator makes, keeps as a hash and delivers in a Secret of the same namespace, with a key pair of its own, or with its Kubernetes ServiceAccount.",
     validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name is longer than 63 characters: the client id and the Secret's name follow from it, so choose a shorter one."),
     printcolumn(name = "Client ID", type_ = "string", json_path = ".status.clientId"),
     printcolumn(name = "Credential", type_ = "string", json_path = ".status.credential"),
@@ -90,7 +90,7 @@ pub struct TechnicalUserSpec {
     #[serde(default)]
     pub suspended: bool,
 
-    /// How it authenticates: exactly one of secret and publicKey.
+    /// How it authenticates: exactly one of secret, publicKey and serviceAccount.
     pub credential: Credential,
 }
 
@@ -98,10 +98,10 @@ pub struct TechnicalUserSpec {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("[has(self.secret), has(self.publicKey)].exists_one(x, x)")
-        .message("credential has none of secret and publicKey, or more than one of them: say in one way how the client authenticates."),
+    validation = Rule::new("[has(self.secret), has(self.publicKey), has(self.serviceAccount)].exists_one(x, x)")
+        .message("credential has none of secret, publicKey and serviceAccount, or more than one of them: say in one way how the client authenticates."),
     validation = Rule::new("!has(self.gracePeriod) || !has(self.secret)")
-        .message("gracePeriod says how long an earlier client secret works on beside publicKey, and there is nothing for it to do beside secret: take it away.")
+        .message("gracePeriod says how long an earlier client secret works on beside publicKey or serviceAccount, and there is nothing for it to do beside secret: take it away.")
         .field_path(".gracePeriod"),
 )]
 pub struct Credential {
@@ -112,6 +112,10 @@ pub struct Credential {
     /// With a key pair of its own, of which the public half stands here (private_key_jwt).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_key: Option<PublicKeyCredential>,
+
+    /// With the projected token of its Kubernetes ServiceAccount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<ServiceAccountCredential>,
 
     /// Where secret was exchanged for another way: how long the client secret works on beside it; 24h
     /// where absent, and with 0s it ends at once. Then the delivered Secret is deleted.
@@ -207,12 +211,15 @@ pub struct TechnicalUserStatus {
     /// The client id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
-    /// How it authenticates: Secret or PublicKey.
+    /// How it authenticates: Secret, PublicKey or ServiceAccount.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,
     /// The ids (kid) of the public keys that its assertions verify with.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub key_ids: Vec<String>,
+    /// The ServiceAccount whose tokens authenticate it; absent while there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<ServiceAccountStatus>,
     /// The Secret in this namespace that holds the credential.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<String>,

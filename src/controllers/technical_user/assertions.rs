@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
 use super::Visit;
-use crate::api::v1alpha1::{Conditions, PublicKeyCredential};
+use crate::api::v1alpha1::{Conditions, Jwks};
 use crate::controllers::{Decision, Fill, Note, Object, Write};
 use crate::crypto::public_key::PublicKey;
 use crate::domain::client_key::KeyFault;
@@ -23,20 +23,23 @@ pub struct Judged {
     pub faults: Vec<(KeyFault, String)>,
 }
 
-/// Judges them as the feed does.
-pub fn judge(credential: &PublicKeyCredential, settings: &Settings) -> Judged {
+/// Where a client's own keys stand.
+pub const OWN: &str = "spec.credential.publicKey.jwks";
+
+/// Judges keys, which stand at that place, as the feed does.
+pub fn judge(jwks: &Jwks, place: &str, settings: &Settings) -> Judged {
     let mut judged = Judged {
         key_ids: Vec::new(),
         faults: Vec::new(),
     };
-    for (index, jwk) in credential.jwks.keys.iter().enumerate() {
+    for (index, jwk) in jwks.keys.iter().enumerate() {
         match PublicKey::allowed(jwk, &settings.policy) {
             Ok(key) if judged.key_ids.iter().any(|id| id == key.key_id()) => {}
             Ok(key) => judged.key_ids.push(key.key_id().to_owned()),
             Err(fault) => {
                 let kid = jwk.kid.as_deref();
                 let kid = kid.map_or_else(String::new, |kid| format!(" (kid {kid:?})"));
-                let told = format!("spec.credential.publicKey.jwks.keys[{index}]{kid}: {fault}.");
+                let told = format!("{place}.keys[{index}]{kid}: {fault}.");
                 judged.faults.push((fault, told));
             }
         }
@@ -120,9 +123,9 @@ impl Visit<'_> {
     }
 
     /// What is told of public keys, where all else is well.
-    pub(super) fn of_public_keys(&self, credential: &PublicKeyCredential) -> Conditions {
+    pub(super) fn of_public_keys(&self, jwks: &Jwks) -> Conditions {
         let id = self.user.client_id();
-        let Judged { key_ids, faults } = judge(credential, self.settings);
+        let key_ids = judge(jwks, OWN, self.settings).key_ids;
         let keys = match key_ids.as_slice() {
             [one] => format!("key {one}"),
             several => format!("keys {}", several.join(", ")),
@@ -130,6 +133,12 @@ impl Visit<'_> {
         let mut message =
             format!("{id} gets tokens with assertions that it signs with its {keys}.");
         self.tell_secret(&mut message);
+        self.with_faults(message, jwks, OWN)
+    }
+
+    /// The same with what is wrong with keys that stand at that place.
+    pub(super) fn with_faults(&self, message: String, jwks: &Jwks, place: &str) -> Conditions {
+        let Judged { key_ids, faults } = judge(jwks, place, self.settings);
         if faults.is_empty() {
             return Conditions::ready(r::SUCCEEDED, message);
         }

@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
+use super::assertions::{OWN, judge};
 use super::{RESTRICTED, Tenant, Visit};
 use crate::api::v1alpha1::{Conditions, CredentialStatus, Observed, TechnicalUserStatus};
 use crate::controllers::{Write, status};
@@ -31,6 +32,9 @@ impl Visit<'_> {
                     self.settings.tokens.max_ttl
                 ),
             ));
+        }
+        if let Some(fault) = self.audience_violation() {
+            return Some((r::POLICY_VIOLATION, fault));
         }
         if !self.seen.tenancy.may_have(&namespace, &id) {
             return Some((
@@ -94,7 +98,9 @@ impl Visit<'_> {
             );
             Conditions::ready(r::SUSPENDED, message)
         } else if let Some(credential) = &self.user.spec.credential.public_key {
-            self.of_public_keys(credential)
+            self.of_public_keys(&credential.jwks)
+        } else if let Some(credential) = &self.user.spec.credential.service_account {
+            self.of_service_account(credential)
         } else {
             let secret = self.user.secret_name();
             let message = format!("{id} gets tokens with the secret in Secret {secret}.");
@@ -159,12 +165,13 @@ impl Visit<'_> {
         let working = self.seen.deliveries.iter().any(|d| d.proves().is_some());
         let until = self.secret_until();
         let spec = &self.user.spec.credential;
-        let (kind, key_ids) = match &spec.public_key {
-            Some(credential) => (
-                "PublicKey",
-                super::assertions::judge(credential, self.settings).key_ids,
-            ),
-            None => ("Secret", Vec::new()),
+        let (kind, key_ids) = match (&spec.public_key, &spec.service_account) {
+            (Some(credential), _) => {
+                let judged = judge(&credential.jwks, OWN, self.settings);
+                ("PublicKey", judged.key_ids)
+            }
+            (None, Some(_)) => ("ServiceAccount", Vec::new()),
+            (None, None) => ("Secret", Vec::new()),
         };
         let secret_name = match spec.secret {
             Some(_) => working.then(|| self.user.secret_name()),
@@ -177,6 +184,7 @@ impl Visit<'_> {
             client_id: Some(self.user.client_id()),
             credential: Some(kind.to_owned()),
             key_ids,
+            service_account: self.bound(),
             secret_name,
             credentials: stored
                 .unwrap_or_default()
@@ -195,6 +203,8 @@ impl Visit<'_> {
             subscription: current.map(|c| c.name.clone()),
         };
         let event = status::warning(stood, conditions);
-        status::write(self.user, before, &after, event)
+        let mut writes = status::write(self.user, before, &after, event);
+        writes.extend(self.newly_bound());
+        writes
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use zeroize::Zeroizing;
 
-use super::{DeliverySeen, Seen};
+use super::{DeliverySeen, Seen, Workload, service_account};
 use crate::api::v1alpha1::{KeyAudience, TechnicalUser};
 use crate::controllers::Error;
 use crate::controllers::operator::Context;
@@ -33,6 +33,7 @@ pub async fn see(
         rings: signing_rings(&cx.stores),
         hashes: Stores::get(&cx.stores.secrets, operator_namespace, &hashes_name),
         deliveries: Vec::new(),
+        workload: Workload::default(),
         clock_sure: cx.clock_guard.moment().sure,
     };
     let Some(user) = user else {
@@ -49,6 +50,9 @@ pub async fn see(
     if environment.is_some_and(|other| *other != cx.settings.environment) {
         // Another release's: nothing of it is ours to look at.
         return Ok(seen);
+    }
+    if let Some(credential) = &user.spec.credential.service_account {
+        seen.workload = service_account::see(cx, namespace, credential);
     }
     let key = user.secret_keys().client_secret;
     let key = key.as_str();

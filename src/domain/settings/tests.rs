@@ -76,6 +76,17 @@ fn each_mistake_is_named() {
             "policy.minRsaKeySize",
             Box::new(|s| s.policy.min_rsa_key_size = 1024),
         ),
+        (
+            "policy.serviceAccountAudiences",
+            Box::new(|s| s.policy.service_account_audiences = vec!["a b".into()]),
+        ),
+        (
+            "policy.serviceAccountAudiences",
+            Box::new(|s| {
+                let own = "https://kubernetes.default.svc".to_owned();
+                s.policy.service_account_audiences = vec!["a".into(), own];
+            }),
+        ),
         ("claims.tier", Box::new(|s| s.claims.tier = "sub".into())),
     ];
     for (name, spoil) in cases {
