@@ -1,5 +1,5 @@
-//! The README and `docs/rotation.md`, run: every `sh` block of them, in order, as a newcomer would in a
-//! fresh checkout. What is not to be run is marked otherwise (`text`, `yaml`, `json`).
+//! The README, `docs/rotation.md` and `docs/client-assertions.md`, run: every `sh` block of them, in
+//! order, as a newcomer would in a fresh checkout. What is not to be run is marked otherwise (`text`, `yaml`, `json`).
 
 mod support;
 
@@ -206,6 +206,23 @@ fn how_keys_rotate() {
     }
 }
 
+#[test]
+fn how_clients_do_without_a_secret() {
+    let text = page("docs/client-assertions.md");
+    let mut commands: Vec<String> = blocks(&text).into_iter().map(|(_, block)| block).collect();
+    assert!(commands.len() >= 4, "{commands:?}");
+    // Beside what the README leaves on the cluster.
+    commands.splice(0..0, readme("The same on a cluster").into_iter().take(3));
+    let cluster = ControlPlane::start();
+    let printed = tour(commands, Some(cluster.admin_kubeconfig())).join("\n");
+    for part in [
+        "\"access_token\"",
+        "The earlier client secret works too, until",
+    ] {
+        assert!(printed.contains(part), "{part} in\n{printed}");
+    }
+}
+
 /// `docs/reasons.md` knows every reason, and every reason is given somewhere.
 #[test]
 fn the_reasons_are_documented_and_given() {
@@ -239,6 +256,7 @@ fn links_lead_somewhere() {
         "README.md",
         "ARCHITECTURE.md",
         "CONTRIBUTING.md",
+        "docs/client-assertions.md",
         "docs/reasons.md",
         "docs/rotation.md",
     ] {

@@ -37,9 +37,8 @@ impl Exchange {
 
     async fn credential(&self, credential: Value) {
         let patch = Patch::Merge(json!({"spec": {"credential": credential}}));
-        let patched = self
-            .users()
-            .patch("orders", &PatchParams::default(), &patch);
+        let (users, params) = (self.users(), PatchParams::default());
+        let patched = users.patch("orders", &params, &patch);
         patched.await.expect("patched");
     }
 
