@@ -18,7 +18,8 @@ pub struct PublicKeyCredential {
 /// Public keys as a JWK Set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Jwks {
-    /// The keys, at most 16: RSA from 2048 bits on, EC on P-256, P-384 or P-521, and Ed25519.
+    /// The keys, at most 16: RSA from 2048 bits on, EC on P-256, P-384 or P-521, and Ed25519. In YAML the
+    /// names "n" and "y" need their quotes, since bare they are no and yes.
     #[schemars(schema_with = "vocabulary::public_keys")]
     pub keys: Vec<GivenJwk>,
 }
