@@ -202,8 +202,8 @@ impl Visit<'_> {
                 .collect(),
             subscription: current.map(|c| c.name.clone()),
         };
-        let event = status::warning(stood, conditions);
-        let mut writes = status::write(self.user, before, &after, event);
+        let events = status::warnings(stood, conditions);
+        let mut writes = status::write(self.user, before, &after, events);
         writes.extend(self.newly_bound());
         writes
     }

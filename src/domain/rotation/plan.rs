@@ -68,6 +68,7 @@ impl Planner<'_> {
         }
         self.longer_tokens();
         self.retire(signed.as_deref());
+        self.opening();
         self.remove();
         self.destroy();
         self.finish()
@@ -269,9 +270,10 @@ impl Planner<'_> {
             return None;
         }
         if begin <= self.now && self.sure {
+            self.plan.rotates_at = Some(due);
             return Some(Cause::Schedule);
         }
-        self.expect(begin, Coming::Generate, None);
+        self.expect_made(begin, due);
         None
     }
 
@@ -358,6 +360,21 @@ impl Planner<'_> {
             Step::Note { key_id, .. } | Step::Destroy { key_id } => key_id == kid,
             _ => false,
         })
+    }
+
+    /// The next key is made then, and signs when the active one is due.
+    fn expect_made(&mut self, begin: Timestamp, due: Timestamp) {
+        self.expect(begin, Coming::Generate, None);
+        self.plan.rotates_at = Some(due);
+    }
+
+    /// From when on the active key signs, where that lies ahead.
+    fn opening(&mut self) {
+        let from = self.policy.window.from.filter(|from| *from > self.now);
+        let active = signer(&self.keys).map(|k| k.kid().to_owned());
+        if let (Some(from), Some(active)) = (from, active) {
+            self.expect(from, Coming::Open, Some(&active));
+        }
     }
 
     fn expect(&mut self, at: Timestamp, what: Coming, key_id: Option<&str>) {

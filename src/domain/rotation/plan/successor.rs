@@ -63,6 +63,7 @@ impl Planner<'_> {
             self.expect_successor();
         } else {
             self.expect(at, Coming::Activate, Some(kid));
+            self.plan.rotates_at = Some(at);
         }
     }
 
@@ -79,7 +80,7 @@ impl Planner<'_> {
         if let Some(due) = due.filter(within) {
             let begin = due.saturating_sub(self.policy.lead()).unwrap_or(due);
             if begin > self.now {
-                self.expect(begin, Coming::Generate, None);
+                self.expect_made(begin, due);
             }
         }
     }
