@@ -55,9 +55,10 @@ impl Followed {
         if *trouble == now {
             return;
         }
-        match &now {
-            Some(why) => warn!("the cluster's keys can not be read: {why}"),
-            None => info!("the cluster's keys can be read again"),
+        if let Some(why) = &now {
+            warn!("the cluster's keys can not be read: {why}");
+        } else {
+            info!("the cluster's keys can be read again");
         }
         *trouble = now;
         self.changed.notify_one();

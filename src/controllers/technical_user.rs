@@ -49,7 +49,7 @@ pub struct Seen {
     pub hashes: Option<Arc<Secret>>,
     /// The Secrets that deliver its credential, or stand where one should be.
     pub deliveries: Vec<DeliverySeen>,
-    /// The ServiceAccount that authenticates it, if one does.
+    /// The `ServiceAccount` that authenticates it, if one does.
     pub workload: Workload,
     /// Whether the clock is believed: without that, nothing is deleted because of the time.
     pub clock_sure: bool,

@@ -62,7 +62,7 @@ pub fn ring_jwks(ring: &str) -> String {
 /// The ConfigMap with the whole issuer's JWKS. It ends unlike every ring's.
 pub const ISSUER_JWKS: &str = "chancery-issuer";
 
-/// The ConfigMap with the keys that sign the cluster's ServiceAccount tokens.
+/// The ConfigMap with the keys that sign the cluster's `ServiceAccount` tokens.
 pub const CLUSTER_KEYS: &str = "chancery-cluster-keys";
 
 /// The Lease of the replica that leads, in the operator namespace.

@@ -79,11 +79,11 @@ pub const CREDENTIAL_REPLACED: &str = "CredentialReplaced";
 pub const CREDENTIAL_EXCHANGED: &str = "CredentialExchanged";
 /// A client secret no longer works, and was deleted.
 pub const CREDENTIAL_RETIRED: &str = "CredentialRetired";
-/// The ServiceAccount that authenticates is not there.
+/// The `ServiceAccount` that authenticates is not there.
 pub const SERVICE_ACCOUNT_NOT_FOUND: &str = "ServiceAccountNotFound";
-/// The ServiceAccount that authenticates was seen.
+/// The `ServiceAccount` that authenticates was seen.
 pub const SERVICE_ACCOUNT_BOUND: &str = "ServiceAccountBound";
-/// The keys that sign the cluster's ServiceAccount tokens are not known.
+/// The keys that sign the cluster's `ServiceAccount` tokens are not known.
 pub const CLUSTER_KEYS_UNKNOWN: &str = "ClusterKeysUnknown";
 /// A public key can not be used.
 pub const PUBLIC_KEY_REFUSED: &str = "PublicKeyRefused";

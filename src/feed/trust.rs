@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use kube::ResourceExt;
+
 use crate::api::v1alpha1::TechnicalUser;
 use crate::crypto::public_key::PublicKey;
 use crate::domain::client_key::GivenJwk;
@@ -12,8 +14,8 @@ use crate::domain::settings::{Policy, Settings};
 use crate::objects::cluster_keys::ClusterKeys;
 use crate::serve::trust::{Account, Keys, Trusted};
 
-/// Keys by whether the policy bounds them, and what they look like in a manifest; none where one can not be used, which its technical
-/// user's status tells.
+/// Keys by whether the policy bounds them, and what they look like in a manifest; none where one can
+/// not be used, which its technical user's status tells.
 type Parsed = HashMap<(bool, GivenJwk), Option<Arc<PublicKey>>>;
 
 /// The keys that were parsed.
@@ -48,19 +50,16 @@ impl ParsedKeys {
         }
         let account = credential.service_account.as_ref()?;
         let namespace = account.namespace.clone().or(user.namespace())?;
-        let (issuer, keys, uid) = match &account.cluster {
-            Some(other) => {
-                let keys = self.keys(&other.jwks.keys, Some(&settings.policy));
-                (other.issuer.clone(), keys, None)
-            }
-            None => {
-                // What the operator last saw; without that, or once it is gone, no token is taken.
-                let seen = user.status.as_ref()?.service_account.as_ref();
-                let seen = seen.filter(|s| s.namespace == namespace && s.name == account.name)?;
-                let cluster = cluster?;
-                let keys = self.keys(&cluster.keys, None);
-                (cluster.issuer.clone(), keys, Some(seen.uid.clone()))
-            }
+        let (issuer, keys, uid) = if let Some(other) = &account.cluster {
+            let keys = self.keys(&other.jwks.keys, Some(&settings.policy));
+            (other.issuer.clone(), keys, None)
+        } else {
+            // What the operator last saw; without that, or once it is gone, no token is taken.
+            let seen = user.status.as_ref()?.service_account.as_ref();
+            let seen = seen.filter(|s| s.namespace == namespace && s.name == account.name)?;
+            let cluster = cluster?;
+            let keys = self.keys(&cluster.keys, None);
+            (cluster.issuer.clone(), keys, Some(seen.uid.clone()))
         };
         let ours = &settings.issuer;
         let audience = account.audience.as_ref().unwrap_or(ours);

@@ -1,4 +1,4 @@
-//! Clients without a secret, on a real control plane: keys of their own, ServiceAccounts, and the way
+//! Clients without a secret, on a real control plane: keys of their own, `ServiceAccount`s, and the way
 //! to both from a secret, with clients that never rest.
 
 use std::sync::Arc;
@@ -307,7 +307,7 @@ impl Trial {
         self.release.cluster.kubectl_ok(&make);
     }
 
-    /// A token as the kubelet projects it, by the TokenRequest API.
+    /// A token as the kubelet projects it, by the `TokenRequest` API.
     fn token_of(&self, name: &str, audience: &str) -> String {
         let audience = format!("--audience={audience}");
         let ask = ["create", "token", name, "-n", &self.tenant, &audience];

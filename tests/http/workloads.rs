@@ -1,4 +1,4 @@
-//! Workloads that authenticate with the projected tokens of their ServiceAccounts.
+//! Workloads that authenticate with the projected tokens of their `ServiceAccount`s.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::support::*;
 
 const CLUSTER: &str = "https://kubernetes.example";
 
-/// `acme.robot` is ServiceAccount `apps/robot` of the cluster.
+/// `acme.robot` is `ServiceAccount` `apps/robot` of the cluster.
 struct Scene {
     world: World,
     key: Arc<KeyPair>,
