@@ -318,6 +318,7 @@ fn serve(algorithm: Algorithm) {
         readiness: readiness.clone(),
         metrics,
         hash_limits: HashLimits::default(),
+        replay_limits: chancery::serve::replay::ReplayLimits::default(),
         body_timeout: BODY_TIMEOUT,
         outbox: Arc::new(chancery::outbox::channel().0),
     });
@@ -390,6 +391,7 @@ fn snapshot(pair: &Arc<KeyPair>, secret: &str) -> Snapshot {
             id: "c1".into(),
             hash: hash::hash(secret, GENERATED_COST).expect("hashed"),
             created_at: Timestamp::UNIX_EPOCH,
+            expires_at: None,
         }],
         subscriptions: Arc::new(vec![subscription]),
     };
@@ -407,6 +409,7 @@ fn snapshot(pair: &Arc<KeyPair>, secret: &str) -> Snapshot {
             known_from: None,
         })],
         clients: HashMap::from([(CLIENT_ID.to_owned(), Arc::new(client))]),
+        trusted: HashMap::new(),
         shortest_publish_lead: None,
         revoked: Arc::default(),
     }

@@ -4,6 +4,7 @@
 //! failed, and gets backoff.
 
 mod apply;
+mod cluster_keys;
 mod events;
 mod operator;
 mod outbox;

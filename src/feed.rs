@@ -4,6 +4,7 @@
 
 mod keys;
 mod revoked;
+mod trust;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,19 +18,22 @@ use tracing::warn;
 
 use self::keys::{ParsedPairs, RingKey, Verdict, judge};
 use self::revoked::Revoked;
+use self::trust::ParsedKeys;
 use crate::api::v1alpha1::{KeyAudience, SigningKey, TechnicalUser};
 use crate::clock::SharedClock;
 use crate::crypto;
-use crate::domain::client::Client;
-use crate::domain::names::{self, ISSUER_JWKS};
+use crate::domain::client::{Client, StoredCredential};
+use crate::domain::names::{self, CLUSTER_KEYS, ISSUER_JWKS};
 use crate::domain::period::Period;
 use crate::domain::preference;
 use crate::domain::rotation::effective_lead;
 use crate::domain::settings::Settings;
 use crate::domain::staleness::Contact;
+use crate::objects::cluster_keys::{self, ClusterKeys};
 use crate::objects::{credentials, jwks_map};
 use crate::serve::readiness::Readiness;
 use crate::serve::snapshot::{PublishedJwks, Ring, Snapshot, SnapshotStore};
+use crate::serve::trust::Trusted;
 use crate::stores::{Change, Stores};
 use crate::tenancy::TenancyCache;
 
@@ -42,6 +46,9 @@ pub struct Feed {
     stores: Stores,
     settings: Arc<Settings>,
     keys: ParsedPairs,
+    client_keys: ParsedKeys,
+    /// The cluster's own, as they were last seen whole: what is deleted or broken takes none away.
+    cluster: Option<ClusterKeys>,
     tenancy: TenancyCache,
     revoked: Revoked,
     clock: SharedClock,
@@ -67,6 +74,8 @@ impl Feed {
             stores,
             settings,
             keys: ParsedPairs::default(),
+            client_keys: ParsedKeys::default(),
+            cluster: None,
             tenancy: TenancyCache::default(),
             revoked: Revoked::default(),
             clock,
@@ -118,12 +127,14 @@ impl Feed {
             Some(jwks) => self.rings(jwks, &keys),
             None => Vec::new(),
         };
+        let (clients, trusted) = self.clients();
         let tenancy = self.tenancy.get(&self.stores, &self.settings);
         let now = self.clock.now();
         Snapshot {
             revoked: self.revoked.of(&self.stores, &tenancy, &self.settings, now),
             client_rings,
-            clients: self.clients(),
+            clients,
+            trusted,
             jwks,
             shortest_publish_lead: self.shortest_publish_lead(),
         }
@@ -251,7 +262,7 @@ impl Feed {
     }
 
     /// The technical users of this environment's tenants that have their client id to themselves.
-    fn clients(&mut self) -> HashMap<String, Arc<Client>> {
+    fn clients(&mut self) -> (HashMap<String, Arc<Client>>, HashMap<String, Arc<Trusted>>) {
         let tenancy = self.tenancy.get(&self.stores, &self.settings);
         let subscriptions: HashMap<&String, Arc<Vec<_>>> = tenancy
             .sound
@@ -259,7 +270,12 @@ impl Feed {
             .map(|(ns, of)| (ns, Arc::new(of.clone())))
             .collect();
         let operator_namespace = self.settings.operator_namespace.as_str();
-        let mut clients = HashMap::new();
+        let (mut clients, mut trusted) = (HashMap::new(), HashMap::new());
+        self.client_keys.begin();
+        let cluster = Stores::get(&self.stores.config_maps, operator_namespace, CLUSTER_KEYS);
+        self.cluster = cluster
+            .and_then(|map| cluster_keys::read(&map))
+            .or(self.cluster.take());
         for user in self.stores.technical_users.state() {
             let Ok(user) = &user.0 else { continue };
             let (namespace, name) = (user.namespace().unwrap_or_default(), user.name_any());
@@ -284,9 +300,16 @@ impl Feed {
                 .revoked
                 .is_revoked_device(&client, created, hashes.as_deref());
             client.suspended |= revoked;
+            if let Some(trust) =
+                self.client_keys
+                    .trusted(user, &self.settings, self.cluster.as_ref())
+            {
+                trusted.insert(client.id.clone(), Arc::new(trust));
+            }
             clients.insert(client.id.clone(), Arc::new(client));
         }
-        clients
+        self.client_keys.end();
+        (clients, trusted)
     }
 }
 
@@ -311,10 +334,18 @@ fn client(
         token_ttl: spec.token_ttl,
         token_rate: spec.token_rate,
         signing_key: spec.signing_key.clone(),
-        credentials: hashes
-            .filter(mine)
-            .and_then(credentials::read_hashes)
-            .unwrap_or_default(),
+        credentials: hashes.filter(mine).map(stored).unwrap_or_default(),
         subscriptions,
     }
+}
+
+/// The hashes in a Secret, with the time when they cease to work.
+fn stored(hashes: &Secret) -> Vec<StoredCredential> {
+    let mut stored = credentials::read_hashes(hashes).unwrap_or_default();
+    if let Some(until) = credentials::works_until(hashes) {
+        for credential in &mut stored {
+            credential.expires_at = credential.expires_at.into_iter().chain([until]).min();
+        }
+    }
+    stored
 }

@@ -1,6 +1,7 @@
 //! How what we know is written into Secrets and ConfigMaps, and read back. Both sides meet here:
 //! the controllers write these objects, the feed and the next look read them.
 
+pub mod cluster_keys;
 pub mod credentials;
 pub mod injected;
 pub mod jwks_map;

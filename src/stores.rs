@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
 use kube::api::Api;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -55,6 +55,9 @@ pub enum Watched {
     /// All Secrets in the operator namespace, their metadata alone: people name some in
     /// `SigningKey`s. Only the operator watches them.
     NamedSecrets,
+    /// `ServiceAccount`s everywhere, their metadata alone: technical users name some. Only the operator
+    /// watches them.
+    ServiceAccounts,
 }
 
 /// As a person knows them.
@@ -70,6 +73,7 @@ impl fmt::Display for Watched {
             Self::Published => "published ConfigMaps",
             Self::Namespaces => "Namespaces",
             Self::NamedSecrets => "names of Secrets",
+            Self::ServiceAccounts => "ServiceAccounts",
         })
     }
 }
@@ -110,6 +114,8 @@ pub struct Stores {
     pub namespaces: Store<Namespace>,
     /// The metadata of all Secrets in the operator namespace; empty where they are not watched.
     pub named_secrets: Store<PartialObjectMeta<Secret>>,
+    /// The metadata of all `ServiceAccount`s; empty where they are not watched.
+    pub service_accounts: Store<PartialObjectMeta<ServiceAccount>>,
     /// Each of these that the feed reads, with the way to compare it with the API server.
     pub mirrors: Arc<[Mirror]>,
     progress: Arc<Progress>,
@@ -201,6 +207,12 @@ impl Stores {
                 all(),
                 hints::none,
             ),
+            service_accounts: starter.operators(
+                Watched::ServiceAccounts,
+                Api::all(client.clone()),
+                all(),
+                hints::none,
+            ),
             progress,
         };
         let (mirrors, tasks) = starter.end();
@@ -224,6 +236,7 @@ impl Stores {
             published: reflector::store().0,
             namespaces: reflector::store().0,
             named_secrets: reflector::store().0,
+            service_accounts: reflector::store().0,
             mirrors: Arc::new([]),
             progress: Arc::default(),
         };
@@ -259,8 +272,8 @@ impl Stores {
     /// Everything that is there, as if it had just been made.
     pub fn everything(&self) -> Vec<Change> {
         use Watched::{
-            ConfigMaps, Deliveries, NamedSecrets, Namespaces, Published, Secrets, SigningKeys,
-            Subscriptions, TechnicalUsers,
+            ConfigMaps, Deliveries, NamedSecrets, Namespaces, Published, Secrets, ServiceAccounts,
+            SigningKeys, Subscriptions, TechnicalUsers,
         };
         all_of(SigningKeys, &self.signing_keys, hints::none)
             .chain(all_of(
@@ -279,6 +292,7 @@ impl Stores {
             .chain(all_of(Published, &self.published, hints::ring_of))
             .chain(all_of(Namespaces, &self.namespaces, hints::none))
             .chain(all_of(NamedSecrets, &self.named_secrets, hints::none))
+            .chain(all_of(ServiceAccounts, &self.service_accounts, hints::none))
             .collect()
     }
 

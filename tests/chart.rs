@@ -467,6 +467,7 @@ fn what_the_operator_can_not_do() {
         ("/secrets", &write),
         ("/configmaps", &write),
         ("/namespaces", &["list", "watch"]),
+        ("/serviceaccounts", &["list", "watch"]),
         ("events.k8s.io/events", &["create", "patch"]),
     ];
     let own = [

@@ -7,6 +7,8 @@ mod support;
 
 #[path = "cluster/algorithms.rs"]
 mod algorithms;
+#[path = "cluster/assertions.rs"]
+mod assertions;
 #[path = "cluster/copied.rs"]
 mod copied;
 #[path = "cluster/delivered.rs"]

@@ -242,7 +242,7 @@ fn kubectl_get_tells_the_story() {
             "client",
             "technicaluser",
             "tu",
-            "NAME|CLIENT ID|SECRET|SUSPENDED|READY|REASON|AGE|FAMILY|MESSAGE",
+            "NAME|CLIENT ID|CREDENTIAL|SECRET|SUSPENDED|READY|REASON|AGE|FAMILY|MESSAGE",
         ),
     ] {
         let file = corpus::folder().join(format!("good/{name}.yaml"));

@@ -1,5 +1,6 @@
-//! The README, `docs/rotation.md` and `docs/revocation.md`, run: every `sh` block of them, in order, as a newcomer would in a
-//! fresh checkout. What is not to be run is marked otherwise (`text`, `yaml`, `json`).
+//! The README, `docs/rotation.md`, `docs/revocation.md` and `docs/client-assertions.md`, run: every `sh`
+//! block of them, in order, as a newcomer would in a fresh checkout. What is not to be run is marked otherwise
+//! (`text`, `yaml`, `json`).
 
 mod support;
 
@@ -228,6 +229,21 @@ fn how_tokens_are_revoked() {
     }
 }
 
+#[test]
+fn how_clients_do_without_a_secret() {
+    let text = page("docs/client-assertions.md");
+    let mut commands: Vec<String> = blocks(&text).into_iter().map(|(_, block)| block).collect();
+    assert!(commands.len() >= 6, "{commands:?}");
+    // Beside what the README leaves on the cluster.
+    commands.splice(0..0, readme("The same on a cluster").into_iter().take(3));
+    let cluster = ControlPlane::start();
+    let printed = tour(commands, Some(cluster.admin_kubeconfig())).join("\n");
+    let tokens = printed.matches("\"access_token\"").count();
+    assert_eq!(tokens, 2, "{printed}");
+    let told = "The earlier client secret works too, until";
+    assert!(printed.contains(told), "{printed}");
+}
+
 /// `docs/reasons.md` knows every reason, and every reason is given somewhere.
 #[test]
 fn the_reasons_are_documented_and_given() {
@@ -261,6 +277,7 @@ fn links_lead_somewhere() {
         "README.md",
         "ARCHITECTURE.md",
         "CONTRIBUTING.md",
+        "docs/client-assertions.md",
         "docs/reasons.md",
         "docs/rotation.md",
         "docs/revocation.md",

@@ -381,6 +381,7 @@ fn address(target: &str, body: &str, namespace: &str) -> (String, String) {
         "widgets" => ("conformance.chancery.dev/v1", "Widget"),
         "configmaps" => ("v1", "ConfigMap"),
         "secrets" => ("v1", "Secret"),
+        "serviceaccounts" => ("v1", "ServiceAccount"),
         "leases" => ("coordination.k8s.io/v1", "Lease"),
         "events" => ("events.k8s.io/v1", "Event"),
         other => panic!("no such resource in this table: {other}"),

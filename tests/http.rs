@@ -1,5 +1,7 @@
 //! The HTTP server: the router in memory, rule by rule, and real listeners for what needs them.
 
+#[path = "http/assertions.rs"]
+mod assertions;
 #[path = "http/authentication.rs"]
 mod authentication;
 #[path = "http/documents.rs"]
@@ -20,3 +22,5 @@ mod throttle;
 mod tls;
 #[path = "http/token.rs"]
 mod token;
+#[path = "http/workloads.rs"]
+mod workloads;

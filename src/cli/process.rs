@@ -29,6 +29,7 @@ use crate::serve::app::{App, Parts};
 use crate::serve::listener;
 use crate::serve::metrics::Metrics;
 use crate::serve::readiness::Readiness;
+use crate::serve::replay::ReplayLimits;
 use crate::serve::run::{DEADLINE, Public, Serving};
 use crate::serve::secrets::HashLimits;
 use crate::serve::snapshot::SnapshotStore;
@@ -166,6 +167,7 @@ impl Process {
             readiness: readiness.clone(),
             metrics: metrics.clone(),
             hash_limits: HashLimits::default(),
+            replay_limits: ReplayLimits::default(),
             body_timeout: token::BODY_TIMEOUT,
             outbox: Arc::new(notes),
         });

@@ -250,6 +250,7 @@ async fn hashed(
         id,
         hash,
         created_at: now,
+        expires_at: None,
     })
 }
 

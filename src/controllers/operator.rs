@@ -21,7 +21,7 @@ use super::events::Events;
 use super::queue::Queue;
 use super::signing_key::PlanFn;
 use super::visit::visit;
-use super::{Error, Key, Kind, signing_key, technical_user};
+use super::{Error, Key, Kind, cluster_keys, signing_key, technical_user};
 use crate::clock::ClockGuard;
 use crate::crypto::random;
 use crate::domain::settings::Settings;
@@ -60,6 +60,7 @@ pub struct Context {
     pub(super) proofs: technical_user::Proofs,
     pub(super) troubles: signing_key::Troubles,
     pub(super) parsed_keys: signing_key::ParsedKeys,
+    pub(super) cluster_keys: cluster_keys::Followed,
     pub(super) plan: PlanFn,
 }
 
@@ -136,6 +137,7 @@ impl Operator {
             proofs: technical_user::Proofs::default(),
             troubles: signing_key::Troubles::default(),
             parsed_keys: signing_key::ParsedKeys::default(),
+            cluster_keys: cluster_keys::Followed::default(),
             plan: rotation::plan,
         };
         Self {
@@ -174,6 +176,9 @@ impl Operator {
         let mut queue = Queue::default();
         let mut visits = FuturesUnordered::new();
         let leadership = self.cx.leadership.clone();
+        let followed = self.cx.clone();
+        let follow = cluster_keys::follow(&followed);
+        tokio::pin!(follow);
         let mut led = false;
         loop {
             let leads = leadership.leads();
@@ -207,6 +212,8 @@ impl Operator {
             let due = queue.next_due().filter(|_| leads && !idle);
             tokio::select! {
                 () = &mut stop => break,
+                () = &mut follow => {}
+                () = followed.cluster_keys.changed() => self.with_service_accounts(&mut queue, None),
                 () = leadership.becomes(!leads) => {}
                 change = self.changes.recv() => match change {
                     Some(change) => self.enqueue(&change, &mut queue),
@@ -258,6 +265,29 @@ impl Operator {
             kind: Kind::Outbox,
             namespace: self.cx.settings.operator_namespace.clone(),
             name: names::OUTBOX.to_owned(),
+        }
+    }
+
+    /// The technical users that authenticate with a `ServiceAccount`, or with that one.
+    fn with_service_accounts(&self, queue: &mut Queue, which: Option<(&str, &str)>) {
+        for user in self.cx.stores.technical_users.state() {
+            let Ok(user) = &user.0 else { continue };
+            let Some(credential) = &user.spec.credential.service_account else {
+                continue;
+            };
+            let of = user.namespace().unwrap_or_default();
+            let account = (
+                credential.namespace.as_deref().unwrap_or(&of),
+                credential.name.as_str(),
+            );
+            if which.is_none_or(|which| which == account) {
+                let key = Key {
+                    kind: Kind::TechnicalUser,
+                    namespace: of.clone(),
+                    name: user.name_any(),
+                };
+                queue.add(key, Instant::now());
+            }
         }
     }
 
@@ -393,6 +423,13 @@ impl Operator {
             }
             Watched::ConfigMaps if [names::OUTBOX, names::REVOCATIONS].contains(&name.as_str()) => {
                 add(Kind::Outbox, operator_namespace, names::OUTBOX);
+            }
+            Watched::ConfigMaps if name == names::CLUSTER_KEYS => {
+                self.cx.cluster_keys.stir();
+                self.with_service_accounts(queue, None);
+            }
+            Watched::ServiceAccounts => {
+                self.with_service_accounts(queue, Some((namespace, name)));
             }
             Watched::ConfigMaps => {
                 for ring in hints {

@@ -4,10 +4,12 @@
 //! in between leaves a hash whose secret nobody holds: the next visit finds no delivery that
 //! proves a hash, and makes a new one in its place.
 
+mod assertions;
 mod obstacles;
 mod report;
 mod revoked;
 mod see;
+mod service_account;
 
 use std::sync::Arc;
 
@@ -26,6 +28,7 @@ use crate::objects::{Ownership, credentials};
 use crate::tenancy::Tenancy;
 
 pub use see::{Proofs, see, signing_rings};
+pub use service_account::Workload;
 
 /// The condition that tells of roles, scopes or audiences beyond the Subscription.
 pub const RESTRICTED: &str = "Restricted";
@@ -47,6 +50,10 @@ pub struct Seen {
     pub hashes: Option<Arc<Secret>>,
     /// The Secrets that deliver its credential, or stand where one should be.
     pub deliveries: Vec<DeliverySeen>,
+    /// The `ServiceAccount` that authenticates it, if one does.
+    pub workload: Workload,
+    /// Whether the clock is believed: without that, nothing is deleted because of the time.
+    pub clock_sure: bool,
 }
 
 /// A Secret in the technical user's namespace.
@@ -178,8 +185,15 @@ impl Visit<'_> {
         decision
     }
 
-    /// Brings hash and delivery to where one proves the other.
     fn credential(&self, decision: &mut Decision) -> Result<(), Conditions> {
+        match self.user.secret_credential() {
+            Some(_) => self.secret(decision),
+            None => self.without_secret(decision),
+        }
+    }
+
+    /// Brings hash and delivery to where one proves the other.
+    fn secret(&self, decision: &mut Decision) -> Result<(), Conditions> {
         let target = self.user.secret_name();
         let standing = self
             .seen
@@ -235,7 +249,8 @@ impl Visit<'_> {
         ))
     }
 
-    /// Without their labels the server would not find the hashes.
+    /// Without their labels the server would not find the hashes; and they are no longer on their way
+    /// out, if they were.
     fn relabel(&self, hashes: &Secret, decision: &mut Decision) {
         let mut after = hashes.clone();
         let template = credentials::hashes_template(self.user, self.settings)
@@ -246,7 +261,8 @@ impl Visit<'_> {
             .labels
             .get_or_insert_default()
             .extend(template.unwrap_or_default());
-        if after.metadata.labels != hashes.metadata.labels {
+        credentials::keep(&mut after);
+        if after.metadata != hashes.metadata {
             let object = Object::Secret(Box::new(after));
             decision.writes.push(Write::Replace(object, Fill::Nothing));
         }
@@ -272,7 +288,7 @@ impl Visit<'_> {
         decision: &mut Decision,
     ) {
         let before = standing.map(|s| &*s.secret);
-        let key = &self.user.spec.credential.secret.keys.client_secret;
+        let key = &self.user.secret_keys().client_secret;
         let after = self.delivery(id, before);
         let mut whole = after.clone();
         credentials::fill_delivery(&mut whole, key, plain);
@@ -340,6 +356,7 @@ impl Visit<'_> {
             .unwrap_or_else(|| credentials::hashes_template(self.user, self.settings));
         let template = credentials::hashes_template(self.user, self.settings);
         after.metadata.labels = template.metadata.labels;
+        credentials::keep(&mut after);
         credentials::set_revoked(&mut after, None);
         let put = |fill| match hashes {
             Some(_) => Write::Replace(Object::Secret(Box::new(after)), fill),
@@ -358,7 +375,7 @@ impl Visit<'_> {
             decision.writes.push(Note::warning(r::SECRET_REPAIRED, "The hash of the client secret was lost, and was made again from the delivered Secret: clients go on as before."));
             return;
         }
-        let key = self.user.spec.credential.secret.keys.client_secret.clone();
+        let key = self.user.secret_keys().client_secret;
         let delivery = self.delivery(&id, standing.map(|s| &*s.secret));
         let name = delivery.name_any();
         let known = self

@@ -8,7 +8,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use aws_lc_rs::signature::{
     self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, RsaEncoding,
-    UnparsedPublicKey, VerificationAlgorithm,
+    RsaParameters, UnparsedPublicKey, VerificationAlgorithm,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -53,8 +53,8 @@ pub enum KeyError {
 }
 
 /// How an algorithm signs and verifies: the one table of the ten.
-enum Method {
-    Rsa(&'static dyn RsaEncoding, &'static dyn VerificationAlgorithm),
+pub(super) enum Method {
+    Rsa(&'static dyn RsaEncoding, &'static RsaParameters),
     /// With the curve's JWK name.
     Ec(
         &'static EcdsaSigningAlgorithm,
@@ -64,7 +64,7 @@ enum Method {
     Ed25519,
 }
 
-fn method(algorithm: Algorithm) -> Method {
+pub(super) fn method(algorithm: Algorithm) -> Method {
     use signature as s;
     match algorithm {
         Algorithm::RS256 => Method::Rsa(&s::RSA_PKCS1_SHA256, &s::RSA_PKCS1_2048_8192_SHA256),
@@ -121,6 +121,7 @@ impl KeyPair {
         };
         let (signer, key, verifier, public) = match method(algorithm) {
             Method::Rsa(encoding, verifier) => {
+                let verifier: &'static dyn VerificationAlgorithm = verifier;
                 let pair = RsaKeyPair::from_pkcs8(&der).map_err(rejected)?;
                 let public = pair.public_key().as_ref().to_vec();
                 let (n, e) = der::rsa_public_key(&public).ok_or_else(odd)?;

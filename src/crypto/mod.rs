@@ -1,12 +1,13 @@
 //! How keys and secrets are made and checked, on aws-lc-rs alone (bcrypt apart).
 //!
-//! [`key_pair`] (keys that sign), [`jws`] (tokens), [`secret`] (client secrets that we make),
-//! [`hash`] (how secrets are stored), [`random`].
+//! [`key_pair`] (keys that sign), [`public_key`] (keys of others, that verify), [`jws`] (tokens),
+//! [`secret`] (client secrets that we make), [`hash`] (how secrets are stored), [`random`].
 
 pub mod hash;
 pub mod jws;
 pub mod key_pair;
 pub mod own_token;
+pub mod public_key;
 pub mod random;
 pub mod secret;
 

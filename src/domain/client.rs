@@ -37,6 +37,11 @@ impl Family {
     }
 }
 
+/// How long an old client secret works beside what took its place where nothing else is said: a
+/// Deployment that reads its Secret as environment variables sees a change only when it is
+/// restarted, and a day is time for that.
+pub const DEFAULT_SECRET_GRACE: Period = Period::from_hours(24);
+
 /// A client secret as it is kept: its hash, and when it works.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -47,6 +52,16 @@ pub struct StoredCredential {
     pub hash: String,
     /// When it was made.
     pub created_at: Timestamp,
+    /// When it ceases to work; none: not by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+impl StoredCredential {
+    /// Whether it works then.
+    pub fn works_at(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|end| now < end)
+    }
 }
 
 /// A technical user with what it may ask for.

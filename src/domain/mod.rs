@@ -5,11 +5,14 @@
 //! Reading order: [`algorithm`] and [`jwk`] (what a key is), [`rotation`] (the life of a ring of
 //! keys), [`tier`] and [`subscription`] (what a
 //! tenant may), [`client`] and [`grant`] (who gets which token), [`rate`] (how often), [`revocation`] (until when), [`claims`] (what stands in it),
+//! [`assertion`] and [`client_key`] (how a client proves who it is without a secret),
 //! [`vocabulary`] (what a manifest may say), [`lease`] (which replica leads).
 
 pub mod algorithm;
+pub mod assertion;
 pub mod claims;
 pub mod client;
+pub mod client_key;
 pub mod clock_trust;
 pub mod grant;
 pub mod jwk;
@@ -23,6 +26,7 @@ pub mod rate;
 pub mod reasons;
 pub mod revocation;
 pub mod rotation;
+pub mod service_account;
 pub mod settings;
 pub mod staleness;
 pub mod subscription;

@@ -16,6 +16,8 @@ pub const PART_LABEL: &str = "chancery.dev/part";
 pub const PART_KEY: &str = "signing-key";
 /// A ConfigMap with a JWKS.
 pub const PART_JWKS: &str = "jwks";
+/// The ConfigMap with the cluster's own keys.
+pub const PART_CLUSTER_KEYS: &str = "cluster-keys";
 /// A ConfigMap with a ring's JWKS in another namespace.
 pub const PART_PUBLISHED: &str = "published-jwks";
 /// A technical user's hashes, in the operator namespace.
@@ -69,6 +71,8 @@ pub const OUTBOX: &str = "chancery-outbox";
 
 /// The ConfigMap with the tokens that are revoked.
 pub const REVOCATIONS: &str = "chancery-revocations";
+/// The ConfigMap with the keys that sign the cluster's `ServiceAccount` tokens.
+pub const CLUSTER_KEYS: &str = "chancery-cluster-keys";
 
 /// The Lease of the replica that leads, in the operator namespace.
 pub const LEADER_LEASE: &str = "chancery-leader";

@@ -75,6 +75,18 @@ pub const JWKS_REPAIRED: &str = "JwksRepaired";
 pub const CREDENTIAL_CREATED: &str = "CredentialCreated";
 /// The delivered Secret was deleted or altered, so that a new client secret was made.
 pub const CREDENTIAL_REPLACED: &str = "CredentialReplaced";
+/// Another way to authenticate took the place of the client secret, which works on through its grace.
+pub const CREDENTIAL_EXCHANGED: &str = "CredentialExchanged";
+/// A client secret no longer works, and was deleted.
+pub const CREDENTIAL_RETIRED: &str = "CredentialRetired";
+/// The `ServiceAccount` that authenticates is not there.
+pub const SERVICE_ACCOUNT_NOT_FOUND: &str = "ServiceAccountNotFound";
+/// The `ServiceAccount` that authenticates was seen.
+pub const SERVICE_ACCOUNT_BOUND: &str = "ServiceAccountBound";
+/// The keys that sign the cluster's `ServiceAccount` tokens are not known.
+pub const CLUSTER_KEYS_UNKNOWN: &str = "ClusterKeysUnknown";
+/// A public key can not be used.
+pub const PUBLIC_KEY_REFUSED: &str = "PublicKeyRefused";
 /// The delivered Secret was put right around a client secret that still works.
 pub const SECRET_REPAIRED: &str = "SecretRepaired";
 /// The technical user is suspended.

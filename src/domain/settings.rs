@@ -88,6 +88,8 @@ pub struct Policy {
     pub allow_draft_tiers: bool,
     /// The longest interval between rotations that a `SigningKey` may set; none: no bound.
     pub longest_rotation_interval: Option<Period>,
+    /// The audiences that `ServiceAccount` tokens may have, beside the issuer.
+    pub service_account_audiences: Vec<String>,
 }
 
 /// The names of the claims that RFC 9068 does not name.
@@ -157,6 +159,7 @@ impl Default for Policy {
             min_rsa_key_size: RsaKeySize::Bits2048.bits(),
             allow_draft_tiers: false,
             longest_rotation_interval: None,
+            service_account_audiences: Vec::new(),
         }
     }
 }
@@ -297,8 +300,26 @@ impl Settings {
         }
         problems.extend(self.throttle.problems());
         problems.extend(self.revocation.problems());
+        problems.extend(self.policy.audience_problems());
         problems.extend(self.claims.problems());
         problems.extend(tier_problems(&self.tiers));
+        problems
+    }
+}
+
+impl Policy {
+    fn audience_problems(&self) -> Vec<String> {
+        let own = super::service_account::API_SERVER;
+        let mut problems = Vec::new();
+        for audience in &self.service_account_audiences {
+            let plain = !audience.is_empty() && audience.bytes().all(|b| b.is_ascii_graphic());
+            if !plain || audience.starts_with(own) {
+                problems.push(format!(
+                    "policy.serviceAccountAudiences has {audience:?}, which is the API server's own \
+                     or no visible ASCII text: name one that no other server takes."
+                ));
+            }
+        }
         problems
     }
 }

@@ -71,6 +71,22 @@ const NAMESPACE: Rule = (
     "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
     "a namespace's name is made of lower-case letters, digits and dashes, and begins and ends with a letter or digit: give each namespace an entry of its own.",
 );
+const ONE_NAMESPACE: Rule = (
+    "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+    "the namespace of a ServiceAccount is made of lower-case letters, digits and dashes, and begins and ends with a letter or digit.",
+);
+const TOKEN_AUDIENCE: Rule = (
+    "self.matches('^[!-~]+$')",
+    "the audience of a token is made of visible ASCII characters without a space, as it stands where the token is projected.",
+);
+const NO_API_SERVER: Rule = (
+    "!self.startsWith('https://kubernetes.default')",
+    "that audience is the API server's own: a token for it gives access to the cluster, and is not for showing to others; take the field away for the issuer.",
+);
+const TOKEN_ISSUER: Rule = (
+    "self.matches('^https://[!-~]+$')",
+    "the issuer of a cluster's tokens is a URL that begins with https://, as its /.well-known/openid-configuration has it.",
+);
 const ENVIRONMENT: Rule = (
     "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
     "an environment's name is made of lower-case letters, digits and dashes, and begins and ends with a letter or digit.",
@@ -88,14 +104,95 @@ const TIER: Rule = (
     "a tier's name is made of letters, digits, spaces, dots, dashes and underscores, and begins and ends with a letter or digit.",
 );
 
+const KEY_TYPE: Rule = (
+    "self in ['RSA', 'EC', 'OKP']",
+    "kty is RSA, EC or OKP: a symmetric key (oct) has no public half, and would have to be kept secret here.",
+);
+const KEY_ALGORITHM: Rule = (
+    "self in ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA']",
+    "alg is one of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA.",
+);
+const KEY_USE: Rule = (
+    "self == 'sig'",
+    "use is sig, where it is there: a key that encrypts signs nothing.",
+);
+const KEY_CURVE: Rule = (
+    "self in ['P-256', 'P-384', 'P-521', 'Ed25519']",
+    "crv is one of P-256, P-384, P-521 and Ed25519.",
+);
+const KEY_NAME: Rule = (
+    "self.matches('^[!-~]+$')",
+    "a kid here is made of visible ASCII characters without a space.",
+);
+const BASE64URL: Rule = (
+    "self.matches('^[A-Za-z0-9_-]+$')",
+    "a member of a key is base64url without padding: letters, digits, dashes and underscores.",
+);
+/// On a key as a whole.
+const KEY_RULES: [Rule; 5] = [
+    (
+        "!has(self.d) && !has(self.p) && !has(self.q) && !has(self.dp) && !has(self.dq) && !has(self.qi) && !has(self.k)",
+        "a private or symmetric key does not belong here, and was not stored: take this one for known, make another, and give its public members alone.",
+    ),
+    (
+        "self.kty != 'RSA' || (has(self.n) && has(self.e))",
+        "an RSA key is made of n and e, and one of them is missing.",
+    ),
+    (
+        "self.kty != 'RSA' || has(self.alg)",
+        "an RSA key needs alg, such as RS256 or PS256, since a key is for one algorithm alone (RFC 8725 section 3.1).",
+    ),
+    (
+        "self.kty != 'RSA' || !has(self.n) || self.n.size() >= 342",
+        "an RSA key of less than 2048 bits is not taken: make one of 2048 bits or more.",
+    ),
+    (
+        "self.kty == 'RSA' || (has(self.crv) && has(self.x) && (self.kty == 'OKP') == (self.crv == 'Ed25519') && (self.kty == 'OKP' || has(self.y)))",
+        "an EC key is made of crv (P-256, P-384 or P-521), x and y, and an OKP key of crv (Ed25519) and x: something is missing, or does not go together.",
+    ),
+];
+
+fn rules(rules: &[Rule]) -> Value {
+    let rule = |(rule, message): &Rule| json!({ "rule": rule, "message": message });
+    rules.iter().map(rule).collect()
+}
+
+/// A public key as a JWK. Private members are known here only to be refused with a sentence.
+fn public_key() -> Schema {
+    let member = |max_length, rules: &[Rule], description: &str| {
+        let mut schema = text(max_length, rules);
+        schema.insert("description".into(), description.into());
+        schema
+    };
+    let private = json!({
+        "type": "string",
+        "description": "A private or secret member, which must not be given.",
+    });
+    json_schema!({
+        "type": "object",
+        "description": "A public key as a JWK (RFC 7517).",
+        "required": ["kty"],
+        "properties": {
+            "kty": member(16, &[KEY_TYPE], "The key type: RSA, EC or OKP."),
+            "kid": member(256, &[KEY_NAME], "What assertions call the key by; its RFC 7638 thumbprint where absent."),
+            "alg": member(16, &[KEY_ALGORITHM], "The one algorithm that it is for; that of the curve where absent."),
+            "use": member(16, &[KEY_USE], "What it is for: sig."),
+            "crv": member(16, &[KEY_CURVE], "The curve of an EC or OKP key."),
+            "n": member(1366, &[BASE64URL], "The modulus of an RSA key."),
+            "e": member(8, &[BASE64URL], "The public exponent of an RSA key, as a rule AQAB."),
+            "x": member(88, &[BASE64URL], "The x coordinate of an EC key, or the whole of an OKP key."),
+            "y": member(88, &[BASE64URL], "The y coordinate of an EC key."),
+            "d": private, "p": private, "q": private, "dp": private, "dq": private, "qi": private,
+            "k": private,
+        },
+        "x-kubernetes-validations": rules(&KEY_RULES),
+    })
+}
+
 fn text(max_length: u32, rules: &[Rule]) -> Schema {
-    let rules: Vec<Value> = rules
-        .iter()
-        .map(|(rule, message)| json!({ "rule": rule, "message": message }))
-        .collect();
     let mut schema = json_schema!({ "type": "string", "maxLength": max_length });
     if !rules.is_empty() {
-        schema.insert("x-kubernetes-validations".into(), rules.into());
+        schema.insert("x-kubernetes-validations".into(), self::rules(rules));
     }
     schema
 }
@@ -158,6 +255,24 @@ schemas! {
     namespaces = set(64, &text(63, &[NAMESPACE]));
     /// The values that a label is compared with.
     label_values = set(64, &text(63, &[]));
+    /// A `ServiceAccount`'s namespace.
+    namespace = text(63, &[ONE_NAMESPACE]);
+    /// The audience of a `ServiceAccount`'s tokens.
+    token_audience = text(512, &[TOKEN_AUDIENCE, NO_API_SERVER]);
+    /// Who issues another cluster's tokens.
+    token_issuer = text(512, &[TOKEN_ISSUER]);
+    /// The public keys that a client, or a cluster, signs with.
+    public_keys = json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 16,
+        "items": public_key(),
+        "x-kubernetes-list-type": "atomic",
+        "x-kubernetes-validations": rules(&[(
+            "self.all(a, !has(a.kid) || self.exists_one(b, has(b.kid) && b.kid == a.kid))",
+            "two keys have the same kid, by which assertions call them: give each a name of its own.",
+        )]),
+    });
     /// The name of a release's environment.
     environment = text(63, &[ENVIRONMENT]);
     /// A legal entity's id.

@@ -4,7 +4,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
 use k8s_openapi::api::events::v1::Event;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,6 +29,7 @@ pub fn decode(
         Builtin::Secret => typed::<Secret>(object, unknown),
         Builtin::ConfigMap => typed::<ConfigMap>(object, unknown),
         Builtin::Namespace => typed::<Namespace>(object, unknown),
+        Builtin::ServiceAccount => typed::<ServiceAccount>(object, unknown),
         Builtin::Event => typed::<Event>(object, unknown),
         Builtin::Lease => typed::<Lease>(object, unknown),
         Builtin::CustomResourceDefinition => Err(Refusal::method_not_allowed()),
@@ -75,6 +76,7 @@ pub fn normalise(which: Builtin, object: &mut Value) {
             drop_empty(map, &["data"]);
         }
         Builtin::ConfigMap => drop_empty(map, &["data", "binaryData"]),
+        Builtin::ServiceAccount => drop_empty(map, &["secrets", "imagePullSecrets"]),
         Builtin::Namespace => {
             let name = map["metadata"]["name"].clone();
             map["metadata"]["labels"]["kubernetes.io/metadata.name"] = name;
@@ -141,7 +143,7 @@ pub fn check(which: Builtin, object: &Value) -> Vec<FieldError> {
         }
         Builtin::Event => event(object, &mut errors),
         Builtin::Lease => lease(object, &mut errors),
-        Builtin::Namespace | Builtin::CustomResourceDefinition => {}
+        Builtin::Namespace | Builtin::ServiceAccount | Builtin::CustomResourceDefinition => {}
     }
     errors
 }

@@ -17,6 +17,8 @@ pub enum Builtin {
     ConfigMap,
     /// v1 Namespace.
     Namespace,
+    /// v1 `ServiceAccount`: what it names is kept and means nothing here.
+    ServiceAccount,
     /// events.k8s.io/v1 Event.
     Event,
     /// coordination.k8s.io/v1 Lease.
@@ -119,7 +121,13 @@ impl Kind {
     pub fn unconditional_replace(&self) -> bool {
         matches!(
             self.builtin(),
-            Some(Builtin::Secret | Builtin::ConfigMap | Builtin::Namespace | Builtin::Event)
+            Some(
+                Builtin::Secret
+                    | Builtin::ConfigMap
+                    | Builtin::ServiceAccount
+                    | Builtin::Namespace
+                    | Builtin::Event
+            )
         )
     }
 
@@ -162,6 +170,14 @@ impl Kinds {
                 true,
             ),
             (Builtin::Secret, "", "v1", "Secret", "secrets", true),
+            (
+                Builtin::ServiceAccount,
+                "",
+                "v1",
+                "ServiceAccount",
+                "serviceaccounts",
+                true,
+            ),
             (
                 Builtin::Event,
                 "events.k8s.io",

@@ -14,7 +14,7 @@
 //! | `read`, `watch`, `write`, `delete`, `discovery` | the verbs |
 //! | `admit` | decoding, defaults and checks, from the files below |
 //! | `meta`, `names` | object metadata |
-//! | `builtin` | Secrets, `ConfigMaps`, Namespaces, Events, Leases |
+//! | `builtin` | Secrets, `ConfigMaps`, `ServiceAccount`s, Namespaces, Events, Leases |
 //! | `kinds`, `schema`, `validate`, `formats`, `rules` | CRDs |
 //! | `gc` | owner references and namespaces |
 //! | `store`, `persist`, `ids` | what is kept, in memory and in files |

@@ -3,19 +3,25 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use zeroize::Zeroizing;
 
-use super::{annotation, label, labels, owner};
+use super::{annotation, label, labels, owner, time_annotation, write_time};
 use crate::api::v1alpha1::{RevokedStatus, TechnicalUser};
 use crate::domain::client::StoredCredential;
 use crate::domain::names::{
     self, PART_CREDENTIALS, PART_DELIVERY, TENANT_NAME_LABEL, TENANT_NAMESPACE_LABEL, UID_LABEL,
 };
 use crate::domain::settings::Settings;
+
+/// On a Secret with hashes: when another way to authenticate took the place of the client secrets.
+const EXCHANGED_AT: &str = "chancery.dev/exchanged-at";
+/// On a Secret with hashes: when they therefore cease to work.
+const WORKS_UNTIL: &str = "chancery.dev/works-until";
 
 /// The type of the Secret with the hashes.
 pub const HASHES_TYPE: &str = "chancery.dev/credentials";
@@ -93,6 +99,36 @@ pub fn write_hashes(secret: &mut Secret, credentials: &[StoredCredential]) {
     secret.data = Some(BTreeMap::from([(HASHES.to_owned(), ByteString(json))]));
 }
 
+/// Since when another way to authenticate has taken the place of the hashes' secrets.
+pub fn exchanged_at(hashes: &Secret) -> Option<Timestamp> {
+    time_annotation(&hashes.metadata, EXCHANGED_AT)
+}
+
+/// Until when the hashes' secrets work, where something else has taken their place.
+pub fn works_until(hashes: &Secret) -> Option<Timestamp> {
+    time_annotation(&hashes.metadata, WORKS_UNTIL)
+}
+
+/// Writes that something else has taken the place of the hashes' secrets.
+pub fn exchange(hashes: &mut Secret, at: Timestamp, until: Timestamp) {
+    hashes.metadata.annotations.get_or_insert_default().extend([
+        (EXCHANGED_AT.to_owned(), write_time(at)),
+        (WORKS_UNTIL.to_owned(), write_time(until)),
+    ]);
+}
+
+/// Takes that back.
+pub fn keep(hashes: &mut Secret) {
+    if let Some(annotations) = &mut hashes.metadata.annotations {
+        annotations.retain(|name, _| name != EXCHANGED_AT && name != WORKS_UNTIL);
+    }
+}
+
+/// As people read times.
+pub fn whole_second(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
 /// What a delivered Secret should be, over what is there; the plain secret itself is filled in
 /// by the caller.
 pub fn delivery(
@@ -101,7 +137,7 @@ pub fn delivery(
     credential_id: &str,
     before: Option<&Secret>,
 ) -> Secret {
-    let keys = &user.spec.credential.secret.keys;
+    let keys = user.secret_keys();
     let text = |value: &str| ByteString(value.as_bytes().to_vec());
     let mut secret = before.cloned().unwrap_or_default();
     secret.metadata.name = Some(user.secret_name());

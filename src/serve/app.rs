@@ -9,8 +9,10 @@ use futures::FutureExt as _;
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body::Body;
 
+use super::assertions::Assertions;
 use super::metrics::Metrics;
 use super::readiness::Readiness;
+use super::replay::ReplayLimits;
 use super::reply::{READ, Reply, method_not_allowed, not_found, problem, reads};
 use super::revoke::Outbox;
 use super::secrets::{HashLimits, Secrets};
@@ -34,6 +36,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// How much bcrypt may go on at once.
     pub hash_limits: HashLimits,
+    /// How many client assertions are remembered, so that none is used twice.
+    pub replay_limits: ReplayLimits,
     /// How long a client may take to send a request's body; [`token::BODY_TIMEOUT`] as a rule.
     pub body_timeout: Duration,
     /// Where what requests make durable is noted.
@@ -49,6 +53,7 @@ pub struct App {
     pub(super) metrics: Arc<Metrics>,
     pub(super) secrets: Secrets,
     pub(super) throttle: Throttle,
+    pub(super) assertions: Assertions,
     pub(super) body_timeout: Duration,
     pub(super) outbox: Arc<dyn Outbox>,
     /// `WWW-Authenticate` of a 401.
@@ -83,6 +88,7 @@ impl App {
             readiness,
             metrics,
             hash_limits,
+            replay_limits,
             body_timeout,
             outbox,
         } = parts;
@@ -121,6 +127,7 @@ impl App {
             cache_control: header(cache_control, "no-cache"),
             secrets: prepare(Secrets::new(hash_limits, Arc::clone(&metrics))),
             throttle: Throttle::new(settings.throttle, Arc::clone(&clock), Arc::clone(&metrics)),
+            assertions: Assertions::new(replay_limits, Arc::clone(&metrics)),
             settings,
             snapshots,
             clock,

@@ -1,4 +1,4 @@
-//! How a client says who it is (RFC 6749 §2.3).
+//! How a client says who it is (RFC 6749 §2.3, RFC 7521 §4.2).
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
@@ -16,16 +16,33 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// What a request authenticates with.
+pub enum Presented {
+    /// A secret (`client_secret_basic`, `client_secret_post`).
+    Secret(Known),
+    /// A client assertion.
+    Assertion(Asserted),
+}
+
 /// A client id and secret as they were presented.
-pub struct Presented {
+pub struct Known {
     /// The client id.
     pub client_id: String,
     /// The secret.
     pub secret: Zeroizing<String>,
 }
 
-/// What a request authenticates with: `client_secret_basic` or `client_secret_post`, never two
-/// ways at once.
+/// A client assertion as it was presented (RFC 7521 §4.2).
+pub struct Asserted {
+    /// `client_id`, which the assertion may make needless.
+    pub client_id: Option<String>,
+    /// `client_assertion_type`.
+    pub kind: Option<String>,
+    /// `client_assertion`.
+    pub assertion: Option<Zeroizing<String>>,
+}
+
+/// What a request authenticates with: a secret or an assertion, never two ways at once.
 pub fn presented(headers: &HeaderMap, form: &Form<'_>) -> Result<Presented, Refusal> {
     let mut authorizations = headers.get_all(AUTHORIZATION).iter();
     let authorization = authorizations.next();
@@ -34,12 +51,13 @@ pub fn presented(headers: &HeaderMap, form: &Form<'_>) -> Result<Presented, Refu
             "the request has two Authorization headers.",
         ));
     }
-    let assertion = form
-        .get("client_assertion")
-        .or_else(|| form.get("client_assertion_type"))
-        .is_some();
+    let (assertion, kind) = (
+        form.get("client_assertion"),
+        form.get("client_assertion_type"),
+    );
+    let asserts = assertion.is_some() || kind.is_some();
     let secret = form.get("client_secret");
-    let ways = [authorization.is_some(), secret.is_some(), assertion];
+    let ways = [authorization.is_some(), secret.is_some(), asserts];
     if ways.into_iter().filter(|w| *w).count() > 1 {
         return Err(Refusal::invalid_request(
             "the request authenticates the client in more than one way (RFC 6749 section 2.3).",
@@ -53,20 +71,27 @@ pub fn presented(headers: &HeaderMap, form: &Form<'_>) -> Result<Presented, Refu
                 "client_id in the form is not the one in the Authorization header.",
             ));
         }
-        return Ok(presented);
+        return Ok(Presented::Secret(presented));
+    }
+    if asserts {
+        return Ok(Presented::Assertion(Asserted {
+            client_id: client_id.map(str::to_owned),
+            kind: kind.map(str::to_owned),
+            assertion: assertion.map(|text| Zeroizing::new(text.to_owned())),
+        }));
     }
     match (client_id, secret) {
-        (Some(client_id), Some(secret)) => Ok(Presented {
+        (Some(client_id), Some(secret)) => Ok(Presented::Secret(Known {
             client_id: client_id.to_owned(),
             secret: Zeroizing::new(secret.to_owned()),
-        }),
+        })),
         _ => Err(Refusal::invalid_client()),
     }
 }
 
 /// `Basic` credentials: base64 of the id, a colon and the secret, each form-encoded before
 /// (RFC 6749 §2.3.1, RFC 7617 §2).
-fn basic(value: &[u8]) -> Option<Presented> {
+fn basic(value: &[u8]) -> Option<Known> {
     let (scheme, encoded) = value.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
         return None;
@@ -75,5 +100,5 @@ fn basic(value: &[u8]) -> Option<Presented> {
     let colon = decoded.iter().position(|b| *b == b':')?;
     let client_id = form::decode(&decoded[..colon])?.into_owned();
     let secret = Zeroizing::new(form::decode(&decoded[colon + 1..])?.into_owned());
-    Some(Presented { client_id, secret })
+    Some(Known { client_id, secret })
 }

@@ -15,7 +15,11 @@ use crate::domain::algorithm::Algorithm;
 use crate::domain::settings::Settings;
 
 /// How clients can prove who they are.
-const AUTH_METHODS: [&str; 2] = ["client_secret_basic", "client_secret_post"];
+const AUTH_METHODS: [&str; 3] = [
+    "client_secret_basic",
+    "client_secret_post",
+    "private_key_jwt",
+];
 
 /// The JWKS, byte for byte as it stands in its `ConfigMap` (RFC 7517 §5).
 pub(super) fn jwks<B>(app: &App, request: &Request<B>) -> Reply {
@@ -58,8 +62,10 @@ fn metadata_bytes<'v>(view: &'v View, settings: &Settings, jwks: &PublishedJwks)
         revocation_endpoint: String,
         jwks_uri: String,
         grant_types_supported: [&'static str; 1],
-        token_endpoint_auth_methods_supported: [&'static str; 2],
-        revocation_endpoint_auth_methods_supported: [&'static str; 2],
+        token_endpoint_auth_methods_supported: [&'static str; 3],
+        token_endpoint_auth_signing_alg_values_supported: &'a [Algorithm],
+        revocation_endpoint_auth_methods_supported: [&'static str; 3],
+        revocation_endpoint_auth_signing_alg_values_supported: &'a [Algorithm],
         /// None, but the member is required (RFC 8414 §2).
         response_types_supported: [&'static str; 0],
         subject_types_supported: [&'static str; 1],
@@ -70,6 +76,7 @@ fn metadata_bytes<'v>(view: &'v View, settings: &Settings, jwks: &PublishedJwks)
         let mut algorithms: Vec<_> = jwks.keys.keys.iter().map(|k| k.alg).collect();
         algorithms.sort();
         algorithms.dedup();
+        let algs = settings.policy.allowed_algorithms.as_slice();
         let metadata = Metadata {
             issuer,
             token_endpoint: format!("{issuer}/oauth/token"),
@@ -77,7 +84,9 @@ fn metadata_bytes<'v>(view: &'v View, settings: &Settings, jwks: &PublishedJwks)
             jwks_uri: format!("{issuer}/.well-known/jwks.json"),
             grant_types_supported: ["client_credentials"],
             token_endpoint_auth_methods_supported: AUTH_METHODS,
+            token_endpoint_auth_signing_alg_values_supported: algs,
             revocation_endpoint_auth_methods_supported: AUTH_METHODS,
+            revocation_endpoint_auth_signing_alg_values_supported: algs,
             response_types_supported: [],
             subject_types_supported: ["public"],
             id_token_signing_alg_values_supported: algorithms,

@@ -81,6 +81,31 @@ impl Revocation {
     ];
 }
 
+/// What became of a client assertion that was presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AssertionCheck {
+    /// Right.
+    Verified,
+    /// By its text no assertion for this server.
+    Malformed,
+    /// An unknown client, another key, a wrong signature.
+    Wrong,
+    /// Used before.
+    Replayed,
+    /// Not taken: no more can be remembered.
+    Shed,
+}
+
+impl AssertionCheck {
+    const ALL: [(Self, &'static str); 5] = [
+        (Self::Verified, "verified"),
+        (Self::Malformed, "malformed"),
+        (Self::Wrong, "wrong"),
+        (Self::Replayed, "replayed"),
+        (Self::Shed, "shed"),
+    ];
+}
+
 /// The server's counters, gauges and histograms.
 #[derive(Debug)]
 pub struct Metrics {
@@ -91,6 +116,7 @@ pub struct Metrics {
     revocations: [Counter; Revocation::ALL.len()],
     revoked_tokens: Gauge,
     revoked_clients: Gauge,
+    assertions: [Counter; AssertionCheck::ALL.len()],
     duration: Histogram,
     /// Handlers that panicked.
     pub panics: Counter,
@@ -145,6 +171,12 @@ impl Metrics {
             "chancery_revocation_requests",
             "Requests to revoke a token, by what became of it",
             revocations.clone(),
+        );
+        let assertions = Family::<Labels, Counter>::default();
+        registry.register(
+            "chancery_assertion_checks",
+            "Client assertions checked, by what became of it",
+            assertions.clone(),
         );
         // From 50 microseconds to 1.6 seconds.
         let bounds = (0..16).map(|i| 0.000_05 * f64::from(1 << i));
@@ -231,6 +263,8 @@ impl Metrics {
                 "chancery_revoked_clients",
                 "Technical users of which all tokens that were issued until a time are revoked",
             ),
+            assertions: AssertionCheck::ALL
+                .map(|(_, r)| assertions.get_or_create_owned(&vec![("result", r.to_owned())])),
             duration,
             panics,
             in_flight: gauge(
@@ -323,6 +357,16 @@ impl Metrics {
             .set(clients.try_into().unwrap_or(i64::MAX));
     }
 
+    /// A client assertion was checked.
+    pub fn asserted(&self, check: AssertionCheck) {
+        self.assertions[check as usize].inc();
+    }
+
+    /// How often a check of a client assertion ended so.
+    pub fn assertions(&self, check: AssertionCheck) -> u64 {
+        self.assertions[check as usize].get()
+    }
+
     /// A token request is under way until what this returns is dropped.
     pub fn under_way(&self) -> impl Drop {
         struct UnderWay(Gauge);
@@ -361,6 +405,12 @@ mod tests {
         );
         assert!(
             SecretCheck::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, (c, _))| i == *c as usize)
+        );
+        assert!(
+            AssertionCheck::ALL
                 .iter()
                 .enumerate()
                 .all(|(i, (c, _))| i == *c as usize)

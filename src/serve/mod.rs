@@ -2,13 +2,15 @@
 //! knows a [`snapshot::Snapshot`] and nothing of Kubernetes; a request makes no API call.
 //!
 //! Reading order: [`snapshot`] (what is served), [`app`] (which path goes where), [`token`] with
-//! [`form`], [`client_auth`], [`secrets`], [`throttle`] with [`source`], and [`grants`] (one file a grant), [`revoke`], [`documents`] (JWKS
+//! [`form`], [`client_auth`], [`secrets`], [`assertions`] with [`trust`] and [`replay`], [`throttle`] with
+//! [`source`], and [`grants`] (one file a grant), [`revoke`], [`documents`] (JWKS
 //! and metadata), [`admin`], [`readiness`], [`metrics`], [`tls`], [`listener`] and [`run`].
 //!
 //! Routing is a `match` over eight paths on plain hyper: nothing that a framework does is needed.
 
 pub mod admin;
 pub mod app;
+pub mod assertions;
 pub mod client_auth;
 pub mod documents;
 pub mod form;
@@ -16,6 +18,7 @@ pub mod grants;
 pub mod listener;
 pub mod metrics;
 pub mod readiness;
+pub mod replay;
 pub mod reply;
 pub mod revoke;
 pub mod run;
@@ -25,3 +28,4 @@ pub mod source;
 pub mod throttle;
 pub mod tls;
 pub mod token;
+pub mod trust;

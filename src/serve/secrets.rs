@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use aws_lc_rs::{constant_time, hmac};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::metrics::{Metrics, SecretCheck};
@@ -84,6 +85,13 @@ impl Verified {
             .iter()
             .any(|c| c.id == self.credential_id && c.hash == self.hash)
     }
+
+    fn works_for(&self, client: &Client, now: Timestamp) -> bool {
+        client
+            .credentials
+            .iter()
+            .any(|c| c.id == self.credential_id && c.hash == self.hash && c.works_at(now))
+    }
 }
 
 /// The secrets that were right, by client id: at most one for each stored credential.
@@ -116,11 +124,12 @@ impl Remembered {
             .sum()
     }
 
-    fn knows(&self, client: &Client, tag: &Tag) -> bool {
+    fn knows(&self, client: &Client, tag: &Tag, now: Timestamp) -> bool {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
         all.get(&client.id).is_some_and(|all| {
             all.iter().any(|v| {
-                constant_time::verify_slices_are_equal(&v.tag, tag).is_ok() && v.holds_for(client)
+                constant_time::verify_slices_are_equal(&v.tag, tag).is_ok()
+                    && v.works_for(client, now)
             })
         })
     }
@@ -187,12 +196,13 @@ impl Secrets {
         view: &'v View,
         client_id: &str,
         secret: &str,
+        now: Timestamp,
         attempt: impl FnOnce() -> Result<(), TooOften>,
     ) -> Result<&'v Arc<Client>, Denied> {
         let client = view.active_client(client_id);
         let tag = self.tag(client_id, secret);
         if let Some(client) = client
-            && view.remembered.knows(client, &tag)
+            && view.remembered.knows(client, &tag, now)
         {
             self.metrics.checked(SecretCheck::Remembered);
             return Ok(client);
@@ -202,7 +212,9 @@ impl Secrets {
             self.metrics.checked(SecretCheck::Misshapen);
             return Err(Denied::Invalid);
         }
-        let outcome = self.check_once(view, client, tag, secret, attempt).await;
+        let outcome = self
+            .check_once(view, client, (tag, secret), now, attempt)
+            .await;
         let verified = outcome.inspect_err(|denied| {
             if *denied == Denied::Busy {
                 self.metrics.checked(SecretCheck::Shed);
@@ -233,8 +245,8 @@ impl Secrets {
         &self,
         view: &View,
         client: Option<&Arc<Client>>,
-        tag: Tag,
-        secret: &str,
+        (tag, secret): (Tag, &str),
+        now: Timestamp,
         attempt: impl FnOnce() -> Result<(), TooOften>,
     ) -> Result<Option<Arc<Verified>>, Denied> {
         let key = (view.generation, tag);
@@ -247,7 +259,7 @@ impl Secrets {
                 Entry::Occupied(joined) => joined.get().clone(),
                 Entry::Vacant(place) => {
                     attempt().map_err(Denied::TooOften)?;
-                    place.insert(self.check(client, tag, secret)).clone()
+                    place.insert(self.check(client, (tag, secret), now)).clone()
                 }
             }
         };
@@ -259,9 +271,14 @@ impl Secrets {
         check.await
     }
 
-    fn check(&self, client: Option<&Arc<Client>>, tag: Tag, secret: &str) -> Check {
+    fn check(
+        &self,
+        client: Option<&Arc<Client>>,
+        (tag, secret): (Tag, &str),
+        now: Timestamp,
+    ) -> Check {
         let mut credentials: Vec<_> = client.iter().flat_map(|c| &c.credentials).collect();
-        credentials.retain(|c| hash::cost_of(&c.hash) == Some(GENERATED_COST));
+        credentials.retain(|c| c.works_at(now) && hash::cost_of(&c.hash) == Some(GENERATED_COST));
         credentials.sort_by_key(|c| std::cmp::Reverse(c.created_at));
         credentials.truncate(COMPARISONS);
         let candidates: Vec<_> = credentials

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::secrets::Remembered;
+use super::trust::Trusted;
 use crate::clock::{Clock, SharedClock};
 use crate::crypto::key_pair::KeyPair;
 use crate::domain::client::Client;
@@ -30,6 +31,8 @@ pub struct Snapshot {
     /// Technical users by client id. Suspended ones are among them; those without a sound
     /// Subscription have an empty list of Subscriptions.
     pub clients: HashMap<String, Arc<Client>>,
+    /// By client id: whose signature the assertions of those must have that authenticate with one.
+    pub trusted: HashMap<String, Arc<Trusted>>,
     /// The shortest publish lead of all rings; none: there is no ring.
     pub shortest_publish_lead: Option<Period>,
     /// Access tokens that are revoked and have not expired.

@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
 use super::app::App;
-use super::client_auth;
+use super::client_auth::{self, Known, Presented};
 use super::form::{self, Form};
 use super::grants;
 use super::reply::{Refusal, Reply, oauth_json};
@@ -145,21 +145,27 @@ pub(super) async fn authenticate<'v>(
         let why = "this replica has just started, and has not read yet who there is.";
         return Err(Refusal::unavailable(why));
     }
-    app.secrets
-        .authenticate(view, &presented.client_id, &presented.secret, || {
-            let throttle = &app.settings.throttle;
-            let source = source::of(&head.headers, &head.extensions, throttle);
-            app.throttle.attempt(&presented.client_id, source)
-        })
-        .await
-        .map_err(|denied| match denied {
-            Denied::Invalid => Refusal::invalid_client(),
-            Denied::Busy => Refusal::unavailable("too many client secrets are being checked."),
-            Denied::TooOften(TooOften(after)) => Refusal::too_often(
-                after,
-                "too many client authentications have failed: come again after Retry-After.",
-            ),
-        })
+    match &presented {
+        Presented::Secret(Known { client_id, secret }) => app
+            .secrets
+            .authenticate(view, client_id, secret, app.clock.now(), || {
+                let throttle = &app.settings.throttle;
+                let source = source::of(&head.headers, &head.extensions, throttle);
+                app.throttle.attempt(client_id, source)
+            })
+            .await
+            .map_err(|denied| match denied {
+                Denied::Invalid => Refusal::invalid_client(),
+                Denied::Busy => Refusal::unavailable("too many client secrets are being checked."),
+                Denied::TooOften(TooOften(after)) => Refusal::too_often(
+                    after,
+                    "too many client authentications have failed: come again after Retry-After.",
+                ),
+            }),
+        Presented::Assertion(asserted) => {
+            (app.assertions).authenticate(view, asserted, &app.settings, &*app.clock)
+        }
+    }
 }
 
 /// Counts a request of an authenticated client.

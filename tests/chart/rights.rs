@@ -125,9 +125,14 @@ fn granted(cluster: &ControlPlane, who: &str) -> BTreeSet<Right> {
     .iter()
     .flat_map(|(scope, role)| {
         let rules = role["rules"].as_array().expect("rules").iter();
-        rules.flat_map(each).map(move |(group, resource, verb)| {
-            ((*scope).to_owned(), verb, format!("{group}/{resource}"))
-        })
+        rules
+            .flat_map(|rule| {
+                let resources = each(rule).into_iter();
+                let resources =
+                    resources.map(|(group, resource, verb)| (verb, format!("{group}/{resource}")));
+                resources.chain(paths(rule))
+            })
+            .map(move |(verb, what)| ((*scope).to_owned(), verb, what))
     })
     .collect()
 }
@@ -145,6 +150,15 @@ fn used(cluster: &ControlPlane, who: &str) -> BTreeMap<Right, u32> {
         // Their clocks are compared with its Date. Kubernetes grants it to whoever it knows
         // (system:public-info-viewer).
         if event["verb"] == "get" && event["requestURI"] == "/version" {
+            continue;
+        }
+        let path = event["requestURI"].as_str().unwrap_or_default();
+        if event["objectRef"].is_null() {
+            let path = path.split('?').next().unwrap_or_default().to_owned();
+            let verb = event["verb"].as_str().unwrap_or_default().to_owned();
+            *used
+                .entry(("everywhere".to_owned(), verb, path))
+                .or_default() += 1;
             continue;
         }
         let object = &event["objectRef"];
@@ -176,6 +190,21 @@ fn granted_scope(who: &str, what: &str, namespace: &Value) -> String {
         || (who == "server" && ["/configmaps", "/secrets"].contains(&what));
     let own = kept_to_it && namespace == NAMESPACE;
     if own { "own" } else { "everywhere" }.to_owned()
+}
+
+/// Verb and path of each right that a rule gives beside those on objects.
+fn paths(rule: &Value) -> Vec<(String, String)> {
+    let list = |key: &str| -> Vec<String> {
+        let list = rule[key].as_array().map(Vec::as_slice).unwrap_or_default();
+        list.iter()
+            .filter_map(|value| value.as_str().map(str::to_owned))
+            .collect()
+    };
+    let verbs = list("verbs");
+    list("nonResourceURLs")
+        .into_iter()
+        .flat_map(|path| verbs.iter().map(move |verb| (verb.clone(), path.clone())))
+        .collect()
 }
 
 /// Group, resource and verb of each right that a rule gives. A resource that is granted by name alone

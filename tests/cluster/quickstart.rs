@@ -167,7 +167,7 @@ fn without_rights_it_says_so_and_waits() {
             tries => Err(format!("{tries}")),
         }
     });
-    assert!(lines("a watch failed") <= 9, "{}", process.output());
+    assert!(lines("a watch failed") <= 10, "{}", process.output());
 
     cluster.kubectl_ok(&[
         "create",

@@ -19,6 +19,7 @@ use chancery::domain::subscription::{Allowed, SubscriptionFacts};
 use chancery::serve::app::{App, Parts};
 use chancery::serve::metrics::Metrics;
 use chancery::serve::readiness::Readiness;
+use chancery::serve::replay::ReplayLimits;
 use chancery::serve::revoke::{Note, Outbox, Unnoted};
 use chancery::serve::secrets::{HashLimits, Secrets};
 use chancery::serve::snapshot::{PublishedJwks, Ring, Snapshot, SnapshotStore};
@@ -114,16 +115,44 @@ impl World {
         Self::with_body_timeout(issuer, hash_limits, Duration::from_mins(1))
     }
 
+    /// One that remembers no more assertions than that.
+    pub fn with_replay(replay_limits: ReplayLimits) -> Self {
+        Self::with_all(
+            ISSUER,
+            HashLimits::default(),
+            Duration::from_mins(1),
+            replay_limits,
+        )
+    }
+
     pub fn with_body_timeout(
         issuer: &str,
         hash_limits: HashLimits,
         body_timeout: Duration,
     ) -> Self {
+        Self::with_all(issuer, hash_limits, body_timeout, ReplayLimits::default())
+    }
+
+    fn with_all(
+        issuer: &str,
+        hash_limits: HashLimits,
+        body_timeout: Duration,
+        replay_limits: ReplayLimits,
+    ) -> Self {
         let settings = Settings {
             issuer: issuer.into(),
             ..Settings::default()
         };
-        Self::made(settings, hash_limits, body_timeout, |secrets| secrets)
+        Self::of(settings, hash_limits, body_timeout, replay_limits, |s| s)
+    }
+
+    pub fn with_settings(settings: Settings) -> Self {
+        Self::made(
+            settings,
+            HashLimits::default(),
+            Duration::from_mins(1),
+            |s| s,
+        )
     }
 
     /// One that is throttled as these settings say.
@@ -143,6 +172,17 @@ impl World {
         body_timeout: Duration,
         prepare: impl FnOnce(Secrets) -> Secrets,
     ) -> Self {
+        let replay_limits = ReplayLimits::default();
+        Self::of(settings, hash_limits, body_timeout, replay_limits, prepare)
+    }
+
+    fn of(
+        settings: Settings,
+        hash_limits: HashLimits,
+        body_timeout: Duration,
+        replay_limits: ReplayLimits,
+        prepare: impl FnOnce(Secrets) -> Secrets,
+    ) -> Self {
         let clock = Arc::new(TestClock(AtomicI64::new(NOW)));
         let store = SnapshotStore::new(Arc::clone(&clock) as SharedClock);
         let readiness = Readiness::waiting_for([]);
@@ -157,6 +197,7 @@ impl World {
             readiness: readiness.clone(),
             metrics: Arc::clone(&metrics),
             hash_limits,
+            replay_limits,
             body_timeout,
             outbox: Arc::clone(&outbox) as Arc<dyn Outbox>,
         };
@@ -270,6 +311,7 @@ pub fn snapshot<const R: usize, const C: usize>(
         jwks: Some(jwks(rings.iter().map(|r| &r.active))),
         client_rings: rings.into(),
         clients: HashMap::from(clients.map(|c| (c.id.clone(), Arc::new(c)))),
+        trusted: HashMap::new(),
         shortest_publish_lead: None,
         revoked: Arc::default(),
     }
@@ -280,6 +322,7 @@ pub fn credential(id: &str, secret: &str, created: i64) -> StoredCredential {
         id: id.into(),
         hash: hash::hash(secret, hash::GENERATED_COST).expect("hashed"),
         created_at: Timestamp::from_second(created).expect("a time"),
+        expires_at: None,
     }
 }
 

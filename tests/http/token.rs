@@ -384,6 +384,7 @@ async fn without_keys_there_is_a_503() {
         jwks: Some(jwks([&key(Algorithm::EdDSA)])),
         client_rings: vec![ring("main", &es256())],
         clients: clients(),
+        trusted: std::collections::HashMap::new(),
         shortest_publish_lead: None,
         revoked: Arc::default(),
     };
@@ -391,6 +392,7 @@ async fn without_keys_there_is_a_503() {
         jwks: None,
         client_rings: vec![ring("main", &es256())],
         clients: clients(),
+        trusted: std::collections::HashMap::new(),
         shortest_publish_lead: None,
         revoked: Arc::default(),
     };

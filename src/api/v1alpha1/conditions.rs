@@ -102,6 +102,18 @@ impl Conditions {
         self
     }
 
+    /// With more to be read where `Ready` is true.
+    #[must_use]
+    pub fn ready_adds(mut self, more: &str) -> Self {
+        for (kind, holds, _, message) in &mut self.0 {
+            if *kind == READY && *holds {
+                message.push(' ');
+                message.push_str(more);
+            }
+        }
+        self
+    }
+
     /// What a person has to do something about: the conditions' types, reasons and sentences.
     pub fn troubles(&self) -> impl Iterator<Item = (&'static str, &'static str, &str)> {
         let troubles = self

@@ -3,6 +3,7 @@
 // Backticks would be printed too.
 #![allow(clippy::doc_markdown)]
 
+mod assertion;
 mod conditions;
 mod crds;
 mod publish;
@@ -10,6 +11,7 @@ mod signing_key;
 mod subscription;
 mod technical_user;
 
+pub use assertion::*;
 pub use conditions::*;
 pub use crds::{all_crds, to_yaml};
 pub use publish::*;

@@ -5,14 +5,16 @@ use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::client::Family;
+use super::assertion::{PublicKeyCredential, ServiceAccountCredential, ServiceAccountStatus};
+use crate::domain::client::{DEFAULT_SECRET_GRACE, Family};
 use crate::domain::names;
 use crate::domain::period::Period;
 use crate::domain::rate::Rate;
 use crate::domain::vocabulary;
 
-/// A machine client that gets access tokens with the client_credentials grant. Its credential is
-/// made by the operator, kept as a hash, and delivered in a Secret of the same namespace.
+/// A machine client that gets access tokens with the client_credentials grant. It authenticates with a
+/// secret, which the operator makes, keeps as a hash and delivers in a Secret of the same namespace, with a
+/// key pair of its own, or with its Kubernetes ServiceAccount.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "chancery.dev",
@@ -23,9 +25,10 @@ use crate::domain::vocabulary;
     shortname = "tu",
     category = "identity",
     derive = "PartialEq",
-    doc = "A machine client that gets access tokens with the client_credentials grant. Its credential is made by the operator, kept as a hash, and delivered in a Secret of the same namespace.",
+    doc = "A machine client that gets access tokens with the client_credentials grant. It authenticates with a secret, which the operator makes, keeps as a hash and delivers in a Secret of the same namespace, with a key pair of its own, or with its Kubernetes ServiceAccount.",
     validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name is longer than 63 characters: the client id and the Secret's name follow from it, so choose a shorter one."),
     printcolumn(name = "Client ID", type_ = "string", json_path = ".status.clientId"),
+    printcolumn(name = "Credential", type_ = "string", json_path = ".status.credential"),
     printcolumn(name = "Secret", type_ = "string", json_path = ".status.secretName"),
     printcolumn(name = "Suspended", type_ = "boolean", json_path = ".spec.suspended"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
@@ -97,16 +100,37 @@ pub struct TechnicalUserSpec {
     #[serde(default)]
     pub suspended: bool,
 
-    /// How it authenticates.
+    /// How it authenticates: exactly one of secret, publicKey and serviceAccount.
     pub credential: Credential,
 }
 
 /// How a technical user authenticates.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("[has(self.secret), has(self.publicKey), has(self.serviceAccount)].exists_one(x, x)")
+        .message("credential has none of secret, publicKey and serviceAccount, or more than one of them: say in one way how the client authenticates."),
+    validation = Rule::new("!has(self.gracePeriod) || !has(self.secret)")
+        .message("gracePeriod says how long an earlier client secret works on beside publicKey or serviceAccount, and there is nothing for it to do beside secret: take it away.")
+        .field_path(".gracePeriod"),
+)]
 pub struct Credential {
     /// With a client secret that the operator generates.
-    pub secret: SecretCredential,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<SecretCredential>,
+
+    /// With a key pair of its own, of which the public half stands here (private_key_jwt).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<PublicKeyCredential>,
+
+    /// With the projected token of its Kubernetes ServiceAccount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<ServiceAccountCredential>,
+
+    /// Where secret was exchanged for another way: how long the client secret works on beside it; 24h
+    /// where absent, and with 0s it ends at once. Then the delivered Secret is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_period: Option<Period>,
 }
 
 /// A client secret that the operator generates.
@@ -197,10 +221,19 @@ pub struct TechnicalUserStatus {
     /// The client id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
+    /// How it authenticates: Secret, PublicKey or ServiceAccount.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+    /// The ids (kid) of the public keys that its assertions verify with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub key_ids: Vec<String>,
+    /// The ServiceAccount whose tokens authenticate it; absent while there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<ServiceAccountStatus>,
     /// The Secret in this namespace that holds the credential.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<String>,
-    /// The credentials that work.
+    /// The client secrets that work.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub credentials: Vec<CredentialStatus>,
     /// The Subscription that holds for it now.
@@ -224,7 +257,7 @@ pub struct RevokedStatus {
     pub rotate: Option<String>,
 }
 
-/// A credential that works.
+/// A client secret that works.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CredentialStatus {
@@ -232,6 +265,9 @@ pub struct CredentialStatus {
     pub id: String,
     /// When it was made.
     pub created_at: Time,
+    /// When it ceases to work; absent: not by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Time>,
 }
 
 impl TechnicalUser {
@@ -242,9 +278,26 @@ impl TechnicalUser {
         })
     }
 
-    /// The Secret that its credential is delivered in.
+    /// What it says of its client secret, if it authenticates with one.
+    pub fn secret_credential(&self) -> Option<&SecretCredential> {
+        self.spec.credential.secret.as_ref()
+    }
+
+    /// How long an earlier client secret works on beside another way to authenticate.
+    pub fn secret_grace(&self) -> Period {
+        let said = self.spec.credential.grace_period;
+        said.unwrap_or(DEFAULT_SECRET_GRACE)
+    }
+
+    /// What the keys of the delivered Secret are called.
+    pub fn secret_keys(&self) -> SecretKeys {
+        let secret = self.secret_credential();
+        secret.map(|s| s.keys.clone()).unwrap_or_default()
+    }
+
+    /// The Secret that its credential is delivered in, where it authenticates with a client secret.
     pub fn secret_name(&self) -> String {
-        let chosen = self.spec.credential.secret.secret_name.clone();
+        let chosen = self.secret_credential().and_then(|s| s.secret_name.clone());
         chosen.unwrap_or_else(|| names::default_delivery_secret(&self.name_any()))
     }
 }

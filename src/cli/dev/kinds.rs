@@ -23,7 +23,7 @@ impl Kind {
         // What others need comes first.
         let order = match kind {
             "Namespace" => 0,
-            "Secret" | "ConfigMap" => 1,
+            "Secret" | "ConfigMap" | "ServiceAccount" => 1,
             "SigningKey" => 2,
             "Subscription" => 3,
             _ => 4,
@@ -93,6 +93,7 @@ impl Kinds {
             Kind::new("v1", "Namespace", "namespaces", false),
             Kind::new("v1", "Secret", "secrets", true),
             Kind::new("v1", "ConfigMap", "configmaps", true),
+            Kind::new("v1", "ServiceAccount", "serviceaccounts", true),
         ];
         for crd in crds {
             let spec = &crd.spec;

@@ -195,8 +195,8 @@ impl Report {
 
     fn secret(&self, user: &TechnicalUser) -> Option<zeroize::Zeroizing<String>> {
         let namespace = user.namespace().unwrap_or_default();
+        let key = &user.secret_credential()?.keys.client_secret;
         let secret = Stores::get(&self.stores.deliveries, &namespace, &user.secret_name())?;
-        let key = &user.spec.credential.secret.keys.client_secret;
         plain_secrets(&secret, key).into_iter().next()
     }
 }

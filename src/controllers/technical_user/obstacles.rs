@@ -66,10 +66,15 @@ impl Visit<'_> {
 
     /// The operator namespace that a delivered Secret of ours names, where that is another.
     pub(super) fn served_from_elsewhere(&self) -> Option<&str> {
-        let target = self.user.secret_name();
+        let target = self.user.secret_credential();
+        let target = target.map(|_| self.user.secret_name());
         let delivered = self.seen.deliveries.iter().filter(|d| d.ours());
         delivered
-            .filter(|d| d.secret.name_any() == target)
+            .filter(|d| {
+                target
+                    .as_ref()
+                    .is_none_or(|name| *name == d.secret.name_any())
+            })
             .find_map(|d| credentials::delivered_from(&d.secret))
             .filter(|from| *from != self.settings.operator_namespace)
     }

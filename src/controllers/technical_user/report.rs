@@ -1,9 +1,9 @@
 //! What is told of a technical user: what stands against its spec, its conditions, its status.
 
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
+use super::assertions::{OWN, judge};
 use super::{RESTRICTED, Tenant, Visit};
 use crate::api::v1alpha1::{Conditions, CredentialStatus, Observed, TechnicalUserStatus};
 use crate::controllers::{Write, status};
@@ -41,6 +41,9 @@ impl Visit<'_> {
                     "spec.tokenRate is {rate}, and this release lets a client ask for tokens at most {most} times: set it to that or less. Until then that holds.",
                 ),
             ));
+        }
+        if let Some(fault) = self.audience_violation() {
+            return Some((r::POLICY_VIOLATION, fault));
         }
         if !self.seen.tenancy.may_have(&namespace, &id) {
             return Some((
@@ -98,23 +101,27 @@ impl Visit<'_> {
                 ),
             );
         }
-        let (reason, mut message) = if self.user.spec.suspended {
+        let conditions = if self.user.spec.suspended {
             let message = format!(
                 "{id} is suspended: no token is issued until spec.suspended is taken back."
             );
-            (r::SUSPENDED, message)
+            Conditions::ready(r::SUSPENDED, message)
+        } else if let Some(credential) = &self.user.spec.credential.public_key {
+            self.of_public_keys(&credential.jwks)
+        } else if let Some(credential) = &self.user.spec.credential.service_account {
+            self.of_service_account(credential)
         } else {
             let secret = self.user.secret_name();
             let message = format!("{id} gets tokens with the secret in Secret {secret}.");
-            (r::SUCCEEDED, message)
+            Conditions::ready(r::SUCCEEDED, message)
         };
         if beyond.is_empty() {
-            return Conditions::ready(reason, message);
+            return conditions;
         }
         // Where people look first: in the table, and in what `dev` prints.
-        message.push(' ');
-        message += &restricted;
-        Conditions::ready(reason, message).and(RESTRICTED, true, r::BEYOND_SUBSCRIPTION, restricted)
+        conditions
+            .ready_adds(&restricted)
+            .and(RESTRICTED, true, r::BEYOND_SUBSCRIPTION, restricted)
     }
 
     fn no_signer(&self) -> Option<Conditions> {
@@ -165,26 +172,49 @@ impl Visit<'_> {
             .filter(|h| self.is_ours(h))
             .and_then(credentials::read_hashes);
         let working = self.seen.deliveries.iter().any(|d| d.proves().is_some());
+        let until = self.secret_until();
+        let spec = &self.user.spec.credential;
+        let (kind, key_ids) = match (&spec.public_key, &spec.service_account) {
+            (Some(credential), _) => {
+                let judged = judge(&credential.jwks, OWN, self.settings);
+                ("PublicKey", judged.key_ids)
+            }
+            (None, Some(_)) => ("ServiceAccount", Vec::new()),
+            (None, None) => ("Secret", Vec::new()),
+        };
+        let secret_name = match spec.secret {
+            Some(_) => working.then(|| self.user.secret_name()),
+            None => self.delivered(),
+        };
         let stood = before.map_or(&[][..], |s| &s.conditions);
         let after = TechnicalUserStatus {
             observed_generation: observed.generation,
             conditions: conditions.write(stood, observed),
             client_id: Some(self.user.client_id()),
-            secret_name: working.then(|| self.user.secret_name()),
+            credential: Some(kind.to_owned()),
+            key_ids,
+            service_account: self.bound(),
+            secret_name,
             credentials: stored
                 .unwrap_or_default()
                 .iter()
                 .map(|c| CredentialStatus {
                     id: c.id.clone(),
-                    created_at: Time(
-                        Timestamp::from_second(c.created_at.as_second()).unwrap_or(c.created_at),
-                    ),
+                    created_at: Time(credentials::whole_second(c.created_at)),
+                    expires_at: c
+                        .expires_at
+                        .into_iter()
+                        .chain(until)
+                        .min()
+                        .map(|end| Time(credentials::whole_second(end))),
                 })
                 .collect(),
             subscription: current.map(|c| c.name.clone()),
             revoked: self.revoked(),
         };
         let events = status::warnings(stood, conditions);
-        status::write(self.user, before, &after, events)
+        let mut writes = status::write(self.user, before, &after, events);
+        writes.extend(self.newly_bound());
+        writes
     }
 }

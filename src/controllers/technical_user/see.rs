@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use zeroize::Zeroizing;
 
-use super::{DeliverySeen, Seen};
+use super::{DeliverySeen, Seen, Workload, service_account};
 use crate::api::v1alpha1::{KeyAudience, TechnicalUser};
 use crate::controllers::Error;
 use crate::controllers::operator::Context;
@@ -33,6 +33,8 @@ pub async fn see(
         rings: signing_rings(&cx.stores),
         hashes: Stores::get(&cx.stores.secrets, operator_namespace, &hashes_name),
         deliveries: Vec::new(),
+        workload: Workload::default(),
+        clock_sure: cx.clock_guard.moment().sure,
     };
     let Some(user) = user else {
         if seen.hashes.is_none() {
@@ -49,14 +51,30 @@ pub async fn see(
         // Another release's: nothing of it is ours to look at.
         return Ok(seen);
     }
-    let key = user.spec.credential.secret.keys.client_secret.as_str();
+    if let Some(credential) = &user.spec.credential.service_account {
+        seen.workload = service_account::see(cx, namespace, credential);
+    }
+    let key = user.secret_keys().client_secret;
+    let key = key.as_str();
     let uid = user.uid().unwrap_or_default();
-    let target = user.secret_name();
+    let target = user.secret_credential().map(|_| user.secret_name());
     let mut secrets: Vec<Arc<Secret>> = cx.stores.deliveries.state_filter(|s| {
+        let wanted = target.as_ref() == Some(&s.name_any());
         s.namespace().as_deref() == Some(namespace)
-            && (s.name_any() == target || ownership(&s.metadata, &uid) == Ownership::Ours)
+            && (wanted || ownership(&s.metadata, &uid) == Ownership::Ours)
     });
     secrets.sort_by_key(|s| s.name_any());
+    let Some(target) = target else {
+        // A delivered Secret outlives its hash only where that is gone for certain.
+        if seen.hashes.is_none() && !secrets.is_empty() {
+            seen.hashes = cx
+                .get::<Secret>(operator_namespace, &hashes_name)
+                .await?
+                .map(Arc::new);
+        }
+        seen.deliveries = prove(cx, &uid, key, seen.hashes.as_deref(), secrets).await?;
+        return Ok(seen);
+    };
     seen.deliveries = prove(cx, &uid, key, seen.hashes.as_deref(), secrets.clone()).await?;
     let settled = seen
         .deliveries

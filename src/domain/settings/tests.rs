@@ -32,7 +32,7 @@ fn the_bounds_themselves_are_sound() {
 #[test]
 fn each_mistake_is_named() {
     type Spoil = Box<dyn Fn(&mut Settings)>;
-    let cases: [(&str, Spoil); 18] = [
+    let cases: [(&str, Spoil); 20] = [
         (
             "revocation.tokensPerClient",
             Box::new(|s| s.revocation.tokens_per_client = 1001),
@@ -91,6 +91,17 @@ fn each_mistake_is_named() {
         (
             "policy.minRsaKeySize",
             Box::new(|s| s.policy.min_rsa_key_size = 1024),
+        ),
+        (
+            "policy.serviceAccountAudiences",
+            Box::new(|s| s.policy.service_account_audiences = vec!["a b".into()]),
+        ),
+        (
+            "policy.serviceAccountAudiences",
+            Box::new(|s| {
+                let own = "https://kubernetes.default.svc".to_owned();
+                s.policy.service_account_audiences = vec!["a".into(), own];
+            }),
         ),
         ("claims.tier", Box::new(|s| s.claims.tier = "sub".into())),
     ];

@@ -1,0 +1,173 @@
+//! A technical user that authenticates with assertions: there is nothing to make or deliver. What
+//! there is to do is to let an earlier client secret work on through its grace, and to clean up then.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+
+use super::Visit;
+use crate::api::v1alpha1::{Conditions, Jwks};
+use crate::controllers::{Decision, Fill, Note, Object, Write};
+use crate::crypto::public_key::PublicKey;
+use crate::domain::client_key::KeyFault;
+use crate::domain::reasons as r;
+use crate::domain::rotation::later;
+use crate::domain::settings::Settings;
+use crate::objects::credentials;
+
+/// What the public keys of a technical user come to.
+pub struct Judged {
+    /// The ids of the keys that work.
+    pub key_ids: Vec<String>,
+    /// A sentence on each of the others.
+    pub faults: Vec<(KeyFault, String)>,
+}
+
+/// Where a client's own keys stand.
+pub const OWN: &str = "spec.credential.publicKey.jwks";
+
+/// Judges keys, which stand at that place, as the feed does.
+pub fn judge(jwks: &Jwks, place: &str, settings: &Settings) -> Judged {
+    let mut judged = Judged {
+        key_ids: Vec::new(),
+        faults: Vec::new(),
+    };
+    for (index, jwk) in jwks.keys.iter().enumerate() {
+        match PublicKey::allowed(jwk, &settings.policy) {
+            Ok(key) if judged.key_ids.iter().any(|id| id == key.key_id()) => {}
+            Ok(key) => judged.key_ids.push(key.key_id().to_owned()),
+            Err(fault) => {
+                let kid = jwk.kid.as_deref();
+                let kid = kid.map_or_else(String::new, |kid| format!(" (kid {kid:?})"));
+                let told = format!("{place}.keys[{index}]{kid}: {fault}.");
+                judged.faults.push((fault, told));
+            }
+        }
+    }
+    judged
+}
+
+impl Visit<'_> {
+    /// The client secret that was there before works on until its grace is over.
+    pub(super) fn without_secret(&self, decision: &mut Decision) -> Result<(), Conditions> {
+        let hashes = match self.seen.hashes.as_deref() {
+            Some(hashes) if self.is_ours(hashes) => hashes,
+            Some(hashes) if credentials::hashes_of(hashes).is_some() => {
+                // Of a technical user of that name that was deleted: it is swept first.
+                let hashes = Object::Secret(Box::new(hashes.clone()));
+                decision.writes.push(Write::Delete(hashes));
+                return Err(Conditions::reconciling(
+                    r::PROGRESSING,
+                    "The hashes of an earlier technical user of this name are being deleted.",
+                ));
+            }
+            // What is foreign is in nobody's way here.
+            _ => {
+                self.clean_up(decision);
+                return Ok(());
+            }
+        };
+        let grace = self.user.secret_grace();
+        let begun = credentials::exchanged_at(hashes);
+        let end = later(begun.unwrap_or(self.now), grace.as_duration());
+        // What is deleted can not be had again; where the clock is not believed, servers refuse it.
+        if self.now >= end && self.seen.clock_sure {
+            let gone = Object::Secret(Box::new(hashes.clone()));
+            decision.writes.push(Write::Delete(gone));
+            self.clean_up(decision);
+            decision.writes.push(Note::normal(
+                r::CREDENTIAL_RETIRED,
+                "The client secret no longer works: its grace is over.",
+            ));
+            return Ok(());
+        }
+        let mut after = hashes.clone();
+        credentials::exchange(&mut after, begun.unwrap_or(self.now), end);
+        if after.metadata.annotations != hashes.metadata.annotations {
+            let object = Object::Secret(Box::new(after));
+            decision.writes.push(Write::Replace(object, Fill::Nothing));
+        }
+        if begun.is_none() {
+            decision.writes.push(Note::normal(
+                r::CREDENTIAL_EXCHANGED,
+                format!(
+                    "The client secret works beside what took its place until {}, for {grace} (spec.credential.gracePeriod).",
+                    credentials::whole_second(end)
+                ),
+            ));
+        }
+        if self.now >= end {
+            self.recheck(super::FOREIGN_RECHECK, decision);
+        } else {
+            decision.wake_at = decision.wake_at.into_iter().chain([end]).min();
+        }
+        Ok(())
+    }
+
+    /// Deletes what delivers a client secret that works no more.
+    fn clean_up(&self, decision: &mut Decision) {
+        let ours = self.seen.deliveries.iter().filter(|d| d.ours());
+        decision.writes.extend(ours.map(|delivered| {
+            let secret: Secret = (*delivered.secret).clone();
+            Write::Delete(Object::Secret(Box::new(secret)))
+        }));
+    }
+
+    /// Until when an earlier client secret works.
+    pub(super) fn secret_until(&self) -> Option<Timestamp> {
+        let hashes = self.seen.hashes.as_deref().filter(|h| self.is_ours(h))?;
+        match self.user.secret_credential() {
+            Some(_) => None,
+            None => credentials::works_until(hashes),
+        }
+    }
+
+    /// What is told of public keys, where all else is well.
+    pub(super) fn of_public_keys(&self, jwks: &Jwks) -> Conditions {
+        let id = self.user.client_id();
+        let key_ids = judge(jwks, OWN, self.settings).key_ids;
+        let keys = match key_ids.as_slice() {
+            [one] => format!("key {one}"),
+            several => format!("keys {}", several.join(", ")),
+        };
+        let mut message =
+            format!("{id} gets tokens with assertions that it signs with its {keys}.");
+        self.tell_secret(&mut message);
+        self.with_faults(message, jwks, OWN)
+    }
+
+    /// The same with what is wrong with keys that stand at that place.
+    pub(super) fn with_faults(&self, message: String, jwks: &Jwks, place: &str) -> Conditions {
+        let Judged { key_ids, faults } = judge(jwks, place, self.settings);
+        if faults.is_empty() {
+            return Conditions::ready(r::SUCCEEDED, message);
+        }
+        let forbidden = |(fault, _): &(KeyFault, String)| matches!(fault, KeyFault::Forbidden(_));
+        let reason = if faults.iter().all(forbidden) {
+            r::POLICY_VIOLATION
+        } else {
+            r::PUBLIC_KEY_REFUSED
+        };
+        let told: Vec<String> = faults.into_iter().map(|(_, told)| told).collect();
+        let told = format!("{} Mend the key, or take it away.", told.join(" "));
+        if key_ids.is_empty() {
+            return Conditions::stalled(reason, told);
+        }
+        Conditions::ready_but_stalled((r::SUCCEEDED, message), (reason, told))
+    }
+
+    /// That an earlier client secret still works, if it does.
+    pub(super) fn tell_secret(&self, message: &mut String) {
+        if let Some(until) = self.secret_until().filter(|until| self.now < *until) {
+            let until = credentials::whole_second(until);
+            let more = format!(" The earlier client secret works too, until {until}.");
+            message.push_str(&more);
+        }
+    }
+
+    /// The names of the Secrets that still deliver a client secret.
+    pub(super) fn delivered(&self) -> Option<String> {
+        let mut ours = self.seen.deliveries.iter().filter(|d| d.ours());
+        ours.next().map(|d| d.secret.name_any())
+    }
+}

@@ -1,0 +1,206 @@
+//! Public keys of others, parsed once, that verify what their clients present.
+
+use std::fmt;
+
+use aws_lc_rs::rsa::PublicKeyComponents;
+use aws_lc_rs::signature::{self, ParsedPublicKey, VerificationAlgorithm};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::key_pair::{Method, method, thumbprint};
+use crate::domain::algorithm::Algorithm;
+use crate::domain::client_key::{GivenJwk, KeyFault, MOST_RSA_BITS};
+use crate::domain::jwk::KeyMembers;
+use crate::domain::settings::Policy;
+
+/// A public key for one algorithm.
+pub struct PublicKey {
+    key_id: String,
+    algorithm: Algorithm,
+    parsed: ParsedPublicKey,
+}
+
+impl PublicKey {
+    /// Parses a key. RSA moduli have at least `least_rsa_bits`, and never fewer than 2048.
+    pub fn from_jwk(jwk: &GivenJwk, least_rsa_bits: usize) -> Result<Self, KeyFault> {
+        let algorithm = jwk.algorithm()?;
+        let members = jwk.members()?;
+        let parsed = match (method(algorithm), &members) {
+            (Method::Rsa(_, parameters), KeyMembers::Rsa { n, e }) => {
+                let n = unsigned("n", n)?;
+                let e = unsigned("e", e)?;
+                let bits = n.len() * 8 - n[0].leading_zeros() as usize;
+                let least = least_rsa_bits.max(2048);
+                if bits < least || bits > MOST_RSA_BITS {
+                    return Err(KeyFault::Size { bits, least });
+                }
+                let odd = e.last().is_some_and(|last| last % 2 == 1);
+                if e.len() > 4 || !odd || e == [1] {
+                    return Err(KeyFault::Exponent);
+                }
+                PublicKeyComponents { n, e }.to_parsed_public_key(parameters)
+            }
+            (Method::Ec(_, verifier, _), KeyMembers::Ec { x, y, .. }) => {
+                let width = coordinate(algorithm);
+                // SEC 1 §2.3.3, uncompressed.
+                let mut point = vec![4];
+                point.extend(exactly("x", x, width)?);
+                point.extend(exactly("y", y, width)?);
+                ParsedPublicKey::new(verifier, point)
+            }
+            (Method::Ed25519, KeyMembers::Okp { x, .. }) => {
+                let verifier: &'static dyn VerificationAlgorithm = &signature::ED25519;
+                ParsedPublicKey::new(verifier, exactly("x", x, 32)?)
+            }
+            _ => return Err(KeyFault::Algorithm),
+        };
+        Ok(Self {
+            key_id: jwk.kid.clone().unwrap_or_else(|| thumbprint(&members)),
+            algorithm,
+            parsed: parsed.map_err(|_| KeyFault::Unsound)?,
+        })
+    }
+
+    /// The same under a release's policy.
+    pub fn allowed(jwk: &GivenJwk, policy: &Policy) -> Result<Self, KeyFault> {
+        let algorithm = jwk.algorithm()?;
+        if !policy.allowed_algorithms.contains(&algorithm) {
+            return Err(KeyFault::Forbidden(algorithm));
+        }
+        Self::from_jwk(jwk, policy.min_rsa_key_size.try_into().unwrap_or(0))
+    }
+
+    /// What it is called: its `kid`, or its thumbprint where it has none.
+    pub fn key_id(&self) -> &str {
+        &self.key_id
+    }
+
+    /// The one algorithm that it verifies.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Whether a signature in the form of JOSE is this key's.
+    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.parsed.verify_sig(message, signature).is_ok()
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PublicKey")
+            .field("kid", &self.key_id)
+            .field("alg", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The width of a coordinate in octets (RFC 7518 §6.2.1.2).
+fn coordinate(algorithm: Algorithm) -> usize {
+    match algorithm {
+        Algorithm::ES384 => 48,
+        Algorithm::ES512 => 66,
+        _ => 32,
+    }
+}
+
+/// A number as RFC 7518 §2 writes it: no octet more than it needs.
+fn unsigned(name: &'static str, text: &str) -> Result<Vec<u8>, KeyFault> {
+    let octets = decode(name, text)?;
+    match octets.first() {
+        Some(first) if *first > 0 => Ok(octets),
+        _ => Err(KeyFault::Encoding(name)),
+    }
+}
+
+fn exactly(name: &'static str, text: &str, width: usize) -> Result<Vec<u8>, KeyFault> {
+    let octets = decode(name, text)?;
+    if octets.len() == width {
+        Ok(octets)
+    } else {
+        Err(KeyFault::Encoding(name))
+    }
+}
+
+fn decode(name: &'static str, text: &str) -> Result<Vec<u8>, KeyFault> {
+    URL_SAFE_NO_PAD
+        .decode(text)
+        .map_err(|_| KeyFault::Encoding(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::key_pair::KeyPair;
+    use crate::domain::algorithm::RsaKeySize;
+
+    fn given(pair: &KeyPair) -> GivenJwk {
+        let json = serde_json::to_value(pair.public_jwk()).expect("JSON");
+        serde_json::from_value(json).expect("a key")
+    }
+
+    #[test]
+    fn every_algorithm_verifies_its_own_and_nothing_else() {
+        let pairs: Vec<KeyPair> = Algorithm::ALL
+            .into_iter()
+            .map(|algorithm| {
+                let pem = KeyPair::generate_pem(algorithm, RsaKeySize::Bits2048).expect("a key");
+                KeyPair::from_pem(algorithm, &pem).expect("a pair")
+            })
+            .collect();
+        for pair in &pairs {
+            let key = PublicKey::from_jwk(&given(pair), 2048).expect("a key");
+            assert_eq!(key.key_id(), pair.key_id());
+            for other in &pairs {
+                let signature = other.sign(b"message").expect("signed");
+                let own = other.key_id() == pair.key_id();
+                assert_eq!(key.verifies(b"message", &signature), own);
+                assert!(!key.verifies(b"another", &signature));
+                assert!(!key.verifies(b"message", &signature[1..]));
+                assert!(!key.verifies(b"message", &[]));
+            }
+        }
+    }
+
+    #[test]
+    fn unsound_keys_are_refused() {
+        let pem = KeyPair::generate_pem(Algorithm::ES256, RsaKeySize::Bits2048).expect("a key");
+        let ec = given(&KeyPair::from_pem(Algorithm::ES256, &pem).expect("a pair"));
+        let refused = |jwk: GivenJwk| PublicKey::from_jwk(&jwk, 2048).expect_err("refused");
+        let swapped = GivenJwk {
+            x: ec.y.clone(),
+            y: ec.x.clone(),
+            ..ec.clone()
+        };
+        assert_eq!(refused(swapped), KeyFault::Unsound);
+        let short = GivenJwk {
+            x: Some("AQAB".into()),
+            ..ec.clone()
+        };
+        assert_eq!(refused(short), KeyFault::Encoding("x"));
+        let padded = GivenJwk {
+            x: ec.x.clone().map(|x| x + "="),
+            ..ec
+        };
+        assert_eq!(refused(padded), KeyFault::Encoding("x"));
+        let rsa = |n: &[u8], e: &str| GivenJwk {
+            kty: "RSA".into(),
+            alg: Some("RS256".into()),
+            n: Some(URL_SAFE_NO_PAD.encode(n)),
+            e: Some(e.into()),
+            ..GivenJwk::default()
+        };
+        let size = |bits| KeyFault::Size { bits, least: 2048 };
+        assert_eq!(refused(rsa(&[0xff; 128], "AQAB")), size(1024));
+        assert_eq!(
+            refused(rsa(&[[0x7f].as_slice(), &[0xff; 255]].concat(), "AQAB")),
+            size(2047)
+        );
+        assert_eq!(refused(rsa(&[0xff; 1025], "AQAB")), size(8200));
+        assert_eq!(refused(rsa(&[0; 256], "AQAB")), KeyFault::Encoding("n"));
+        assert_eq!(refused(rsa(&[], "AQAB")), KeyFault::Encoding("n"));
+        for e in ["AQ", "Ag", "AQAAAAE"] {
+            assert_eq!(refused(rsa(&[0xff; 256], e)), KeyFault::Exponent, "{e}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Whose signature a client's assertion must have, as the feed makes it from the resources.
+
+use std::sync::Arc;
+
+use crate::crypto::public_key::PublicKey;
+use crate::domain::assertion::{Claims, Header, Workload};
+
+/// What a client proves itself with, where that is no secret.
+#[derive(Debug)]
+pub enum Trusted {
+    /// A JWT that it has signed itself (`private_key_jwt`), with one of these keys.
+    PublicKey(Keys),
+    /// A token of this workload, which its cluster has signed.
+    ServiceAccount(Account),
+}
+
+/// A Kubernetes `ServiceAccount` whose tokens authenticate a client.
+#[derive(Debug)]
+pub struct Account {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The UID that it was last seen with; none for another cluster's, which nobody here sees.
+    pub uid: Option<String>,
+    /// The one audience of its tokens.
+    pub audience: String,
+    /// Who issues its tokens.
+    pub issuer: String,
+    /// The keys that sign them.
+    pub keys: Keys,
+}
+
+impl Account {
+    /// Whether these are claims of its tokens.
+    pub fn is_of(&self, claims: &Claims) -> bool {
+        let same = |workload: &Workload| {
+            let uid = self.uid.as_ref();
+            workload.namespace == self.namespace
+                && workload.name == self.name
+                && uid.is_none_or(|uid| *uid == workload.uid)
+        };
+        claims.workload.as_ref().is_some_and(same)
+            && claims.issuer == self.issuer
+            && claims.audience.as_slice() == [self.audience.as_str()]
+    }
+}
+
+/// Public keys, parsed once.
+#[derive(Debug, Default)]
+pub struct Keys(pub Vec<Arc<PublicKey>>);
+
+impl Keys {
+    /// The key that a header calls for: the one of its kid, if that is for its algorithm; without a
+    /// kid the only one for the algorithm. Never one after another: an assertion names its key.
+    pub fn called_for(&self, header: &Header) -> Option<&Arc<PublicKey>> {
+        let mut fit = self.0.iter().filter(|key| {
+            let named = header.key_id.as_deref().is_none_or(|id| id == key.key_id());
+            named && key.algorithm() == header.algorithm
+        });
+        let first = fit.next();
+        first.filter(|_| fit.next().is_none())
+    }
+}
