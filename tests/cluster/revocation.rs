@@ -2,9 +2,10 @@
 //! whatever is written into the outbox by hand. The operator and each replica are processes of
 //! their own.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::load::part;
 use crate::release::{LIMIT, Release};
@@ -79,11 +80,6 @@ impl Field {
         });
     }
 
-    fn revoke_at(&self, port: u16, id: &str, secret: &str, token: &str) -> http::Answer {
-        let url = format!("http://127.0.0.1:{port}/oauth/revoke");
-        http::form(&url, id, secret, &format!("token={token}")).expect("the server answers")
-    }
-
     /// How many single tokens, and clients, each replica knows to be revoked.
     fn known(&self) -> Vec<(i64, i64)> {
         let first = self.release.admin_port;
@@ -147,6 +143,11 @@ impl Field {
     }
 }
 
+fn revoke_at(port: u16, id: &str, secret: &str, token: &str) -> http::Answer {
+    let url = format!("http://127.0.0.1:{port}/oauth/revoke");
+    http::form(&url, id, secret, &format!("token={token}")).expect("the server answers")
+}
+
 #[test]
 fn known_everywhere_whoever_is_killed() {
     let mut field = Field::start("revoke");
@@ -170,7 +171,7 @@ fn known_everywhere_whoever_is_killed() {
     field.wait_known("nothing is revoked", 0, 0);
 
     // At one replica, known to the other.
-    let answer = field.revoke_at(beside, &id, &secret, &first);
+    let answer = revoke_at(beside, &id, &secret, &first);
     assert_eq!((answer.status, answer.text().as_str()), (200, ""));
     let took = field.wait_known("one token is revoked, everywhere", 1, 0);
     assert!(took < KNOWN_WITHIN.as_secs_f64(), "{took}");
@@ -179,13 +180,13 @@ fn known_everywhere_whoever_is_killed() {
     assert!(field.listed(&tenant)[&id]["tokens"][&jti].is_array());
     // Again, another client's, garbage: 200, and nothing more is known.
     for odd in [&first, &foreign, "garbage"] {
-        assert_eq!(field.revoke_at(beside, &id, &secret, odd).status, 200);
+        assert_eq!(revoke_at(beside, &id, &secret, odd).status, 200);
     }
-    assert_eq!(field.revoke_at(beside, &id, "wrong", &second).status, 401);
+    assert_eq!(revoke_at(beside, &id, "wrong", &second).status, 401);
 
     // Without an operator it holds all the same, also for a replica that starts only now.
     field.kill_operator();
-    let answer = field.revoke_at(field.release.port, &id, &secret, &second);
+    let answer = revoke_at(field.release.port, &id, &secret, &second);
     assert_eq!(answer.status, 200, "{}", answer.text());
     let took = field.wait_known("another one, with no operator", 2, 0);
     assert!(took < KNOWN_WITHIN.as_secs_f64(), "{took}");
@@ -223,7 +224,7 @@ fn known_everywhere_whoever_is_killed() {
         map["metadata"]["uid"].is_string().then_some(()).ok_or(map)
     });
     field.wait_known("still both", 2, 0);
-    let answer = field.revoke_at(field.replicas[0].port, &id, &secret, &third);
+    let answer = revoke_at(field.replicas[0].port, &id, &secret, &third);
     assert_eq!(answer.status, 200);
     field.wait_known("and the third", 3, 0);
     field.wait_home("it came home");
@@ -289,11 +290,11 @@ fn what_is_put_into_the_outbox_by_hand_is_refused_and_told() {
 
     // And what is asked for meanwhile holds; beyond its number all of the client's is revoked.
     let port = field.replicas[0].port;
-    assert_eq!(field.revoke_at(port, &id, &secret, &token).status, 200);
+    assert_eq!(revoke_at(port, &id, &secret, &token).status, 200);
     field.wait_known("one is", 1, 0);
     for _ in 0..50 {
         let more = field.release.token(&id, &secret, "");
-        let answer = field.revoke_at(port, &id, &secret, &more);
+        let answer = revoke_at(port, &id, &secret, &more);
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
     field.wait_known("all of one client is", 0, 1);
