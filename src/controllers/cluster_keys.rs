@@ -11,7 +11,7 @@ use kube::api::{Api, PostParams};
 use serde::Deserialize;
 use tokio::sync::Notify;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::apply::MANAGER;
 use super::operator::{Context, READ_LIMIT};
@@ -56,7 +56,8 @@ impl Followed {
             return;
         }
         if let Some(why) = &now {
-            warn!("the cluster's keys can not be read: {why}");
+            // Whoever needs them is told in status.
+            info!("the cluster's keys can not be read: {why}");
         } else {
             info!("the cluster's keys can be read again");
         }

@@ -64,9 +64,9 @@ pub struct OtherCluster {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceAccountStatus {
-    /// Its namespace.
+    /// The ServiceAccount's namespace.
     pub namespace: String,
-    /// Its name.
+    /// The ServiceAccount's name.
     pub name: String,
     /// The UID of the very object; tokens of another one of that name are refused.
     pub uid: String,
