@@ -2,6 +2,7 @@
 //! the controllers write these objects, the feed and the next look read them.
 
 pub mod credentials;
+pub mod delivery;
 pub mod injected;
 pub mod jwks_map;
 pub mod key_secret;

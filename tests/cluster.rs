@@ -9,6 +9,8 @@ mod support;
 mod algorithms;
 #[path = "cluster/copied.rs"]
 mod copied;
+#[path = "cluster/credentials.rs"]
+mod credentials;
 #[path = "cluster/delivered.rs"]
 mod delivered;
 #[path = "cluster/endurance.rs"]

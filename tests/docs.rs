@@ -1,4 +1,4 @@
-//! The README and `docs/rotation.md`, run: every `sh` block of them, in order, as a newcomer would in a
+//! The README, `docs/rotation.md` and `docs/technical-users.md`, run: every `sh` block of them, in order, as a newcomer would in a
 //! fresh checkout. What is not to be run is marked otherwise (`text`, `yaml`, `json`).
 
 mod support;
@@ -206,6 +206,25 @@ fn how_keys_rotate() {
     }
 }
 
+#[test]
+fn how_client_secrets_rotate() {
+    let text = page("docs/technical-users.md");
+    let mut commands: Vec<String> = blocks(&text).into_iter().map(|(_, block)| block).collect();
+    assert!(commands.len() >= 8, "{commands:?}");
+    // Beside what the README leaves on the cluster, with the program that the README runs.
+    commands.splice(0..0, readme("The same on a cluster").into_iter().take(3));
+    let cluster = ControlPlane::start();
+    let printed = tour(commands, Some(cluster.admin_kubeconfig())).join("\n");
+    for part in [
+        "OLD UNTIL",
+        "CredentialRotated",
+        "after-the-audit",
+        "\"access_token\"",
+    ] {
+        assert!(printed.contains(part), "{part} in\n{printed}");
+    }
+}
+
 /// `docs/reasons.md` knows every reason, and every reason is given somewhere.
 #[test]
 fn the_reasons_are_documented_and_given() {
@@ -241,6 +260,7 @@ fn links_lead_somewhere() {
         "CONTRIBUTING.md",
         "docs/reasons.md",
         "docs/rotation.md",
+        "docs/technical-users.md",
     ] {
         let text = self::page(page);
         let folder = Path::new(ROOT)

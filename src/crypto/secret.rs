@@ -1,7 +1,7 @@
 //! Client secrets that we generate.
 //!
 //! A secret is `<prefix><43 random base62 characters><6 base62 characters of checksum>`: the
-//! family's prefix (`sk-`), 256 random bits, and the CRC-32 of all that precedes it, so that a
+//! family's prefix (`sk-`, `dk-` or `ak-`), 256 random bits, and the CRC-32 of all that precedes it, so that a
 //! scanner tells a leaked secret from a look-alike and a typing mistake costs no hash. It needs
 //! no encoding in a form, a URL or a Basic header. For scanners: [`PATTERN`].
 
@@ -11,7 +11,7 @@ use super::random;
 use crate::domain::client::Family;
 
 /// The regular expression that every generated secret matches.
-pub const PATTERN: &str = r"\bsk-[0-9A-Za-z]{49}\b";
+pub const PATTERN: &str = r"\b[sda]k-[0-9A-Za-z]{49}\b";
 
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 /// 43 × log2(62) = 256.03 bits.

@@ -16,19 +16,39 @@ pub enum Family {
     /// A service that calls another (`sk-`).
     #[default]
     Integration,
+    /// A machine in somebody's hands (`dk-`).
+    Device,
+    /// A program that acts by itself (`ak-`).
+    Agent,
 }
 
 impl Family {
     /// All families.
-    pub const ALL: [Self; 1] = [Self::Integration];
+    pub const ALL: [Self; 3] = [Self::Integration, Self::Device, Self::Agent];
 
     /// What its generated secrets begin with.
     pub fn secret_prefix(self) -> &'static str {
         match self {
             Self::Integration => "sk-",
+            Self::Device => "dk-",
+            Self::Agent => "ak-",
+        }
+    }
+
+    /// As manifests and tokens name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Integration => "Integration",
+            Self::Device => "Device",
+            Self::Agent => "Agent",
         }
     }
 }
+
+/// How long an old client secret works beside the new one where nothing else is said: a Deployment
+/// that reads its Secret as environment variables sees a new one only when it is restarted, and a day
+/// is time for that.
+pub const DEFAULT_SECRET_GRACE: Period = Period::from_hours(24);
 
 /// A client secret as it is kept: its hash, and when it works.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

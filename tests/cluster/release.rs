@@ -296,7 +296,7 @@ impl Release {
             .decode(secret["data"][key].as_str()?)
             .ok()?;
         let value = String::from_utf8(bytes).ok()?;
-        if value.starts_with("sk-") {
+        if chancery::crypto::secret::shape(&value).is_some() {
             self.remember(&value);
         }
         Some(value)

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::curl::{self, CurlFiles};
 use crate::api::v1alpha1::{PUBLISHED, READY, STALLED, TechnicalUser};
 
-use crate::objects::credentials::plain_secrets;
+use crate::objects::delivery::plain_secrets;
 use crate::stores::{Guarded, Stores};
 
 /// How long something may be on its way before that is worth a line.
@@ -196,7 +196,7 @@ impl Report {
     fn secret(&self, user: &TechnicalUser) -> Option<zeroize::Zeroizing<String>> {
         let namespace = user.namespace().unwrap_or_default();
         let secret = Stores::get(&self.stores.deliveries, &namespace, &user.secret_name())?;
-        let key = &user.spec.credential.secret.keys.client_secret;
+        let key = &user.secret_credential()?.keys.client_secret;
         plain_secrets(&secret, key).into_iter().next()
     }
 }

@@ -4,12 +4,15 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
+use super::rotation::{Rotation, SecretFacts};
 use super::{RESTRICTED, Tenant, Visit};
-use crate::api::v1alpha1::{Conditions, CredentialStatus, Observed, TechnicalUserStatus};
+use crate::api::v1alpha1::{
+    Conditions, CredentialState, CredentialStatus, Observed, ROTATION_PAUSED, TechnicalUserStatus,
+};
 use crate::controllers::{Write, status};
 use crate::domain::reasons as r;
+use crate::domain::rotation::{MOST_SECRETS, Phase};
 use crate::domain::subscription::{SubscriptionFacts, cut_down};
-use crate::objects::credentials;
 use crate::tenancy::Claim;
 
 impl Visit<'_> {
@@ -62,7 +65,7 @@ impl Visit<'_> {
         None
     }
 
-    pub(super) fn conditions(&self, tenant: &Tenant) -> Conditions {
+    pub(super) fn conditions(&self, tenant: &Tenant, rotation: &Rotation<'_>) -> Conditions {
         let id = self.user.client_id();
         let Tenant::Current(current) = tenant else {
             return Conditions::reconciling(
@@ -99,13 +102,45 @@ impl Visit<'_> {
             let message = format!("{id} gets tokens with the secret in Secret {secret}.");
             (r::SUCCEEDED, message)
         };
-        if beyond.is_empty() {
-            return Conditions::ready(reason, message);
+        if !beyond.is_empty() {
+            // Where people look first: in the table, and in what `dev` prints.
+            message.push(' ');
+            message += &restricted;
         }
-        // Where people look first: in the table, and in what `dev` prints.
-        message.push(' ');
-        message += &restricted;
-        Conditions::ready(reason, message).and(RESTRICTED, true, r::BEYOND_SUBSCRIPTION, restricted)
+        let mut conditions = match self.unheard(rotation) {
+            Some(stalled) => Conditions::ready_but_stalled((reason, message), stalled),
+            None => Conditions::ready(reason, message),
+        };
+        if !beyond.is_empty() {
+            conditions = conditions.and(RESTRICTED, true, r::BEYOND_SUBSCRIPTION, restricted);
+        }
+        if rotation.plan.crowded {
+            conditions = conditions.and(
+                ROTATION_PAUSED,
+                true,
+                r::TOO_MANY_CREDENTIALS,
+                format!("{MOST_SECRETS} client secrets work at once, which is the most: the next is made when the grace of one is over. A shorter credential.secret.rotation.gracePeriod ends old ones sooner."),
+            );
+        }
+        conditions
+    }
+
+    /// A rotation that is wanted and can not be.
+    fn unheard(&self, rotation: &Rotation<'_>) -> Option<(&'static str, String)> {
+        if let Some(slip) = &rotation.slip {
+            return Some((r::INVALID_SPEC, slip.clone()));
+        }
+        let target = self.user.secret_name();
+        let standing = self.seen.deliveries.iter();
+        let mut standing = standing.filter(|d| d.secret.name_any() == target);
+        let wanted = rotation.policy.interval.is_some()
+            || rotation.policy.rotate.is_some() && !rotation.is_handled();
+        (Self::is_frozen(standing.next()) && wanted).then(|| {
+            (
+                r::SECRET_NAME_CONFLICT,
+                format!("Secret {target} is immutable, so that no other client secret can be put there, and no rotation takes place: delete it, and a new one is made."),
+            )
+        })
     }
 
     fn no_signer(&self) -> Option<Conditions> {
@@ -141,20 +176,14 @@ impl Visit<'_> {
     pub(super) fn status(
         &self,
         conditions: &Conditions,
+        rotation: &Rotation<'_>,
         current: Option<&SubscriptionFacts>,
     ) -> Vec<Write> {
         let before = self.user.status.as_ref();
         let observed = Observed {
             generation: self.user.metadata.generation.unwrap_or(0),
-            now: self.now,
+            now: self.moment.now,
         };
-        // As they were seen: what this visit writes is seen by the next.
-        let stored = self
-            .seen
-            .hashes
-            .as_deref()
-            .filter(|h| self.is_ours(h))
-            .and_then(credentials::read_hashes);
         let working = self.seen.deliveries.iter().any(|d| d.proves().is_some());
         let stood = before.map_or(&[][..], |s| &s.conditions);
         let after = TechnicalUserStatus {
@@ -162,19 +191,43 @@ impl Visit<'_> {
             conditions: conditions.write(stood, observed),
             client_id: Some(self.user.client_id()),
             secret_name: working.then(|| self.user.secret_name()),
-            credentials: stored
-                .unwrap_or_default()
-                .iter()
-                .map(|c| CredentialStatus {
-                    id: c.id.clone(),
-                    created_at: Time(
-                        Timestamp::from_second(c.created_at.as_second()).unwrap_or(c.created_at),
-                    ),
-                })
-                .collect(),
+            credentials: credentials(rotation),
+            next_rotation_at: rotation.next_at().map(whole),
+            last_handled_rotation: (rotation
+                .is_handled()
+                .then(|| rotation.policy.rotate.clone()))
+            .flatten()
+            .or_else(|| before.and_then(|s| s.last_handled_rotation.clone())),
             subscription: current.map(|c| c.name.clone()),
         };
         let event = status::warning(stood, conditions);
         status::write(self.user, before, &after, event)
     }
+}
+
+/// What status tells of the secrets that work: with all that is written down now, and without the one
+/// that is just being made.
+fn credentials(rotation: &Rotation<'_>) -> Vec<CredentialStatus> {
+    let told = |key: &SecretFacts| {
+        let state = match rotation.phase(key) {
+            Phase::Active => CredentialState::Active,
+            Phase::Next => CredentialState::Next,
+            Phase::Retired | Phase::Withdrawn => CredentialState::Retired,
+            Phase::Removed => return None,
+        };
+        let ends = rotation.plan.ends.get(key.kid());
+        Some(CredentialStatus {
+            id: key.kid().to_owned(),
+            created_at: whole(key.life.created.unwrap_or(Timestamp::UNIX_EPOCH)),
+            state,
+            expires_at: ends.copied().map(whole),
+        })
+    };
+    let mut keys: Vec<&SecretFacts> = rotation.keys.iter().collect();
+    keys.sort_by_key(|k| k.sequence);
+    keys.into_iter().filter_map(told).collect()
+}
+
+fn whole(time: Timestamp) -> Time {
+    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }
