@@ -2,6 +2,8 @@
 //! the answer lost. Whatever happens, what is there in the end is one key, one secret, no orphan,
 //! and a token.
 
+#[path = "converge/credentials.rs"]
+mod credentials;
 #[path = "converge/jwks.rs"]
 mod jwks;
 #[path = "converge/obstacles.rs"]
