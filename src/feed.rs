@@ -20,7 +20,8 @@ use crate::crypto;
 use crate::domain::client::Client;
 use crate::domain::names::{self, ISSUER_JWKS};
 use crate::domain::period::Period;
-use crate::domain::rotation::{Cause, effective_lead, later};
+use crate::domain::preference;
+use crate::domain::rotation::effective_lead;
 use crate::domain::settings::Settings;
 use crate::domain::staleness::Contact;
 use crate::objects::{credentials, jwks_map};
@@ -195,13 +196,18 @@ impl Feed {
 
     /// The rings that sign for technical users: highest priority first, then by name.
     fn rings(&self, jwks: &PublishedJwks, keys: &[RingKey]) -> Vec<Arc<Ring>> {
+        let mut of_rings: HashMap<&str, Vec<&RingKey>> = HashMap::new();
+        for key in keys {
+            of_rings.entry(&key.ring).or_default().push(key);
+        }
         let mut rings = Vec::new();
         for ring in self.stores.signing_keys.state() {
             let Ok(ring) = &ring.0 else { continue };
             if ring.spec.audience != KeyAudience::Client {
                 continue;
             }
-            let active = self.active(ring, keys, jwks);
+            let keys = of_rings.get(ring.name_any().as_str());
+            let active = keys.and_then(|keys| self.active(ring, keys, jwks));
             rings.extend(active.map(|active| (ring.spec.priority, active)));
         }
         rings.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.name.cmp(&b.1.name)));
@@ -209,10 +215,9 @@ impl Feed {
     }
 
     /// The ring with the key that its Secrets call active, if that stands in the JWKS.
-    fn active(&self, ring: &SigningKey, keys: &[RingKey], jwks: &PublishedJwks) -> Option<Ring> {
-        let name = ring.name_any();
-        let may_sign = |key: &&RingKey| key.owned && key.written.life.may_sign();
-        let signers = keys.iter().filter(|key| key.ring == name).filter(may_sign);
+    fn active(&self, ring: &SigningKey, keys: &[&RingKey], jwks: &PublishedJwks) -> Option<Ring> {
+        let may_sign = |key: &&&RingKey| key.owned && key.written.life.may_sign();
+        let signers = keys.iter().filter(may_sign);
         // As `rotation::signer` chooses.
         let active = signers.max_by_key(|key| (key.written.life.activated, key.sequence))?;
         let pair = active.pair.clone()?;
@@ -220,13 +225,13 @@ impl Feed {
             ring.spec.publish_lead().as_duration(),
             self.settings.jwks.max_age.as_duration(),
         );
-        let known_from = active.written.life.published.map(|at| later(at, lead));
+        let written = &active.written;
         jwks.keys.contains(pair.key_id()).then(|| Ring {
-            name,
+            name: ring.name_any(),
             active: pair,
-            window: active.written.window,
-            published: active.written.life.published,
-            defers_until: known_from.filter(|_| active.written.cause == Cause::First),
+            window: written.window,
+            published: written.life.published,
+            defers_until: preference::defers_until(written.cause, written.life.published, lead),
         })
     }
 

@@ -377,8 +377,7 @@ async fn limited<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Resul
 
 /// Up to a tenth more or less, so that several do not look in step.
 fn jittered(pause: Duration) -> Duration {
-    let part = f64::from(random::bytes::<1>()[0]) / 255.0;
-    pause.mul_f64(0.9 + 0.2 * part)
+    pause.mul_f64(0.9 + 0.2 * random::fraction())
 }
 
 /// The machine or the pod, for people; and what makes it this process alone.

@@ -219,6 +219,7 @@ fn table(text: &str) -> Vec<Vec<String>> {
 
 const KID: &str = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs";
 const AHEAD: &str = "2126-12-22T10:00:00Z";
+const FURTHER_AHEAD: &str = "2099-06-01T00:00:00Z";
 
 #[test]
 fn kubectl_get_tells_the_story() {
@@ -229,7 +230,7 @@ fn kubectl_get_tells_the_story() {
             "ring",
             "signingkey",
             "sk",
-            "NAME|AUDIENCE|ALGORITHM|ACTIVE KEY|NEXT|AT|READY|REASON|STALLED|AGE|MESSAGE",
+            "NAME|AUDIENCE|ALGORITHM|ACTIVE KEY|NEXT|AT|READY|REASON|STALLED|AGE|SIGNING|ROTATES|MESSAGE",
         ),
         (
             "subscription",
@@ -254,6 +255,7 @@ fn kubectl_get_tells_the_story() {
             // A time ahead: a column of type date would show it as <invalid>.
             status["status"]["activeKeyId"] = json!(KID);
             status["status"]["nextTransition"] = json!({"at": AHEAD, "what": "Activate"});
+            status["status"]["nextRotation"] = json!(FURTHER_AHEAD);
         }
         let patch = [
             "patch",
@@ -272,6 +274,8 @@ fn kubectl_get_tells_the_story() {
         for cell in ["True", "Succeeded", "All is well."] {
             assert!(shown[1].iter().any(|c| c == cell), "{shown:?}");
         }
+        let rotates = shown[1].iter().any(|c| c == FURTHER_AHEAD);
+        assert_eq!(rotates, kind == "signingkey", "{shown:?}");
         // Without -o wide the line is short enough to be read.
         let narrow = cluster.kubectl_ok(&["get", short, "-n", &namespace]);
         let longest = narrow.lines().map(|line| line.trim_end().len()).max();

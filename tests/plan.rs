@@ -313,3 +313,20 @@ fn what_is_no_plan_says_why() {
         "{help}"
     );
 }
+
+/// A timetable that could not be written whole is no success: a full disk, say.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_can_not_be_written_is_no_success() {
+    let desk = Desk::new("plan-full", &[("ring.yaml", RING)]);
+    let mut program = std::process::Command::new(chancery_bin());
+    program
+        .args(["plan", "ring.yaml"])
+        .current_dir(desk.0.path());
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    program.stdout(full.expect("/dev/full"));
+    let output = program.output().expect("it ran");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{told}");
+    assert!(told.contains("stdout"), "{told}");
+}

@@ -22,6 +22,7 @@ use super::signing_key::PlanFn;
 use super::visit::visit;
 use super::{Error, Key, Kind, signing_key, technical_user};
 use crate::clock::ClockGuard;
+use crate::crypto::random;
 use crate::domain::settings::Settings;
 use crate::domain::{names, rotation};
 use crate::leader::Leadership;
@@ -100,11 +101,6 @@ pub enum Outcome {
     Refused(Option<Timestamp>),
     /// The world was not as it was seen.
     LookAgain,
-}
-
-/// Between 0 and 1.
-fn jitter() -> f64 {
-    f64::from(crate::crypto::random::bytes::<1>()[0]) / 255.0
 }
 
 /// The operator's loop.
@@ -224,11 +220,8 @@ impl Operator {
             Ok(Outcome::Settled(wake_at)) => {
                 queue.done(&key);
                 if let Some(at) = wake_at {
-                    let wait = at.duration_since(self.cx.clock_guard.moment().now);
                     // A wake-up in the past would be a hot loop; a second is soon enough.
-                    let wait = Duration::try_from(wait)
-                        .unwrap_or_default()
-                        .max(Duration::from_millis(50));
+                    let wait = self.wait(at).max(Duration::from_millis(50));
                     queue.add(key, now + wait.min(LONGEST_SLEEP));
                 }
             }
@@ -237,21 +230,25 @@ impl Operator {
                 queue.add(key, now + LOOK_AGAIN);
             }
             Ok(Outcome::Refused(wake_at)) => {
-                queue.failed(key.clone(), now, jitter());
+                queue.failed(key.clone(), now, random::fraction());
                 if let Some(at) = wake_at {
                     // What comes by the clock does not wait for what is refused.
-                    let wait = at.duration_since(self.cx.clock_guard.moment().now);
-                    let wait = Duration::try_from(wait).unwrap_or_default();
-                    queue.at_the_latest(key, now + wait.max(LEAST_PAUSE));
+                    queue.at_the_latest(key, now + self.wait(at).max(LEAST_PAUSE));
                 }
             }
             Err(error) => {
                 let (kind, namespace, name) =
                     (key.kind.name(), key.namespace.clone(), key.name.clone());
-                let wait = queue.failed(key, now, jitter());
+                let wait = queue.failed(key, now, random::fraction());
                 warn!(kind, ?namespace, ?name, %error, wait_ms = wait.as_millis(), "a visit failed; trying again");
             }
         }
+    }
+
+    /// How long it is until then; nothing if that has passed.
+    fn wait(&self, at: Timestamp) -> Duration {
+        let wait = at.duration_since(self.cx.clock_guard.moment().now);
+        Duration::try_from(wait).unwrap_or_default()
     }
 
     /// Whom a change concerns.
@@ -286,14 +283,15 @@ impl Operator {
         match kind {
             Watched::SigningKeys => {
                 add(Kind::SigningKey, namespace, name);
-                if *spec {
-                    // What it publishes no more may be another's now.
-                    for ring in signing_key::publishing(&self.cx.stores, None) {
-                        add(Kind::SigningKey, operator_namespace, &ring);
+                let rings = technical_user::signing_rings(&self.cx.stores);
+                let others_sign = rings != self.signing_rings;
+                if *spec || others_sign {
+                    // What it publishes no more may be another's now, and another one may sign.
+                    for ring in self.cx.stores.signing_keys.state() {
+                        add(Kind::SigningKey, operator_namespace, &ring.name_any());
                     }
                 }
-                let rings = technical_user::signing_rings(&self.cx.stores);
-                if rings != self.signing_rings {
+                if others_sign {
                     self.signing_rings = rings;
                     for user in self.cx.stores.technical_users.state() {
                         add(

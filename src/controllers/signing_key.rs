@@ -8,6 +8,7 @@
 mod copies;
 mod facts;
 mod look;
+mod preference;
 mod publish;
 mod report;
 mod see;
@@ -25,13 +26,15 @@ use super::{Decision, Fill, Object, Write};
 use crate::api::v1alpha1::{Conditions, SigningKey};
 use crate::domain::jwk::PublicJwk;
 use crate::domain::moment::Moment;
-use crate::domain::rotation::{self, KeyFacts, Plan, Policy, carry_out};
+use crate::domain::rotation::{self, History, KeyFacts, Plan, Policy, carry_out};
 use crate::domain::settings::Settings;
-use crate::objects::{Ownership, jwks_map};
+use crate::objects::Ownership;
+use crate::objects::jwks_map::{self, Share};
 
 pub use copies::{Troubles, publishing, see as see_copies, write as write_copies};
 pub use facts::{algorithm_violation_of, policy_of, violation_of};
 pub use look::{Looked, ParsedKeys, Reads, look};
+pub use preference::{Peer, peers};
 pub use publish::Copies;
 pub use see::brought_from;
 
@@ -56,10 +59,12 @@ pub struct Seen {
     pub issuer_map: Option<Arc<ConfigMap>>,
     /// What the other rings publish, by their own `ConfigMap`s.
     pub others: BTreeMap<String, Vec<PublicJwk>>,
-    /// The kids that have left other rings.
+    /// The kids that other rings have used up, where that matters.
     pub spent_elsewhere: BTreeSet<String>,
     /// Its JWKS in other namespaces.
     pub copies: publish::Copies,
+    /// The other rings of its audience that have a key to sign with.
+    pub peers: Vec<Peer>,
     /// The key pair that a person injects, or why there is none; none if the ring makes its own.
     pub injected: Option<Result<Injected, String>>,
 }
@@ -84,6 +89,14 @@ pub struct Injected {
     pub pem: Zeroizing<String>,
 }
 
+impl Seen {
+    /// Whether it matters which kids other rings have used up: a key could come in that they had.
+    fn asks_others(&self) -> bool {
+        let nobodys = |s: &SecretSeen| s.ownership == Ownership::Nobodys;
+        self.injected.is_some() || self.secrets.iter().any(nobodys)
+    }
+}
+
 impl SecretSeen {
     fn usable(&self) -> Option<&PublicJwk> {
         let dying = self.secret.metadata.deletion_timestamp.is_some();
@@ -105,13 +118,7 @@ pub fn decide(seen: &Seen, settings: &Settings, moment: Moment, plan: PlanFn) ->
             decision
         }
         Some(ring) if ring.metadata.deletion_timestamp.is_some() => Decision::default(),
-        Some(ring) => Visit {
-            seen,
-            ring,
-            settings,
-            now: moment.now,
-        }
-        .decide(moment, plan),
+        Some(ring) => Visit::new(seen, ring, settings, moment.now).decide(moment, plan),
     }
 }
 
@@ -148,6 +155,12 @@ struct Visit<'a> {
     ring: &'a SigningKey,
     settings: &'a Settings,
     now: Timestamp,
+    /// The issuer's `ConfigMap`, if it is ours.
+    issuer_map: Option<&'a ConfigMap>,
+    /// Which ring has what in it.
+    shares: BTreeMap<String, Share>,
+    /// What the ring's own `ConfigMap` remembers.
+    history: History,
 }
 
 /// Why a ring can not go on, as reason and sentence.
@@ -162,7 +175,22 @@ struct Trouble {
     violation: Option<Obstacle>,
 }
 
-impl Visit<'_> {
+impl<'a> Visit<'a> {
+    fn new(seen: &'a Seen, ring: &'a SigningKey, settings: &'a Settings, now: Timestamp) -> Self {
+        let ours = |m: &&ConfigMap| jwks_map::is_issuer_map(m, &settings.environment);
+        let issuer_map = seen.issuer_map.as_deref().filter(ours);
+        let history = seen.ring_map.as_deref().map(jwks_map::history);
+        Self {
+            seen,
+            ring,
+            settings,
+            now,
+            issuer_map,
+            shares: issuer_map.map(jwks_map::shares).unwrap_or_default(),
+            history: history.unwrap_or_default(),
+        }
+    }
+
     fn decide(&self, moment: Moment, plan: PlanFn) -> Decision {
         let mut keys = self.facts();
         let (policy, slips) = self.policy(&keys, moment);
@@ -198,6 +226,9 @@ impl Visit<'_> {
             self.make(&plan, &keys, &policy, &mut decision.writes);
         }
         let conditions = self.conditions(&keys, &plan, &policy, trouble);
+        let among = (&policy, self.seen.peers.as_slice());
+        let (conditions, again) = preference::told(self.ring, &keys, among, self.now, conditions);
+        decision.wake_at = decision.wake_at.into_iter().chain(again).min();
         let jwks: Vec<_> = plan.publish.iter().map(|(jwk, _)| jwk.clone()).collect();
         let conditions = publish::decide(
             &self.seen.copies,

@@ -10,8 +10,8 @@ use super::{Note, Write};
 use crate::api::v1alpha1::{Conditions, Observed, READY, RECONCILING, STALLED};
 use crate::domain::reasons::WRITE_REFUSED;
 
-/// The write of a status, and then the event that goes with it, unless it says what is there already.
-pub fn write<K, S>(object: &K, before: Option<&S>, after: &S, event: Option<Write>) -> Vec<Write>
+/// The write of a status, and then the events that go with it, unless it says what is there already.
+pub fn write<K, S>(object: &K, before: Option<&S>, after: &S, events: Vec<Write>) -> Vec<Write>
 where
     K: Resource<DynamicType = ()>,
     S: Serialize + PartialEq,
@@ -20,30 +20,37 @@ where
     let Some(resource_version) = version.filter(|_| before != Some(after)) else {
         return Vec::new();
     };
-    let write = Write::Status {
-        resource_version,
-        status: json!(after),
-    };
-    [write].into_iter().chain(event).collect()
+    told(resource_version, json!(after), events)
 }
 
-/// The event that goes with a status which says, as that before did not, that a person has to do
+fn told(resource_version: String, status: Value, events: Vec<Write>) -> Vec<Write> {
+    let write = Write::Status {
+        resource_version,
+        status,
+    };
+    [write].into_iter().chain(events).collect()
+}
+
+/// The events that go with a status which says, as that before did not, that a person has to do
 /// something.
-pub fn warning(before: &[Condition], conditions: &Conditions) -> Option<Write> {
-    let (reason, message) = conditions.stalled_by()?;
-    let mut stalled = before.iter().filter(|c| c.type_ == STALLED);
-    let known = stalled.any(|c| {
-        // What an API server says of a refusal changes from try to try: by what a quota has left, say.
-        let same = c.message == message || reason == WRITE_REFUSED;
-        c.status == "True" && c.reason == reason && same
-    });
-    (!known).then(|| Note::warning(reason, message))
+pub fn warnings(before: &[Condition], conditions: &Conditions) -> Vec<Write> {
+    let known = |kind: &str, reason: &str, message: &str| {
+        before.iter().filter(|c| c.type_ == kind).any(|c| {
+            // What an API server says of a refusal changes from try to try: by what a quota has left, say.
+            c.reason == reason && (c.message == message || reason == WRITE_REFUSED)
+        })
+    };
+    let new = conditions
+        .troubles()
+        .filter(|(kind, reason, message)| !known(kind, reason, message));
+    new.map(|(_, reason, message)| Note::warning(reason, message))
+        .collect()
 }
 
 /// What `Ready` says in a status, where it is true.
 pub fn ready_in(status: &Value) -> Option<String> {
     let conditions: Vec<Condition> = serde_json::from_value(status["conditions"].clone()).ok()?;
-    let ready = conditions.into_iter().find(|c| c.type_ == "Ready")?;
+    let ready = conditions.into_iter().find(|c| c.type_ == READY)?;
     (ready.status == "True").then_some(ready.message)
 }
 
@@ -51,7 +58,7 @@ fn is_of_state(condition: &str) -> bool {
     [READY, RECONCILING, STALLED].contains(&condition)
 }
 
-/// The writes of a status with these conditions, and the event that goes with it, unless all of it
+/// The writes of a status with these conditions, and the events that go with it, unless all of it
 /// stands there already. `rest` is what else it says; without that, it is what the last visit came to.
 pub fn with_conditions(
     object: &DynamicObject,
@@ -62,8 +69,8 @@ pub fn with_conditions(
     let stands = &object.data["status"];
     let before: Vec<Condition> =
         serde_json::from_value(stands["conditions"].clone()).unwrap_or_default();
-    let mut status = rest.unwrap_or(stands).as_object().cloned();
-    let status = status.get_or_insert_default();
+    let status = rest.unwrap_or(stands).as_object().cloned();
+    let mut status = status.unwrap_or_default();
     // What was found of anything else still holds.
     let others = status.get("conditions").cloned().unwrap_or_default();
     let others: Vec<Condition> = serde_json::from_value(others).unwrap_or_default();
@@ -71,17 +78,9 @@ pub fn with_conditions(
     all.extend(others.into_iter().filter(|c| !is_of_state(&c.type_)));
     status.insert("observedGeneration".into(), observed.generation.into());
     status.insert("conditions".into(), json!(all));
-    let (status, version) = (
-        Value::Object(std::mem::take(status)),
-        &object.metadata.resource_version,
-    );
+    let (status, version) = (Value::Object(status), &object.metadata.resource_version);
     let Some(resource_version) = version.clone().filter(|_| status != *stands) else {
         return Vec::new();
     };
-    let write = Write::Status {
-        resource_version,
-        status,
-    };
-    let event = warning(&before, conditions);
-    [write].into_iter().chain(event).collect()
+    told(resource_version, status, warnings(&before, conditions))
 }

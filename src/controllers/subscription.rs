@@ -66,7 +66,7 @@ pub fn decide(seen: &Seen, settings: &Settings, now: Timestamp) -> Decision {
             &**subscription,
             before,
             &after,
-            status::warning(stood, &conditions),
+            status::warnings(stood, &conditions),
         ),
         wake_at: subscription::next_change(siblings, now),
     }

@@ -350,6 +350,10 @@ impl signing_key::Reads for Context {
         signing_key::see_copies(self, name, ring).await
     }
 
+    fn peers(&self, ring: &SigningKey) -> Vec<signing_key::Peer> {
+        signing_key::peers(&self.stores, &self.settings, ring)
+    }
+
     fn spent_elsewhere(&self, ring: &str) -> BTreeSet<String> {
         self.other_maps(ring)
             .flat_map(|(_, map)| burned(&map))

@@ -14,6 +14,11 @@ pub fn bytes<const N: usize>() -> [u8; N] {
     bytes
 }
 
+/// A number from 0 to 1, in 256 steps: for waits that are to differ.
+pub fn fraction() -> f64 {
+    f64::from(bytes::<1>()[0]) / 255.0
+}
+
 /// An id of 128 random bits, base64url: 22 characters. For `jti` and credential ids.
 pub fn random_id() -> String {
     URL_SAFE_NO_PAD.encode(bytes::<16>())

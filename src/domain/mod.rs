@@ -18,6 +18,7 @@ pub mod moment;
 pub mod names;
 pub mod oauth_error;
 pub mod period;
+pub mod preference;
 pub mod reasons;
 pub mod rotation;
 pub mod settings;

@@ -56,6 +56,10 @@ pub const VALIDITY_REFUSED: &str = "ValidityRefused";
 pub const VALIDITY_ENDED: &str = "ValidityEnded";
 /// The ring's `validTo` is near.
 pub const VALIDITY_ENDS_SOON: &str = "ValidityEndsSoon";
+/// Of several rings for one audience this one signs.
+pub const PREFERRED: &str = "Preferred";
+/// Of several rings for one audience another one signs.
+pub const OUTRANKED: &str = "Outranked";
 /// A span of time was shorter than is safe, and a longer one holds.
 pub const BELOW_SAFE_MINIMUM: &str = "BelowSafeMinimum";
 /// `signWith` is obeyed.

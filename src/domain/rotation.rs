@@ -118,6 +118,11 @@ pub struct Life {
 }
 
 impl Life {
+    /// Whether it was made, and nothing came of it yet: it was neither published nor did it sign.
+    pub fn is_fresh(&self) -> bool {
+        self.published.is_none() && self.activated.is_none()
+    }
+
     /// Whether it began to sign, and nothing ended that.
     pub fn may_sign(&self) -> bool {
         self.activated.is_some() && self.retired.is_none() && self.removed.is_none()
@@ -327,6 +332,8 @@ pub enum Coming {
     Generate,
     /// A key begins to sign.
     Activate,
+    /// The ring's window begins, and its active key signs from then on.
+    Open,
     /// A key leaves the JWKS.
     Remove,
     /// A key's Secret is deleted.
@@ -347,6 +354,8 @@ pub struct Plan<P = PublicJwk> {
     pub wake_at: Option<Timestamp>,
     /// What happens next by the clock.
     pub next: Option<Transition>,
+    /// When the next key signs in the active one's place, as far as that is settled.
+    pub rotates_at: Option<Timestamp>,
     /// Whether `signWith` names a key that can not sign now.
     pub sign_with_waits: bool,
     /// Whether the schedule waits since `signWith` is obeyed.
@@ -364,6 +373,7 @@ impl<P> Default for Plan<P> {
             steps: Vec::new(),
             wake_at: None,
             next: None,
+            rotates_at: None,
             sign_with_waits: false,
             paused: false,
             crowded: false,

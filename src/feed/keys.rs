@@ -156,19 +156,19 @@ fn dropped(
     let mut dropped = Vec::new();
     for key in keys {
         let Some(pair) = &key.pair else { continue };
-        let kid = pair.key_id();
+        let (kid, life) = (pair.key_id(), &key.written.life);
         let stood = match before {
             Some(before) => before.contains(kid),
-            None => key.written.life.published.is_some(),
+            None => life.published.is_some(),
         };
+        if !key.owned || !stood || life.removed.is_some() || now.contains(kid) {
+            continue;
+        }
         // One key has one life, whoever copied its Secret: that with the lowest number.
         let first = |other: &RingKey| {
             other.ring == key.ring && other.is(kid) && other.sequence < key.sequence
         };
-        let removed = key.written.life.removed.is_some()
-            || keys.iter().any(first)
-            || spent(stores, &key.ring, kid);
-        if key.owned && stood && !removed && !now.contains(kid) {
+        if !keys.iter().any(first) && !spent(stores, &key.ring, kid) {
             dropped.push(pair.public_jwk().clone());
         }
     }

@@ -313,19 +313,9 @@ pub fn same(a: &ConfigMap, b: &ConfigMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::algorithm::Algorithm;
-    use crate::domain::jwk::{KeyMembers, Usage};
 
     fn jwk(kid: &str) -> PublicJwk {
-        PublicJwk {
-            key: KeyMembers::Okp {
-                crv: "Ed25519".into(),
-                x: kid.into(),
-            },
-            kid: kid.into(),
-            alg: Algorithm::EdDSA,
-            usage: Usage::Signature,
-        }
+        PublicJwk::stand_in(kid)
     }
 
     fn kids(map: &ConfigMap) -> Vec<String> {

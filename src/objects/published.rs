@@ -1,7 +1,7 @@
 //! The ConfigMaps with a ring's JWKS in other namespaces. An owner reference does not reach across
 //! namespaces, so labels and an annotation say whose they are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -26,13 +26,10 @@ pub struct Publisher<'a> {
 impl Publisher<'_> {
     /// Whether this ring of this release has made a ConfigMap; any other is foreign to it.
     pub fn made(&self, map: &ConfigMap) -> bool {
-        let meta = &map.metadata;
-        let mut expected = labels(self.environment, PART_PUBLISHED);
-        expected.insert(RING_LABEL.into(), self.ring.into());
-        expected
-            .iter()
-            .all(|(name, value)| label(meta, name) == Some(value))
-            && annotation(meta, PUBLISHED_BY) == Some(&self.signature())
+        let expected = self.labels();
+        let mut expected = expected.iter();
+        self.made_once(map)
+            && expected.all(|(name, value)| label(&map.metadata, name) == Some(value))
     }
 
     /// The same where its labels were taken away, by a restore or by hand: what it was signed with
@@ -61,14 +58,19 @@ impl Publisher<'_> {
             ..ConfigMap::default()
         });
         let all_labels = map.metadata.labels.get_or_insert_default();
-        all_labels.extend(labels(self.environment, PART_PUBLISHED));
-        all_labels.insert(RING_LABEL.into(), self.ring.into());
+        all_labels.extend(self.labels());
         let annotations = map.metadata.annotations.get_or_insert_default();
         annotations.insert(PUBLISHED_BY.into(), self.signature());
         let document = |key: &String| (key.clone(), document.to_owned());
         map.data = Some(keys.iter().map(document).collect());
         map.binary_data = None;
         map
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        let mut all = labels(self.environment, PART_PUBLISHED);
+        all.insert(RING_LABEL.into(), self.ring.into());
+        all
     }
 
     fn signature(&self) -> String {

@@ -15,6 +15,7 @@ use crate::crypto::key_pair::KeyPair;
 use crate::domain::client::Client;
 use crate::domain::jwk::JwkSet;
 use crate::domain::period::Period;
+use crate::domain::preference::{self, Candidate};
 use crate::domain::rotation::Window;
 use crate::domain::staleness::Contact;
 
@@ -47,6 +48,18 @@ pub struct Ring {
     /// another ring goes first whose key was published before, if one can sign, since verifiers may
     /// not know this key yet.
     pub defers_until: Option<Timestamp>,
+}
+
+impl Candidate for Ring {
+    fn window(&self) -> Window {
+        self.window
+    }
+    fn published(&self) -> Option<Timestamp> {
+        self.published
+    }
+    fn defers_until(&self) -> Option<Timestamp> {
+        self.defers_until
+    }
 }
 
 /// The JWKS document that HTTP serves byte for byte.
@@ -181,17 +194,7 @@ impl View {
 
     /// The rings that may sign now, the preferred one first.
     pub fn rings(&self, now: Timestamp) -> impl Iterator<Item = &Arc<Ring>> {
-        let open = move |ring: &&Arc<Ring>| ring.window.contains(now);
-        let in_lead = move |ring: &Ring| ring.defers_until.is_some_and(|until| now < until);
-        // To one that was published later nobody defers, however short its lead is: verifiers know this
-        // one for longer.
-        let older = move |than: &Ring| {
-            let mut others = self.rings.iter().filter(open).filter(|r| !in_lead(r));
-            others.any(|other| other.published < than.published)
-        };
-        let defers = move |ring: &&Arc<Ring>| in_lead(ring) && older(ring);
-        let first = self.rings.iter().filter(open).filter(move |r| !defers(r));
-        first.chain(self.rings.iter().filter(open).filter(defers))
+        preference::in_order(&self.rings, now)
     }
 
     /// How long ago the API server knew no more than this snapshot.

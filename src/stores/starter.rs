@@ -172,7 +172,7 @@ impl Mishap {
         }
         self.failing = true;
         progress.failed(kind, sentence);
-        let luck = f64::from(crate::crypto::random::bytes::<1>()[0]) / 255.0;
+        let luck = crate::crypto::random::fraction();
         sleep(self.reconnect.wait(error, luck)).await;
     }
 

@@ -18,7 +18,10 @@ async fn stored(client: &Client) -> Vec<Stored> {
 
 async fn delivered(client: &Client) -> String {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), TENANT);
-    let secret = secrets.get("orders-credentials").await.expect("it is there");
+    let secret = secrets
+        .get("orders-credentials")
+        .await
+        .expect("it is there");
     let mut plain = delivery::plain_secrets(&secret, "client_secret");
     plain.pop().expect("a client secret").to_string()
 }
@@ -45,7 +48,11 @@ async fn rotation(n: i64, fault: Fault) -> u64 {
         }
         // At every moment: what is delivered is accepted, and so is the old one.
         let (plain, stored) = (delivered(&client).await, stored(&client).await);
-        let works = |plain: &str| stored.iter().any(|s| hash::verify(plain, &s.credential.hash));
+        let works = |plain: &str| {
+            stored
+                .iter()
+                .any(|s| hash::verify(plain, &s.credential.hash))
+        };
         accepted &= works(&old) && (works(&plain) || plain != delivered(&client).await);
         let status = users.get("orders").await.expect("the user").status?;
         let states: Vec<_> = status.credentials.iter().map(|c| c.state).collect();
@@ -53,11 +60,18 @@ async fn rotation(n: i64, fault: Fault) -> u64 {
     })
     .await;
     assert!(accepted, "{what}");
-    assert_eq!(status.last_handled_rotation.as_deref(), Some("now"), "{what}");
+    assert_eq!(
+        status.last_handled_rotation.as_deref(),
+        Some("now"),
+        "{what}"
+    );
     assert!(status.credentials[0].expires_at.is_some(), "{what}");
     let (new, stored) = (delivered(&client).await, stored(&client).await);
     assert_eq!(stored.len(), 2, "{what}: no third");
-    assert!(new != old && hash::verify(&new, &stored[1].credential.hash), "{what}");
+    assert!(
+        new != old && hash::verify(&new, &stored[1].credential.hash),
+        "{what}"
+    );
     assert_eq!(stored[1].known.handled.as_deref(), Some("now"), "{what}");
     drop(running);
     writes.load(Ordering::SeqCst)
@@ -66,16 +80,22 @@ async fn rotation(n: i64, fault: Fault) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_at_every_write_of_a_rotation() {
     let writes = rotation(i64::MAX, Fault::Refused).await;
-    assert!(writes >= 4, "there is something to disturb: {writes} writes");
+    assert!(
+        writes >= 4,
+        "there is something to disturb: {writes} writes"
+    );
     let faults = [
         Fault::KillBefore,
         Fault::KillAfter,
         Fault::AnswerLost,
         Fault::Refused,
     ];
-    let runs = faults.iter().flat_map(|fault| {
-        (1..=writes.cast_signed()).map(|n| rotation(n, *fault))
-    });
+    let runs = faults
+        .iter()
+        .flat_map(|fault| (1..=writes.cast_signed()).map(|n| rotation(n, *fault)));
     let runs = futures::future::join_all(runs).await;
-    println!("{writes} writes undisturbed; {} runs, each with one fault", runs.len());
+    println!(
+        "{writes} writes undisturbed; {} runs, each with one fault",
+        runs.len()
+    );
 }

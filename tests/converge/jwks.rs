@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use chancery::domain::names::ISSUER_JWKS;
 use chancery::domain::rotation::later;
 use chancery::objects::{jwks_map, key_secret};
-use chancery::serve::snapshot::PublishedJwks;
+use chancery::serve::snapshot::{PublishedJwks, Ring};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
@@ -127,6 +127,18 @@ async fn no_moment_lacks_a_key_where_config_maps_are_deleted() {
     println!("{} looks", looking.await.expect("each had both keys"));
 }
 
+/// Waits until the rings of these active keys can sign, as the snapshot that is then published says.
+async fn both_sign(feed: &mut Feed, snapshots: &SnapshotStore, kids: [&str; 2]) -> [Arc<Ring>; 2] {
+    eventually("both rings can sign", async || {
+        let snapshot = feed.build(None);
+        let rings = snapshot.client_rings.clone();
+        snapshots.publish(snapshot);
+        let of = |kid: &str| rings.iter().find(|r| r.active.key_id() == kid).cloned();
+        Some([of(kids[0])?, of(kids[1])?])
+    })
+    .await
+}
+
 /// A further ring of higher priority: verifiers may not know its first key yet, so that the other
 /// ring signs until its lead is over. Its later keys wait for their lead by themselves.
 #[tokio::test(flavor = "multi_thread")]
@@ -141,16 +153,9 @@ async fn a_further_rings_first_key_lets_others_sign_through_its_lead() {
 
     let mut feed = feed(&scene);
     let snapshots = SnapshotStore::new(clock::system());
-    let defers_until = eventually("both rings can sign", async || {
-        let snapshot = feed.build(None);
-        let rings = snapshot.client_rings.clone();
-        snapshots.publish(snapshot);
-        let of = |kid: &str| rings.iter().find(|r| r.active.key_id() == kid).cloned();
-        let (main, second) = (of(&main)?, of(&second)?);
-        assert_eq!(main.defers_until, None, "a key with a lead behind it");
-        second.defers_until
-    })
-    .await;
+    let [main, second] = both_sign(&mut feed, &snapshots, [&main, &second]).await;
+    assert_eq!(main.defers_until, None, "a key with a lead behind it");
+    let defers_until = second.defers_until.expect("a first key");
     let secret = scene.secrets().get("second-1").await.expect("the key");
     let published = key_secret::read(&secret).life.published.expect("a time");
     assert_eq!(
@@ -187,18 +192,85 @@ async fn a_ring_that_signs_goes_on_beside_a_new_one_with_a_shorter_lead() {
     let second = scene.follows("second", None).await;
     let mut feed = feed(&scene);
     let snapshots = SnapshotStore::new(clock::system());
-    let rings = eventually("both rings can sign", async || {
-        let snapshot = feed.build(None);
-        let rings = snapshot.client_rings.clone();
-        snapshots.publish(snapshot);
-        let of = |kid: &str| rings.iter().find(|r| r.active.key_id() == kid).cloned();
-        of(&main).zip(of(&second))
-    })
-    .await;
-    let over = rings.1.defers_until.expect("a first key");
+    let [_, second] = both_sign(&mut feed, &snapshots, [&main, &second]).await;
+    let over = second.defers_until.expect("a first key");
     let view = snapshots.load();
     let names: Vec<_> = view
         .rings(later(over, SignedDuration::from_secs(1)))
         .collect();
     assert_eq!(names[0].name, "main");
+}
+
+/// Who looks at the rings sees which one signs, and why: by the same rule that the servers follow.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rings_tell_which_of_them_signs() {
+    let scene = Scene::start().await;
+    scene.ring("main", Value::Null).await;
+    let first = scene.follows("main", None).await;
+    scene.rotate("main", &first).await;
+    assert_eq!(signing(&scene, "main").await, None, "there is no other");
+    let lead = json!({"priority": 5, "rotation": {"publishLead": "6s"}});
+    scene.ring("second", lead).await;
+    scene.follows("second", None).await;
+    let says = async |ring: &str, holds: &str, part: &str| {
+        eventually(&format!("{ring} says {holds}, {part}"), async || {
+            let (status, message) = signing(&scene, ring).await?;
+            (status == holds && message.contains(part)).then_some(())
+        })
+        .await;
+    };
+    says(
+        "second",
+        "False",
+        "SigningKey main signs for audience client",
+    )
+    .await;
+    says(
+        "second",
+        "False",
+        "until this ring's publishLead is over at",
+    )
+    .await;
+    says("main", "True", "this one signs").await;
+    // By the clock, with no change of anything.
+    says("second", "True", "this one signs").await;
+    says("main", "False", "SigningKey second signs").await;
+    says("main", "False", "its priority is 5, and this ring's 0").await;
+    scene.patch("main", json!({"spec": {"priority": 5}})).await;
+    says("main", "True", "this one signs").await;
+    says("second", "False", "it is the first by name").await;
+    let deleted = scene.rings().delete("main", &DeleteParams::default()).await;
+    deleted.expect("deleted");
+    eventually("there is no other again", async || {
+        signing(&scene, "second").await.is_none().then_some(())
+    })
+    .await;
+}
+
+/// The condition `Signing`, as status and message.
+async fn signing(scene: &Scene, ring: &str) -> Option<(String, String)> {
+    let status = scene.rings().get(ring).await.expect("the ring").status?;
+    let mut all = status.conditions.into_iter();
+    let found = all.find(|c| c.type_ == "Signing")?;
+    Some((found.status, found.message))
+}
+
+/// A ring was deleted and no operator is there to strike its share off the issuer's ConfigMap: a server
+/// that starts then serves what the rings that are there have, and not what nobody has any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_alone_serves_the_rings_that_are_there() {
+    let scene = Scene::start().await;
+    scene.ring("main", Value::Null).await;
+    scene.ring("second", Value::Null).await;
+    let main = scene.follows("main", None).await;
+    let second = scene.follows("second", None).await;
+    let mut good = feed(&scene);
+    serving(&mut good, None, &[&main, &second]).await;
+    scene.running.operator.abort();
+    let deleted = scene.rings().delete("main", &DeleteParams::default()).await;
+    deleted.expect("deleted");
+    let mut fresh = feed(&scene);
+    serving(&mut fresh, None, &[&second]).await;
+    let kids = scene.kids(ISSUER_JWKS).await.expect("a ConfigMap");
+    assert!(kids.contains(&main), "it was left as it was");
 }

@@ -1,5 +1,7 @@
 //! What stands in a ring's way holds up nothing but itself.
 
+use chancery::crypto::key_pair::KeyPair;
+use chancery::domain::algorithm::{Algorithm, RsaKeySize};
 use chancery::objects::key_secret;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -134,4 +136,141 @@ async fn a_change_of_the_spec_ends_a_backoff() {
     println!("tried again {:?} after the change", next - changed);
     let waited = next - seventh;
     assert!(waited < Duration::from_secs(10), "{waited:?}");
+}
+
+/// The removal of a retired key is due by the clock while a successor is refused again and again, ever
+/// more rarely; and what else was told of the ring still holds. Four rings, since by chance a try comes
+/// when a removal is due.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_due_by_the_clock_does_not_wait_for_what_is_refused() {
+    let scene = Scene::start().await;
+    let rings = [("one", 10), ("two", 13), ("three", 16), ("four", 19)];
+    // Nothing is refused before all have rotated.
+    let rotated = tokio::sync::Barrier::new(rings.len());
+    let all = rings.map(|(ring, grace)| a_removal_while_refused(&scene, &rotated, ring, grace));
+    let late = futures::future::join_all(all).await;
+    println!("removed so many ms after it was due: {late:?}");
+    assert!(late.iter().all(|late| *late < 2500), "{late:?}");
+}
+
+/// How late the first key of a ring with that grace, in seconds, is removed, in milliseconds.
+async fn a_removal_while_refused(
+    scene: &Scene,
+    rotated: &tokio::sync::Barrier,
+    ring: &str,
+    grace: i64,
+) -> i128 {
+    let brief = json!({"rotation": {"publishLead": "1s", "retention": "1h", "gracePeriod": format!("{grace}s")}});
+    scene.ring(ring, brief).await;
+    let first = scene.follows(ring, None).await;
+    let second = scene.rotate(ring, &first).await;
+    rotated.wait().await;
+    scene.gate.refuse(true);
+    let again = json!({"metadata": {"annotations": {"chancery.dev/rotate": "again"}}});
+    scene.patch(ring, again).await;
+    let raised = eventually("the lead is raised, and a write refused", async || {
+        scene.told(ring, "Stalled").await?;
+        scene.told(ring, "PublishLeadRaised").await
+    });
+    assert_eq!(raised.await.0, "BelowSafeMinimum");
+    let name = format!("{ring}-1");
+    let late = eventually("the retired key is removed", async || {
+        let secret = scene.secrets().get_opt(&name).await.expect("an answer")?;
+        let life = key_secret::read(&secret).life;
+        let due = life.retired? + jiff::SignedDuration::from_secs(grace);
+        Some(life.removed?.duration_since(due).as_millis())
+    })
+    .await;
+    // What was refused holds, and the key that signs does.
+    assert_eq!(scene.follows(ring, Some(&first)).await, second);
+    scene.told(ring, "Stalled").await.expect("it is refused");
+    scene.told(ring, "Ready").await.expect("it signs");
+    late
+}
+
+/// What is asked for and can not be done, or not yet, is told: in the condition, in `Ready`'s message
+/// (which is what a table shows), and as one event.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_a_brought_key_can_not_answer_is_told_until_there_is_another() {
+    let scene = Scene::start().await;
+    let pem = || {
+        let pem = KeyPair::generate_pem(Algorithm::ES256, RsaKeySize::Bits2048);
+        pem.expect("a key").to_string()
+    };
+    let mut secret: Secret = serde_json::from_value(json!({
+        "metadata": {"name": "mine"}, "stringData": {"private-key.pem": pem()},
+    }))
+    .expect("valid");
+    let params = PostParams::default();
+    let made = scene.secrets().create(&params, &secret).await;
+    secret.metadata.resource_version = made.expect("created").metadata.resource_version;
+    let brought = json!({
+        "privateKey": {"secretRef": {"name": "mine"}}, "publish": [{"namespaces": ["absent"]}],
+    });
+    scene.ring("main", brought).await;
+    let first = scene.follows("main", None).await;
+    let again = json!({"metadata": {"annotations": {"chancery.dev/rotate": "please"}}});
+    scene.patch("main", again).await;
+    let (reason, message) =
+        eventually("it is told", async || scene.told("main", "Stalled").await).await;
+    assert_eq!(reason, "InvalidSpec");
+    for part in ["chancery.dev/rotate", "please", "Secret mine", &first] {
+        assert!(message.contains(part), "{part} in {message:?}");
+    }
+    let ready = scene.told("main", "Ready").await.expect("it signs").1;
+    assert!(
+        ready.contains(&first) && ready.contains(&message),
+        "{ready}"
+    );
+    secret.string_data = Some([("private-key.pem".to_owned(), pem())].into());
+    let replaced = scene.secrets().replace("mine", &params, &secret).await;
+    replaced.expect("replaced");
+    scene.follows("main", Some(&first)).await;
+    eventually("nothing is in the way", async || {
+        let status = scene.rings().get("main").await.expect("the ring").status?;
+        let handled = status.last_handled_rotation.as_deref() == Some("please");
+        (handled && scene.told("main", "Stalled").await.is_none()).then_some(())
+    })
+    .await;
+    for reason in ["InvalidSpec", "NamespaceNotFound"] {
+        let events = scene.events(reason).await;
+        assert_eq!(events.len(), 1, "{reason}: {events:?}");
+    }
+}
+
+/// A ring that opens later is ready, says when it opens, and tells when it does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ring_tells_when_it_will_open_and_that_it_has() {
+    let scene = Scene::start().await;
+    // Kubernetes' times have whole seconds.
+    let from = jiff::Timestamp::from_second(clock::system().now().as_second() + 5).expect("a time");
+    scene
+        .ring("main", json!({"validFrom": from.to_string()}))
+        .await;
+    let kid = scene.follows("main", None).await;
+    let next = eventually("what comes next", async || {
+        let status = scene.rings().get("main").await.expect("the ring").status?;
+        status.next_transition
+    })
+    .await;
+    let told = serde_json::to_value(&next).expect("JSON");
+    assert_eq!(
+        (&told["what"], &told["keyId"]),
+        (&json!("Open"), &json!(kid)),
+        "{told}"
+    );
+    assert!(
+        scene
+            .events("KeyActivated")
+            .await
+            .iter()
+            .all(|told| !told.contains("has come"))
+    );
+    let told = eventually("an event", async || {
+        let events = scene.events("KeyActivated").await;
+        events.into_iter().find(|told| told.contains("has come"))
+    })
+    .await;
+    assert!(told.contains(&kid), "{told}");
+    assert!(clock::system().now() >= from, "it came too early");
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use chancery::domain::period::Period;
 use chancery::domain::settings::{JwksSettings, ServingSettings, TokenSettings};
 use http_body_util::{BodyExt as _, Full};
+use k8s_openapi::api::events::v1::Event;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -176,6 +177,17 @@ impl Scene {
         let map = self.maps().get_opt(map).await.expect("an answer")?;
         let keys = chancery::objects::jwks_map::read(&map)?.keys;
         Some(keys.into_iter().map(|key| key.kid).collect())
+    }
+
+    /// What the events of that reason say.
+    pub async fn events(&self, reason: &str) -> Vec<String> {
+        let events: Api<Event> = Api::namespaced(self.admin.clone(), OPERATOR);
+        let events = events.list(&ListParams::default()).await.expect("a list");
+        let of = events
+            .items
+            .into_iter()
+            .filter(|e| e.reason.as_deref() == Some(reason));
+        of.filter_map(|event| event.note).collect()
     }
 
     /// A condition that is true, as reason and message.

@@ -1,8 +1,7 @@
 //! A ring as the pure function sees it, with steps that are carried out at once.
 
 use chancery::controllers::PlanFn;
-use chancery::domain::algorithm::Algorithm;
-use chancery::domain::jwk::{KeyMembers, PublicJwk, Usage};
+use chancery::domain::jwk::PublicJwk;
 use chancery::domain::moment::Moment;
 use chancery::domain::rotation::{
     Cause, KeyFacts, Life, Plan, Policy, Step, Window, carry_out, plan, signer,
@@ -37,15 +36,7 @@ pub fn kid(sequence: i64) -> String {
 pub fn key(sequence: i64, cause: Cause, now: Timestamp) -> KeyFacts {
     KeyFacts {
         sequence,
-        jwk: PublicJwk {
-            key: KeyMembers::Okp {
-                crv: "Ed25519".into(),
-                x: format!("x{sequence}"),
-            },
-            kid: kid(sequence),
-            alg: Algorithm::EdDSA,
-            usage: Usage::Signature,
-        },
+        jwk: PublicJwk::stand_in(kid(sequence)),
         life: Life {
             created: Some(now),
             ..Life::default()

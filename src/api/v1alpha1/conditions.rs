@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use crate::domain::reasons::PROGRESSING;
+
 /// The type that every kind has.
 pub const READY: &str = "Ready";
 /// Present only while true: the operator is on its way (kstatus).
@@ -21,8 +23,11 @@ pub const EXPIRES_SOON: &str = "ExpiresSoon";
 /// Of a ring, present only while `spec.publish` says something: whether all of that stands.
 pub const PUBLISHED: &str = "Published";
 
+/// Of a ring, present only while others of its audience could sign: whether this one does.
+pub const SIGNING: &str = "Signing";
+
 /// All that a ring may have.
-pub const RING_CONDITIONS: [&str; 8] = [
+pub const RING_CONDITIONS: [&str; 9] = [
     READY,
     RECONCILING,
     STALLED,
@@ -31,6 +36,7 @@ pub const RING_CONDITIONS: [&str; 8] = [
     ROTATION_PAUSED,
     EXPIRES_SOON,
     PUBLISHED,
+    SIGNING,
 ];
 
 /// The conditions that an object should have now.
@@ -70,14 +76,16 @@ impl Conditions {
         ])
     }
 
-    /// It works as it was, but a person has asked for something that can not be done.
+    /// It works as it was, but a person has asked for something that can not be done. `Ready` says both,
+    /// since a table shows its message alone.
     pub fn ready_but_stalled(
-        ready: (&'static str, String),
-        stalled: (&'static str, String),
+        (ready, told): (&'static str, String),
+        (stalled, why): (&'static str, String),
     ) -> Self {
+        let told = told + " " + &why;
         Self(vec![
-            (READY, true, ready.0, ready.1),
-            (STALLED, true, stalled.0, stalled.1),
+            (READY, true, ready, told),
+            (STALLED, true, stalled, why),
         ])
     }
 
@@ -94,11 +102,18 @@ impl Conditions {
         self
     }
 
-    /// What a person has to do something about, as reason and sentence.
-    pub fn stalled_by(&self) -> Option<(&'static str, &str)> {
-        let mut all = self.0.iter();
-        let stalled = all.find(|(kind, holds, ..)| *kind == STALLED && *holds)?;
-        Some((stalled.2, &stalled.3))
+    /// What a person has to do something about: the conditions' types, reasons and sentences.
+    pub fn troubles(&self) -> impl Iterator<Item = (&'static str, &'static str, &str)> {
+        let troubles = self
+            .0
+            .iter()
+            .filter(|(kind, holds, reason, _)| match *kind {
+                STALLED => *holds,
+                // What is on its way needs nobody.
+                PUBLISHED => !*holds && *reason != PROGRESSING,
+                _ => false,
+            });
+        troubles.map(|(kind, _, reason, message)| (*kind, *reason, message.as_str()))
     }
 
     /// As they stand in status: the time of the last transition is kept where the condition's

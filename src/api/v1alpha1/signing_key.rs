@@ -38,6 +38,8 @@ use crate::domain::vocabulary::{data_key, key_id, object_name};
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
     printcolumn(name = "Stalled", type_ = "string", json_path = ".status.conditions[?(@.type=='Stalled')].reason", description = "Why a person has to do something, although it may go on signing"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Signing", type_ = "string", json_path = ".status.conditions[?(@.type=='Signing')].status", description = "Of several rings for one audience: whether this one signs", priority = 1),
+    printcolumn(name = "Rotates", type_ = "string", json_path = ".status.nextRotation", description = "When the next key signs in the active one's place", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1),
 )]
 #[serde(rename_all = "camelCase")]
@@ -241,8 +243,9 @@ pub struct SigningKeyStatus {
     pub observed_generation: i64,
     /// Ready; Reconciling and Stalled while they hold (kstatus); and while there is something to tell:
     /// GracePeriodRaised and PublishLeadRaised (a longer span holds than the spec says), RotationPaused
-    /// (signWith is obeyed, or too many keys are published), ExpiresSoon (validTo is near), and Published
-    /// (whether the ConfigMaps of spec.publish stand). docs/reasons.md tells of each reason.
+    /// (signWith is obeyed, or too many keys are published), ExpiresSoon (validTo is near), Published (whether
+    /// the ConfigMaps of spec.publish stand), and Signing (of several rings for one audience: whether
+    /// this one signs). docs/reasons.md tells of each reason.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// The kid of the key that signs.
@@ -254,6 +257,9 @@ pub struct SigningKeyStatus {
     /// What happens next by the clock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_transition: Option<NextTransition>,
+    /// When the next key signs in the active one's place, as far as that is settled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_rotation: Option<Time>,
     /// The value of the annotation chancery.dev/rotate that was handled last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_handled_rotation: Option<String>,
@@ -282,6 +288,8 @@ pub enum TransitionKind {
     Publish,
     /// A key begins to sign.
     Activate,
+    /// The ring's validFrom: its active key signs from then on.
+    Open,
     /// A key leaves the JWKS.
     Remove,
     /// A key pair is deleted.

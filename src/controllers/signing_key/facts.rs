@@ -1,7 +1,6 @@
 //! What is known of a ring's keys, and the policy that its spec and the release make.
 
 use jiff::{SignedDuration, Timestamp, TimestampRound, Unit};
-use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
@@ -19,15 +18,14 @@ use crate::domain::rotation::{
 };
 use crate::domain::settings::Settings;
 use crate::objects::Ownership;
-use crate::objects::jwks_map::{self, Gone};
+use crate::objects::jwks_map::{self, Gone, Share};
 use crate::objects::key_secret::{self, Written};
 
 impl Visit<'_> {
     /// The ring's keys: those whose Secrets are there, and those that status remembers.
     pub(super) fn facts(&self) -> Vec<KeyFacts> {
-        let issuer = self.issuer_map();
-        let share = issuer.and_then(|m| jwks_map::shares(m).remove(&self.seen.name));
-        let share = share.unwrap_or_default();
+        let none = Share::default();
+        let share = self.shares.get(&self.seen.name).unwrap_or(&none);
         let ring_map = self.seen.ring_map.as_deref();
         // A key is out of the JWKS once both ConfigMaps were written by somebody who knew that it
         // was removed: no write that was decided before can bring it back.
@@ -37,21 +35,18 @@ impl Visit<'_> {
             let knows = |gone: &[Gone]| gone.iter().any(|g| g.kid == kid && g.edition == edition);
             written.life.removed.is_none()
                 || gone_of_ring.as_deref().is_none_or(knows)
-                    && (issuer.is_none() || knows(&share.gone))
+                    && (self.issuer_map.is_none() || knows(&share.gone))
         };
         let share = &share.keys;
         // Made by a call that came late, under a number that had its time: nobody waits for it.
-        let spent = ring_map.map(jwks_map::history).unwrap_or_default();
-        let highest = spent.highest;
         let of_ring = ring_map.and_then(jwks_map::read).unwrap_or_default();
         let fresh = |written: &Written| {
-            let life = &written.life;
             // One that came back after it was removed is of another edition.
-            life.published.is_none() && life.activated.is_none() && written.edition == 0
+            written.life.is_fresh() && written.edition == 0
         };
         let late = |sequence: i64, jwk: &PublicJwk, written: &Written| {
             let stands = of_ring.keys.contains(jwk) || share.iter().any(|e| e.jwk == *jwk);
-            fresh(written) && !stands && sequence <= highest
+            fresh(written) && !stands && sequence <= self.history.highest
         };
         // Injected into two rings at the same moment: it is the ring's that published it first, as
         // the issuer's map, which both write, says.
@@ -77,7 +72,8 @@ impl Visit<'_> {
             }
             let at = |e: &&jwks_map::Entry| e.jwk == *jwk && e.edition == written.edition;
             let mut in_jwks = share.iter().any(|e| at(&e)) || !out(&jwk.kid, &written);
-            let back = spent.is_spent(&jwk.kid, written.edition) && written.life.removed.is_none();
+            let back =
+                self.history.is_spent(&jwk.kid, written.edition) && written.life.removed.is_none();
             if back || late(seen.sequence, jwk, &written) || lost_race(jwk, &written) {
                 written.life.removed = written.life.removed.or(written.life.created);
                 in_jwks = false;
@@ -137,7 +133,7 @@ impl Visit<'_> {
         let nobodys = seen.ownership == Ownership::Nobodys;
         let life = key_secret::read(&seen.secret).life;
         // A fresh one of ours is an injected key of which another ring was faster.
-        let fresh = !nobodys && life.published.is_none() && life.activated.is_none();
+        let fresh = !nobodys && life.is_fresh();
         let other = self.elsewhere(kid).filter(|_| !fresh);
         if let Some(other) = other {
             return Some(format!("which stands in SigningKey {other}"));
@@ -149,34 +145,24 @@ impl Visit<'_> {
     /// The other ring that publishes a key: as the issuer's map says, which all of them write, and
     /// where that is lost, as the ring's own map does.
     fn elsewhere(&self, kid: &str) -> Option<String> {
-        let Some(map) = self.issuer_map() else {
+        if self.issuer_map.is_none() {
             let mut others = self.seen.others.iter();
             let (ring, _) = others.find(|(_, keys)| keys.iter().any(|k| k.kid == kid))?;
             return Some(ring.clone());
-        };
-        let shares = jwks_map::shares(map).into_iter();
-        let mut having = shares.filter(|(_, share)| share.keys.iter().any(|e| e.jwk.kid == kid));
+        }
+        let has = |share: &Share| share.keys.iter().any(|entry| entry.jwk.kid == kid);
         // By hand it could stand in two.
-        let first = having.next()?.0;
-        let own = |ring: &String| *ring == self.seen.name;
-        let mine = own(&first) || having.any(|(ring, _)| own(&ring));
-        (!mine).then_some(first)
-    }
-
-    pub(super) fn issuer_map(&self) -> Option<&ConfigMap> {
-        let ours = |m: &&ConfigMap| jwks_map::is_issuer_map(m, &self.settings.environment);
-        self.seen.issuer_map.as_deref().filter(ours)
+        if self.shares.get(&self.seen.name).is_some_and(has) {
+            return None;
+        }
+        let (ring, _) = self.shares.iter().find(|(_, share)| has(share))?;
+        Some(ring.clone())
     }
 
     /// What bounds the ring's steps, and what of the spec is not obeyed.
     pub(super) fn policy(&self, keys: &[KeyFacts], moment: Moment) -> (Policy, Option<Obstacle>) {
         let mut policy = policy_of(self.ring, self.settings);
-        policy.history = self
-            .seen
-            .ring_map
-            .as_deref()
-            .map(jwks_map::history)
-            .unwrap_or_default();
+        policy.history = self.history.clone();
         // Known also where the ConfigMap with the history was deleted.
         let conditions = self.ring.status.as_ref().map_or(&[][..], |s| &s.conditions);
         let ended = conditions.iter().any(|c| c.reason == r::VALIDITY_ENDED);
@@ -216,7 +202,24 @@ impl Visit<'_> {
             policy.source = source;
             slip = slip.or(trouble);
         }
+        slip = slip.or_else(|| self.unanswerable_request(keys, &policy));
         (policy, slip)
+    }
+
+    /// A rotation is asked for, and the only key pair that there is for it signs already.
+    fn unanswerable_request(&self, keys: &[KeyFacts], policy: &Policy) -> Option<Obstacle> {
+        let value = policy.rotate.as_ref()?;
+        let handled = policy.handled.as_ref() == Some(value)
+            || keys.iter().any(|k| k.handled.as_ref() == Some(value));
+        let signs = signer(keys)?.kid();
+        let brought = &self.ring.spec.private_key.as_ref()?.secret_ref.name;
+        let stuck = !handled && policy.source == Source::Inject(signs.to_owned());
+        stuck.then(|| {
+            let told = format!(
+                "the annotation {ROTATE_ANNOTATION} asks for a rotation ({value}), and the key pairs of this ring are brought by Secret {brought}, which holds key {signs} still: put a new key pair into it, or take the annotation away."
+            );
+            (r::INVALID_SPEC, told)
+        })
     }
 
     /// Where the next key comes from, if not from here.

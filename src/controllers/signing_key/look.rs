@@ -8,7 +8,7 @@ use kube::core::error_boundary::InvalidObject;
 use kube::{Resource, ResourceExt as _};
 
 use super::see::{self, Depth};
-use super::{Copies, PlanFn, SecretSeen, decide};
+use super::{Copies, Peer, PlanFn, decide};
 use crate::api::v1alpha1::SigningKey;
 use crate::controllers::{Decision, Error};
 use crate::domain::algorithm::Algorithm;
@@ -16,7 +16,7 @@ use crate::domain::jwk::PublicJwk;
 use crate::domain::moment::Moment;
 use crate::domain::names;
 use crate::domain::settings::Settings;
-use crate::objects::{Ownership, jwks_map, key_secret};
+use crate::objects::{jwks_map, key_secret};
 use crate::stores::Guarded;
 
 /// Where a visit reads: what the watches have shown, and the API server itself. The search in
@@ -55,6 +55,10 @@ pub trait Reads {
     /// The public half of the key pair in a Secret; else why there is none.
     fn key_of(&self, secret: &Secret, algorithm: Algorithm) -> Result<PublicJwk, String> {
         key_secret::key_of(secret, algorithm)
+    }
+    /// The other rings of its audience that have a key to sign with, as the watches have shown them.
+    fn peers(&self, _ring: &SigningKey) -> Vec<Peer> {
+        Vec::new()
     }
     /// The ring's JWKS in other namespaces.
     async fn copies(&self, _name: &str, _ring: Option<&SigningKey>) -> Result<Copies, Error> {
@@ -110,8 +114,7 @@ pub async fn look(
         return Ok(Looked::Moved);
     }
     seen.issuer_map = issuer_map;
-    let nobodys = |s: &SecretSeen| s.ownership == Ownership::Nobodys;
-    if seen.injected.is_some() || seen.secrets.iter().any(nobodys) {
+    if seen.asks_others() {
         // After the issuer's map: a key leaves that once its ring has written down that it is spent.
         seen.spent_elsewhere = reads.live_spent_elsewhere(name).await?;
     }

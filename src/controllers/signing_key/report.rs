@@ -15,7 +15,7 @@ use crate::api::v1alpha1::{
     Conditions, EXPIRES_SOON, GRACE_PERIOD_RAISED, KeyState, KeyStatus, NextTransition, Observed,
     PUBLISH_LEAD_RAISED, ROTATION_PAUSED, SigningKeyStatus, TransitionKind,
 };
-use crate::controllers::{Write, status};
+use crate::controllers::{Note, Write, status};
 use crate::domain::jwk::PublicJwk;
 use crate::domain::names;
 use crate::domain::reasons as r;
@@ -31,12 +31,11 @@ impl Visit<'_> {
     pub(super) fn obstacle(&self) -> Option<Obstacle> {
         let namespace = &self.settings.operator_namespace;
         let remembered = self.ring.status.as_ref().map_or(&[][..], |s| &s.keys);
-        let history = self.seen.ring_map.as_deref().map(jwks_map::history);
         let usable = self.seen.secrets.iter().filter(|s| s.usable().is_some());
         let numbers = usable
             .map(|s| s.sequence)
             .chain(remembered.iter().map(|k| k.sequence));
-        let highest = numbers.chain(history.map(|h| h.highest)).max().unwrap_or(0);
+        let highest = numbers.fold(self.history.highest, i64::max);
         // One with a higher number is passed by when its turn comes.
         let near = self.seen.secrets.iter();
         for seen in near.filter(|s| s.sequence <= highest.saturating_add(1)) {
@@ -275,12 +274,14 @@ impl Visit<'_> {
                 what: match next.what {
                     Coming::Generate => TransitionKind::Publish,
                     Coming::Activate => TransitionKind::Activate,
+                    Coming::Open => TransitionKind::Open,
                     Coming::Remove => TransitionKind::Remove,
                     Coming::Destroy => TransitionKind::Delete,
                     Coming::Forget => TransitionKind::Forget,
                 },
                 key_id: next.key_id.clone(),
             }),
+            next_rotation: plan.rotates_at.map(whole),
             last_handled_rotation: policy
                 .rotate
                 .as_ref()
@@ -289,8 +290,23 @@ impl Visit<'_> {
                 .or(remembered),
             jwks_config_map: (!keys.is_empty()).then(|| names::ring_jwks(&self.seen.name)),
         };
-        let event = status::warning(stood, conditions);
-        status::write(self.ring, before, &after, event)
+        let mut events = status::warnings(stood, conditions);
+        events.extend(self.opened(keys));
+        status::write(self.ring, before, &after, events)
+    }
+
+    /// That the ring's window has begun, where status said that it would.
+    fn opened(&self, keys: &[KeyFacts]) -> Option<Write> {
+        let awaited = self.ring.status.as_ref()?.next_transition.as_ref()?;
+        let opens = awaited.what == TransitionKind::Open;
+        let from = self.ring.spec.valid_from.as_ref()?;
+        let key = signer(keys).filter(|_| opens && from.0 <= self.now)?;
+        let told = format!(
+            "Key {} signs from now on: the ring's validFrom, {}, has come.",
+            key.kid(),
+            said(from.0)
+        );
+        Some(Note::normal(r::KEY_ACTIVATED, told))
     }
 }
 

@@ -46,8 +46,11 @@ pub async fn see(
         ring_map: config_map(reads, &names::ring_jwks(name), depth).await?,
         issuer_map: config_map(reads, names::ISSUER_JWKS, depth).await?,
         others: reads.others(name),
-        spent_elsewhere: reads.spent_elsewhere(name),
+        spent_elsewhere: BTreeSet::new(),
         copies: reads.copies(name, ring.as_deref()).await?,
+        peers: ring
+            .as_deref()
+            .map_or_else(Vec::new, |ring| reads.peers(ring)),
         injected: None,
     };
     let Some(ring) = ring else { return Ok(seen) };
@@ -113,6 +116,10 @@ pub async fn see(
     if let Some(reference) = &ring.spec.private_key {
         let secret = reads.live_secret(&reference.secret_ref.name).await?;
         seen.injected = Some(read_injected(secret.as_deref(), &ring.spec));
+    }
+    // With all else live, so is this, once the issuer's map was read again.
+    if depth == Depth::Watched && seen.asks_others() {
+        seen.spent_elsewhere = reads.spent_elsewhere(name);
     }
     Ok(seen)
 }

@@ -24,6 +24,7 @@ fn visit(ring: &Value, injected: Option<&str>) -> (Value, Vec<Note>) {
         others: BTreeMap::new(),
         spent_elsewhere: BTreeSet::new(),
         copies: publish::Copies::default(),
+        peers: Vec::new(),
         injected: injected.map(|why| Err(why.to_owned())),
     };
     let moment = Moment {

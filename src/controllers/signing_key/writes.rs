@@ -109,8 +109,7 @@ impl Visit<'_> {
             .collect();
         let jwks: Vec<_> = entries.iter().map(|e| e.jwk.clone()).collect();
         let ring_before = self.seen.ring_map.as_deref();
-        let issuer_before = self.issuer_map();
-        let mut shares = issuer_before.map(jwks_map::shares).unwrap_or_default();
+        let issuer_before = self.issuer_map;
         let gone = before
             .iter()
             .filter(|k| k.life.removed.is_some() && k.has_material);
@@ -132,11 +131,11 @@ impl Visit<'_> {
         };
         let of_ring =
             ring_before.and_then(|map| Some((jwks_map::read(map)?.keys, jwks_map::gone(map))));
-        let own = shares.remove(&self.seen.name);
-        let stood_at_issuer = own.as_ref().map_or(Vec::new(), |share| share.keys.clone());
+        let own = self.shares.get(&self.seen.name);
+        let stood_at_issuer = own.map_or(&[][..], |share| &share.keys);
         let of_issuer = own.map(|share| {
-            let keys = share.keys.into_iter().map(|e| e.jwk);
-            (keys.collect(), share.gone)
+            let keys = share.keys.iter().map(|e| e.jwk.clone());
+            (keys.collect(), share.gone.clone())
         });
         let (ring_share, issuer_share) = (share(of_ring), share(of_issuer));
         let mut history = policy.history.clone();
@@ -183,7 +182,11 @@ impl Visit<'_> {
             .is_some_and(|s| !s.keys.is_empty());
         let settled = plan.steps.is_empty() && active.is_some() && remembers;
         // Whatever stands in the JWKS is this ring's, or another's.
-        let theirs: Vec<_> = shares.values().flat_map(|share| &share.keys).collect();
+        let others = self
+            .shares
+            .iter()
+            .filter(|(ring, _)| **ring != self.seen.name);
+        let theirs: Vec<_> = others.flat_map(|(_, share)| &share.keys).collect();
         let known = |jwk: &PublicJwk| {
             before.iter().any(|k| k.jwk == *jwk)
                 || theirs.iter().any(|e| e.jwk == *jwk)
@@ -251,8 +254,6 @@ impl Visit<'_> {
         tale: &mut Story<'_>,
         writes: &mut Vec<Write>,
     ) {
-        let history = self.seen.ring_map.as_deref().map(jwks_map::history);
-        let history = history.unwrap_or_default();
         let active = signer(keys).map(KeyFacts::kid);
         let takes_over = active != signer(before).map(KeyFacts::kid);
         let mut secrets: Vec<(&SecretSeen, &KeyFacts)> = Vec::new();
@@ -271,7 +272,7 @@ impl Visit<'_> {
             let was = key_secret::read(&seen.secret);
             let back = key.life.removed.is_some()
                 && was.life.removed.is_none()
-                && history.is_spent(key.kid(), was.edition);
+                && self.history.is_spent(key.kid(), was.edition);
             self.stamp(seen, key, writes);
             if back {
                 let (name, kid) = (seen.secret.name_any(), key.kid());
@@ -350,13 +351,7 @@ impl Visit<'_> {
         if status.map(|s| s.observed_generation) == self.ring.metadata.generation {
             return Vec::new();
         }
-        let spent = self
-            .seen
-            .ring_map
-            .as_deref()
-            .map(jwks_map::history)
-            .unwrap_or_default()
-            .spent;
+        let spent = &self.history.spent;
         let unknown = |kid: &&str| !keys.iter().any(|k| k.kid() == *kid) && !spent.contains(*kid);
         let listed = self.ring.spec.invalidated.iter().map(|i| i.key_id.as_str());
         let unknown: Vec<&str> = listed.filter(unknown).collect();

@@ -200,8 +200,8 @@ impl Visit<'_> {
             .or_else(|| before.and_then(|s| s.last_handled_rotation.clone())),
             subscription: current.map(|c| c.name.clone()),
         };
-        let event = status::warning(stood, conditions);
-        status::write(self.user, before, &after, event)
+        let events = status::warnings(stood, conditions);
+        status::write(self.user, before, &after, events)
     }
 }
 

@@ -96,8 +96,8 @@ impl<'a> Visit<'a> {
             let life = s.life();
             let delivered = current == Some(id);
             let made = self.seen.made.as_ref();
-            let waits = life.published.is_none() && life.activated.is_none();
-            let made = made.is_some_and(|m| m.id == *id && m.hash == s.credential.hash) && waits;
+            let made = made.is_some_and(|m| m.id == *id && m.hash == s.credential.hash);
+            let made = made && life.is_fresh();
             KeyFacts {
                 sequence: number(id),
                 jwk: SecretId(id.clone()),

@@ -68,6 +68,7 @@ impl<P: Public> Planner<'_, P> {
         }
         self.longer_tokens();
         self.retire(signed.as_deref());
+        self.opening();
         self.remove();
         self.destroy();
         self.finish()
@@ -117,9 +118,7 @@ impl<P: Public> Planner<'_, P> {
             let retired = self.keys.iter().any(retired);
             let injected = self.policy.source == Source::Inject(kid.clone());
             // Its holder never saw it, and the rotation that it was made for goes on.
-            let undelivered = |k: &KeyFacts<P>| {
-                k.kid() == kid && k.life.activated.is_none() && k.life.published.is_none()
-            };
+            let undelivered = |k: &KeyFacts<P>| k.kid() == kid && k.life.is_fresh();
             let anew = self.policy.rotated == Rotated::Secrets
                 && self.keys.iter().any(undelivered)
                 && !retired;
@@ -283,9 +282,10 @@ impl<P: Public> Planner<'_, P> {
             return None;
         }
         if begin <= self.now && self.sure {
+            self.plan.rotates_at = Some(due);
             return Some(Cause::Schedule);
         }
-        self.expect(begin, Coming::Generate, None);
+        self.expect_made(begin, due);
         None
     }
 
@@ -372,6 +372,21 @@ impl<P: Public> Planner<'_, P> {
             Step::Note { key_id, .. } | Step::Destroy { key_id } => key_id == kid,
             _ => false,
         })
+    }
+
+    /// The next key is made then, and signs when the active one is due.
+    fn expect_made(&mut self, begin: Timestamp, due: Timestamp) {
+        self.expect(begin, Coming::Generate, None);
+        self.plan.rotates_at = Some(due);
+    }
+
+    /// From when on the active key signs, where that lies ahead.
+    fn opening(&mut self) {
+        let from = self.policy.window.from.filter(|from| *from > self.now);
+        let active = signer(&self.keys).map(|k| k.kid().to_owned());
+        if let (Some(from), Some(active)) = (from, active) {
+            self.expect(from, Coming::Open, Some(&active));
+        }
     }
 
     fn expect(&mut self, at: Timestamp, what: Coming, key_id: Option<&str>) {

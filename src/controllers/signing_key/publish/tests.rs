@@ -3,8 +3,6 @@ use serde_json::json;
 
 use super::*;
 use crate::api::v1alpha1::{Observed, SigningKeySpec};
-use crate::domain::algorithm::Algorithm;
-use crate::domain::jwk::{KeyMembers, Usage};
 
 const OPERATOR: &str = "chancery-system";
 
@@ -36,15 +34,7 @@ fn ring(name: &str, created: i64, publish: &str) -> SigningKey {
 }
 
 fn jwks(kid: &str) -> Vec<PublicJwk> {
-    vec![PublicJwk {
-        key: KeyMembers::Okp {
-            crv: "Ed25519".into(),
-            x: kid.into(),
-        },
-        kid: kid.into(),
-        alg: Algorithm::EdDSA,
-        usage: Usage::Signature,
-    }]
+    vec![PublicJwk::stand_in(kid)]
 }
 
 fn places(names: &[&str]) -> Vec<Place> {

@@ -1,8 +1,7 @@
 //! What is told is true of what the plan does: each ring is planned by the function that drives it.
 
 use super::*;
-use crate::domain::algorithm::Algorithm;
-use crate::domain::jwk::{KeyMembers, PublicJwk, Usage};
+use crate::domain::jwk::PublicJwk;
 use crate::domain::moment::Moment;
 use crate::domain::rotation::{Life, Window, carry_out, plan};
 
@@ -23,15 +22,7 @@ fn next(kid: &str, sequence: i64) -> KeyFacts {
     let then = Some(at(900_000 + sequence));
     KeyFacts {
         sequence,
-        jwk: PublicJwk {
-            key: KeyMembers::Okp {
-                crv: "Ed25519".into(),
-                x: kid.into(),
-            },
-            kid: kid.into(),
-            alg: Algorithm::EdDSA,
-            usage: Usage::Signature,
-        },
+        jwk: PublicJwk::stand_in(kid),
         life: Life {
             created: then,
             published: then,

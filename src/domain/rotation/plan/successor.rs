@@ -77,6 +77,7 @@ impl<P: Public> Planner<'_, P> {
             self.expect_successor();
         } else {
             self.expect(at, Coming::Activate, Some(kid));
+            self.plan.rotates_at = Some(at);
         }
     }
 
@@ -93,7 +94,7 @@ impl<P: Public> Planner<'_, P> {
         if let Some(due) = due.filter(within) {
             let begin = due.saturating_sub(self.policy.lead()).unwrap_or(due);
             if begin > self.now {
-                self.expect(begin, Coming::Generate, None);
+                self.expect_made(begin, due);
             }
         }
     }
