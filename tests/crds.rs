@@ -242,7 +242,7 @@ fn kubectl_get_tells_the_story() {
             "client",
             "technicaluser",
             "tu",
-            "NAME|CLIENT ID|SECRET|SUSPENDED|READY|REASON|AGE|FAMILY|MESSAGE",
+            "NAME|CLIENT ID|SECRET|SUSPENDED|READY|REASON|AGE|FAMILY|SECRET ID|OLD UNTIL|ROTATES|STALLED|MESSAGE",
         ),
     ] {
         let file = corpus::folder().join(format!("good/{name}.yaml"));
@@ -255,6 +255,14 @@ fn kubectl_get_tells_the_story() {
             // A time ahead: a column of type date would show it as <invalid>.
             status["status"]["activeKeyId"] = json!(KID);
             status["status"]["nextTransition"] = json!({"at": AHEAD, "what": "Activate"});
+            status["status"]["nextRotation"] = json!(FURTHER_AHEAD);
+        }
+        if kind == "technicaluser" {
+            let secret =
+                |id, state| json!({"id": id, "state": state, "createdAt": "2026-01-01T00:00:00Z"});
+            let mut old = secret("6", "Retired");
+            old["expiresAt"] = json!(AHEAD);
+            status["status"]["credentials"] = json!([old, secret("7", "Active")]);
             status["status"]["nextRotation"] = json!(FURTHER_AHEAD);
         }
         let patch = [
@@ -275,7 +283,11 @@ fn kubectl_get_tells_the_story() {
             assert!(shown[1].iter().any(|c| c == cell), "{shown:?}");
         }
         let rotates = shown[1].iter().any(|c| c == FURTHER_AHEAD);
-        assert_eq!(rotates, kind == "signingkey", "{shown:?}");
+        assert_eq!(rotates, kind != "subscription", "{shown:?}");
+        if kind == "technicaluser" {
+            let told = |cell: &str| shown[1].iter().any(|c| c == cell);
+            assert!(told("7") && told(AHEAD), "{shown:?}");
+        }
         // Without -o wide the line is short enough to be read.
         let narrow = cluster.kubectl_ok(&["get", short, "-n", &namespace]);
         let longest = narrow.lines().map(|line| line.trim_end().len()).max();

@@ -128,7 +128,7 @@ fn chosen(what: &str, value: &Schema) -> Schema {
                 "message": format!("the name of {what} is made of at most 63 letters, digits, dashes, underscores and dots, with a letter or digit at both ends, after a lower-case domain and a slash if it has one."),
             },
             {
-                "rule": r"self.all(k, !k.matches('^([^/]*\.)?(kubernetes\.io|k8s\.io|chancery\.dev)/'))",
+                "rule": r"self.all(k, !k.matches('^([^/]*\\.)?(kubernetes\\.io|k8s\\.io|chancery\\.dev)/'))",
                 "message": format!("the name of {what} lies under kubernetes.io, k8s.io or chancery.dev, where names have a meaning that is not yours to give: choose one of a domain of your own, or without one."),
             },
         ],

@@ -244,3 +244,6 @@ pub fn same(a: &Secret, b: &Secret) -> bool {
         && a.metadata.annotations == b.metadata.annotations
         && a.metadata.owner_references == b.metadata.owner_references
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,7 @@ use crate::domain::vocabulary;
     printcolumn(name = "Family", type_ = "string", json_path = ".spec.family", priority = 1),
     printcolumn(name = "Secret ID", type_ = "string", json_path = ".status.credentials[?(@.state=='Active')].id", description = "The client secret that was delivered last", priority = 1),
     printcolumn(name = "Old until", type_ = "string", json_path = ".status.credentials[?(@.state=='Retired')].expiresAt", description = "Until when the client secret before it works", priority = 1),
-    printcolumn(name = "Rotates", type_ = "string", json_path = ".status.nextRotationAt", description = "When the next client secret is made by the clock; in the past: it is overdue", priority = 1),
+    printcolumn(name = "Rotates", type_ = "string", json_path = ".status.nextRotation", description = "When the next client secret is made by the clock; in the past: it is overdue", priority = 1),
     printcolumn(name = "Stalled", type_ = "string", json_path = ".status.conditions[?(@.type=='Stalled')].reason", description = "Why a person has to do something, although it may go on getting tokens", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1),
 )]
@@ -275,7 +275,7 @@ pub struct TechnicalUserStatus {
     pub credentials: Vec<CredentialStatus>,
     /// When the next client secret is made by the clock; in the past: it is overdue.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub next_rotation_at: Option<Time>,
+    pub next_rotation: Option<Time>,
     /// The last value of the annotation chancery.dev/rotate for which a secret was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_handled_rotation: Option<String>,

@@ -192,7 +192,7 @@ impl Visit<'_> {
             client_id: Some(self.user.client_id()),
             secret_name: working.then(|| self.user.secret_name()),
             credentials: credentials(rotation),
-            next_rotation_at: rotation.next_at().map(whole),
+            next_rotation: rotation.next_at().map(whole),
             last_handled_rotation: (rotation
                 .is_handled()
                 .then(|| rotation.policy.rotate.clone()))
