@@ -39,7 +39,8 @@ async fn rotation(n: i64, fault: Fault) -> u64 {
     let mut running = operator(Client::new(faulty, "default"));
     let users: Api<TechnicalUser> = Api::namespaced(client.clone(), TENANT);
     let asked = json!({"metadata": {"annotations": {"chancery.dev/rotate": "now"}}});
-    let patched = users.patch("orders", &PatchParams::default(), &Patch::Merge(asked));
+    let (params, patch) = (PatchParams::default(), Patch::Merge(asked));
+    let patched = users.patch("orders", &params, &patch);
     patched.await.expect("patched");
     let mut accepted = true;
     let status = eventually(&what, async || {
