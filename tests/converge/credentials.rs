@@ -56,8 +56,8 @@ async fn rotation(n: i64, fault: Fault) -> u64 {
         };
         accepted &= works(&old) && (works(&plain) || plain != delivered(&client).await);
         let status = users.get("orders").await.expect("the user").status?;
-        let states: Vec<_> = status.credentials.iter().map(|c| c.state).collect();
-        (states == [CredentialState::Retired, CredentialState::Active]).then_some(status)
+        let lives: Vec<_> = status.credentials.iter().map(|c| c.state).collect();
+        (lives == [CredentialState::Retired, CredentialState::Active]).then_some(status)
     })
     .await;
     assert!(accepted, "{what}");

@@ -11,6 +11,9 @@ use chancery::objects::credentials;
 
 use world::{Deed, Fate, World};
 
+/// What is done to each decision before it is carried out.
+type Tamper = fn(&mut Decision);
+
 /// What happens in a story: at that second somebody does something.
 struct Scenario {
     name: &'static str,
@@ -94,11 +97,7 @@ const SCENARIOS: &[Scenario] = &[
 ];
 
 /// Plays a scenario with these fates at its writes; how many writes there were, or what did not hold.
-fn play(
-    scenario: &Scenario,
-    fates: &[(usize, Fate)],
-    tamper: fn(&mut Decision),
-) -> Result<usize, String> {
+fn play(scenario: &Scenario, fates: &[(usize, Fate)], tamper: Tamper) -> Result<usize, String> {
     let mut world = World::new(fates, tamper);
     world.settle()?;
     for (second, deed) in scenario.deeds {
@@ -151,7 +150,7 @@ fn kills_at_every_write_of_client_secrets() {
 }
 
 /// Operators that are broken on purpose.
-const BROKEN: [(&str, fn(&mut Decision)); 5] = [
+const BROKEN: [(&str, Tamper); 5] = [
     ("forgets the old hashes", |decision| {
         for write in &mut decision.writes {
             if let Write::Replace(Object::Secret(s), Fill::NewHash { .. }) = write {
@@ -167,7 +166,9 @@ const BROKEN: [(&str, fn(&mut Decision)); 5] = [
                 | Write::Replace(Object::Secret(s), fill) = write
                 {
                     let mut stored = credentials::read(s);
-                    stored.iter_mut().for_each(|s| s.known.handled = None);
+                    for s in &mut stored {
+                        s.known.handled = None;
+                    }
                     if !stored.is_empty() {
                         credentials::write(s, &stored);
                     }
