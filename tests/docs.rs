@@ -218,7 +218,7 @@ fn how_client_secrets_rotate() {
     for part in [
         "OLD UNTIL",
         "CredentialRotated",
-        "after-the-audit",
+        "as a rotation was asked for",
         "\"access_token\"",
     ] {
         assert!(printed.contains(part), "{part} in\n{printed}");

@@ -93,7 +93,7 @@ impl Visit<'_> {
                 let what = if standing.is_some() { "altered" } else { "deleted" };
                 Note::warning(
                     r::CREDENTIAL_REPLACED,
-                    format!("Secret {name} was {what}, and the client secret in it is kept nowhere else: a new one, {id}, stands there now; {old}. The client id is the same."),
+                    format!("Secret {name} was {what}, and the client secret in it is kept nowhere else: a new one stands there now; {old}. The client id is the same."),
                 )
             }
             _ => Note::normal(
