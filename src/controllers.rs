@@ -22,10 +22,17 @@ use zeroize::Zeroizing;
 
 use crate::domain::algorithm::{Algorithm, RsaKeySize};
 use crate::domain::client::Family;
+use crate::domain::rotation::Cause;
 
 pub use operator::{Operator, Outcome};
 #[doc(hidden)] // For the search in tests/, which drives visits call by call.
 pub use signing_key::{Copies, Looked, Reads, look as look_at_ring};
+#[doc(hidden)] // For the simulation in tests/, which carries its writes out one by one.
+pub mod secrets {
+    pub use super::technical_user::{
+        DeliverySeen, MadeSeen, SERVERS_FOLLOW, Seen, Workload, decide,
+    };
+}
 pub use signing_key::{
     PlanFn, algorithm_violation_of as algorithm_violation, policy_of as rotation_policy,
     violation_of as policy_violation,
@@ -119,12 +126,17 @@ pub enum Fill {
     KeyPair(Algorithm, RsaKeySize),
     /// A key pair that a person injects: PKCS#8 in PEM.
     InjectedKey(Zeroizing<String>),
-    /// The hash of a new client secret, which the visit then remembers for [`Fill::NewSecret`].
+    /// The hash of a new client secret, beside those that are there. The secret is remembered for
+    /// [`Fill::NewSecret`], in this visit or a later one.
     NewHash {
         /// The family, whose prefix the secret has.
         family: Family,
         /// What the credential is called.
         id: String,
+        /// Why it is made.
+        cause: Cause,
+        /// The value of the rotate annotation that is handled with it.
+        handled: Option<String>,
         /// The time of the visit.
         now: Timestamp,
     },
@@ -137,10 +149,10 @@ pub enum Fill {
         /// The time of the visit.
         now: Timestamp,
     },
-    /// The client secret of this visit's [`Fill::NewHash`], under this key.
-    NewSecret(String),
-    /// A client secret that a delivered Secret holds, under this key.
-    Secret(String, Zeroizing<String>),
+    /// The client secret of the last [`Fill::NewHash`], under these keys.
+    NewSecret(Vec<String>),
+    /// A client secret that a delivered Secret holds, under these keys.
+    Secret(Vec<String>, Zeroizing<String>),
 }
 
 impl std::fmt::Debug for Fill {

@@ -3,6 +3,7 @@
 
 pub mod cluster_keys;
 pub mod credentials;
+pub mod delivery;
 pub mod injected;
 pub mod jwks_map;
 pub mod key_secret;

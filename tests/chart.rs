@@ -284,7 +284,7 @@ fn operator_and_server_use_what_they_are_granted_and_ask_for_nothing_else() {
             "metadata": {"name": "robot", "namespace": tenant},
             "spec": {
                 "roles": ["clerk"], "audiences": ["https://a.example"],
-                "credential": {"secret": {"secretName": secret_name}},
+                "credential": {"secret": {"secretName": secret_name, "rotation": {"gracePeriod": "0s"}}},
             },
         })
     };

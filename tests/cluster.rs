@@ -11,6 +11,8 @@ mod algorithms;
 mod assertions;
 #[path = "cluster/copied.rs"]
 mod copied;
+#[path = "cluster/credentials.rs"]
+mod credentials;
 #[path = "cluster/delivered.rs"]
 mod delivered;
 #[path = "cluster/endurance.rs"]

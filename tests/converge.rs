@@ -2,6 +2,8 @@
 //! the answer lost. Whatever happens, what is there in the end is one key, one secret, no orphan,
 //! and a token.
 
+#[path = "converge/credentials.rs"]
+mod credentials;
 #[path = "converge/exchange.rs"]
 mod exchange;
 #[path = "converge/jwks.rs"]
@@ -23,7 +25,7 @@ use chancery::domain::settings::Settings;
 use chancery::embedded::{ApiServer, Ids, Options, Service};
 use chancery::feed::Feed;
 use chancery::leader::Leadership;
-use chancery::objects::credentials;
+use chancery::objects::delivery;
 use chancery::serve::readiness::Readiness;
 use chancery::serve::snapshot::SnapshotStore;
 use chancery::stores::{Scope, Stores};
@@ -291,7 +293,7 @@ async fn converged(client: &Client, running: &Running, what: &str) {
 
     // The delivered secret is the one whose hash is kept, and the snapshot signs.
     let secret = &tenants[0];
-    let plain = credentials::plain_secrets(secret, "client_secret")
+    let plain = delivery::plain_secrets(secret, "client_secret")
         .pop()
         .expect("a client secret");
     let snapshots = SnapshotStore::new(clock::system());

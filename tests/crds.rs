@@ -104,8 +104,9 @@ fn every_rule_speaks_in_a_sentence_and_every_field_is_described() {
     for (file, crd) in schema::committed() {
         schema::walk(schema::root(&crd), "", &mut |path, node| {
             let described = node["description"].as_str().is_some_and(|d| d.len() > 10);
-            // An entry of a list of words has nothing to add to the list's description.
-            let word = path.ends_with(']') && node["type"] == "string";
+            // An entry of a list or a map of words has nothing to add to its description.
+            let entry = path.ends_with(']') || path.rsplit('.').next() == Some("team");
+            let word = entry && node["type"] == "string";
             let bare = matches!(path, "metadata" | "apiVersion" | "kind") || word;
             assert!(described || bare, "{file}: {path} has no description");
             for rule in node["x-kubernetes-validations"]
@@ -242,7 +243,7 @@ fn kubectl_get_tells_the_story() {
             "client",
             "technicaluser",
             "tu",
-            "NAME|CLIENT ID|CREDENTIAL|SECRET|SUSPENDED|READY|REASON|AGE|FAMILY|MESSAGE",
+            "NAME|CLIENT ID|CREDENTIAL|SECRET|SUSPENDED|READY|REASON|AGE|FAMILY|SECRET ID|OLD UNTIL|ROTATES|STALLED|MESSAGE",
         ),
     ] {
         let file = corpus::folder().join(format!("good/{name}.yaml"));
@@ -263,6 +264,14 @@ fn kubectl_get_tells_the_story() {
             conditions.expect("a list").push(signing);
             status["status"]["nextRotation"] = json!(FURTHER_AHEAD);
         }
+        if kind == "technicaluser" {
+            let secret =
+                |id, state| json!({"id": id, "state": state, "createdAt": "2026-01-01T00:00:00Z"});
+            let mut old = secret("6", "Retired");
+            old["expiresAt"] = json!(AHEAD);
+            status["status"]["credentials"] = json!([old, secret("7", "Active")]);
+            status["status"]["nextRotation"] = json!(FURTHER_AHEAD);
+        }
         let patch = [
             "patch",
             kind,
@@ -281,7 +290,11 @@ fn kubectl_get_tells_the_story() {
             assert!(shown[1].iter().any(|c| c == cell), "{shown:?}");
         }
         let rotates = shown[1].iter().any(|c| c == FURTHER_AHEAD);
-        assert_eq!(rotates, kind == "signingkey", "{shown:?}");
+        assert_eq!(rotates, kind != "subscription", "{shown:?}");
+        if kind == "technicaluser" {
+            let told = |cell: &str| shown[1].iter().any(|c| c == cell);
+            assert!(told("7") && told(AHEAD), "{shown:?}");
+        }
         // Without -o wide the line is short enough to be read.
         let narrow = cluster.kubectl_ok(&["get", short, "-n", &namespace]);
         let longest = narrow.lines().map(|line| line.trim_end().len()).max();

@@ -1,4 +1,4 @@
-//! The README, `docs/rotation.md`, `docs/revocation.md` and `docs/client-assertions.md`, run: every `sh`
+//! The README, `docs/rotation.md`, `docs/technical-users.md`, `docs/revocation.md` and `docs/client-assertions.md`, run: every `sh`
 //! block of them, in order, as a newcomer would in a fresh checkout. What is not to be run is marked otherwise
 //! (`text`, `yaml`, `json`).
 
@@ -230,6 +230,25 @@ fn how_tokens_are_revoked() {
 }
 
 #[test]
+fn how_client_secrets_rotate() {
+    let text = page("docs/technical-users.md");
+    let mut commands: Vec<String> = blocks(&text).into_iter().map(|(_, block)| block).collect();
+    assert!(commands.len() >= 5, "{commands:?}");
+    // Beside what the README leaves on the cluster, with the program that the README runs.
+    commands.splice(0..0, readme("The same on a cluster").into_iter().take(3));
+    let cluster = ControlPlane::start();
+    let printed = tour(commands, Some(cluster.admin_kubeconfig())).join("\n");
+    for part in [
+        "OLD UNTIL",
+        "CredentialRotated",
+        "as a rotation was asked for",
+        "\"access_token\"",
+    ] {
+        assert!(printed.contains(part), "{part} in\n{printed}");
+    }
+}
+
+#[test]
 fn how_clients_do_without_a_secret() {
     let text = page("docs/client-assertions.md");
     let mut commands: Vec<String> = blocks(&text).into_iter().map(|(_, block)| block).collect();
@@ -281,6 +300,7 @@ fn links_lead_somewhere() {
         "docs/reasons.md",
         "docs/rotation.md",
         "docs/revocation.md",
+        "docs/technical-users.md",
     ] {
         let text = self::page(page);
         let folder = Path::new(ROOT)

@@ -11,15 +11,20 @@ use kube::core::DynamicObject;
 use kube::discovery::ApiResource;
 use kube::{Client, ResourceExt};
 use serde_json::json;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use super::operator::Context;
+use super::technical_user::{Made, MadeSecret};
 use super::{Error, Fill, Key, Kind, Object, Write};
 use crate::api::v1alpha1::{SigningKey, Subscription, TechnicalUser};
 use crate::crypto;
 use crate::crypto::key_pair::KeyPair;
 use crate::domain::client::StoredCredential;
+use crate::domain::rotation::Cause;
 use crate::leader::Leadership;
-use crate::objects::{credentials, key_secret};
+use crate::objects::credentials::{self, Stored};
+use crate::objects::{delivery, key_secret};
 
 /// How long one write may take, retries included.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
@@ -41,23 +46,43 @@ pub struct Applier<'a> {
     client: &'a Client,
     leadership: &'a Leadership,
     key: &'a Key,
-    /// The client secret made in this visit, between its hash's write and its delivery.
-    secret: Option<Zeroizing<String>>,
+    /// Client secrets between their hash's write and their delivery.
+    made: &'a Made,
+    /// The one whose hash is just being written.
+    secret: Option<MadeSecret>,
 }
 
 impl<'a> Applier<'a> {
     /// For a visit to that object.
-    pub fn new(client: &'a Client, leadership: &'a Leadership, key: &'a Key) -> Self {
+    pub fn new(cx: &'a Context, key: &'a Key) -> Self {
         Self {
-            client,
-            leadership,
+            client: &cx.client,
+            leadership: &cx.leadership,
             key,
+            made: &cx.made,
             secret: None,
         }
     }
 
     /// Carries out one write; events and what stands aside are not for it.
     pub async fn apply(&mut self, write: Write) -> Result<Applied, Error> {
+        let delivers = matches!(
+            write,
+            Write::Create(_, Fill::NewSecret(_)) | Write::Replace(_, Fill::NewSecret(_))
+        );
+        let applied = self.write(write).await?;
+        if applied == Applied::Done {
+            if let Some(secret) = self.secret.take() {
+                // Now that its hash is stored; were that not sure, it would be made again.
+                self.made.put(self.key, secret);
+            } else if delivers {
+                self.made.forget(self.key);
+            }
+        }
+        Ok(applied)
+    }
+
+    async fn write(&mut self, write: Write) -> Result<Applied, Error> {
         match write {
             Write::Create(object, fill) => {
                 let object = self.fill(object, fill).await?;
@@ -217,21 +242,34 @@ impl<'a> Applier<'a> {
                     .get_or_insert_default()
                     .insert(key_secret::PRIVATE_KEY.into(), bytes);
             }
-            Fill::NewHash { family, id, now } => {
+            Fill::NewHash {
+                family,
+                id,
+                cause,
+                handled,
+                now,
+            } => {
                 let plain = crypto::secret::generate(family);
-                self.secret = Some(plain.clone());
-                credentials::write_hashes(&mut secret, &[hashed(plain, id, now).await?]);
+                let new = hashed(plain.clone(), id, now).await?;
+                self.secret = Some(MadeSecret {
+                    id: new.id.clone(),
+                    hash: new.hash.clone(),
+                    plain,
+                    since: Instant::now(),
+                });
+                credentials::put(&mut secret, Stored::new(new, cause, handled));
             }
             Fill::HashOf { plain, id, now } => {
-                credentials::write_hashes(&mut secret, &[hashed(plain, id, now).await?]);
+                let new = hashed(plain, id, now).await?;
+                credentials::put(&mut secret, Stored::new(new, Cause::First, None));
             }
-            Fill::NewSecret(key) => {
-                let plain = self.secret.take().ok_or_else(|| {
+            Fill::NewSecret(under) => {
+                let made = self.made.get(self.key).ok_or_else(|| {
                     Error::Material("a client secret was to be delivered before it was made".into())
                 })?;
-                credentials::fill_delivery(&mut secret, &key, &plain);
+                delivery::fill(&mut secret, &under, &made.plain);
             }
-            Fill::Secret(key, plain) => credentials::fill_delivery(&mut secret, &key, &plain),
+            Fill::Secret(under, plain) => delivery::fill(&mut secret, &under, &plain),
         }
         Ok(Object::Secret(secret))
     }

@@ -15,6 +15,7 @@ use tracing::debug;
 use super::apply::{Applied, Applier};
 use super::operator::{Context, Outcome, READ_LIMIT};
 use super::signing_key::{Copies, Looked};
+use super::technical_user::Sight;
 use super::{
     Decision, Error, Key, Kind, Object, Write, outbox, signing_key, status, subscription,
     technical_user,
@@ -35,7 +36,7 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
         return Ok(Outcome::LookAgain);
     };
     debug!(?key, writes = decision.writes.len(), wake_at = ?decision.wake_at, "visited");
-    let mut applier = Applier::new(&cx.client, &cx.leadership, key);
+    let mut applier = Applier::new(cx, key);
     let (mut aside, mut progress) = (Vec::new(), false);
     let mut writes = decision.writes.into_iter();
     while let Some(write) = writes.next() {
@@ -62,8 +63,8 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
             Err(error) => {
                 if let Error::Refused { .. } = &error {
                     // It speaks of what is there, and not yet of what was to be made.
-                    let status = writes.find(|w| after_notes && matches!(w, Write::Status { .. }));
-                    tell_refusal(cx, key, &error, status, now).await;
+                    let status = writes.find(|w| matches!(w, Write::Status { .. }));
+                    tell_refusal(cx, key, &error, (status, after_notes), now).await;
                     if progress {
                         // What comes after what was done is not to wait for what is refused.
                         debug!(?key, %error, "refused");
@@ -83,12 +84,13 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
 }
 
 /// A write that the API server refuses (a quota, an admission policy, a missing right) is for a
-/// person to mend: status says so, beside the log. `decided` is the status that the visit came to.
+/// person to mend: status says so, beside the log. `decided` is the status that the visit came to, and
+/// whether all that it tells of was written.
 async fn tell_refusal(
     cx: &Context,
     key: &Key,
     error: &Error,
-    decided: Option<Write>,
+    (decided, written): (Option<Write>, bool),
     now: Timestamp,
 ) {
     if key.kind == Kind::Outbox {
@@ -103,25 +105,29 @@ async fn tell_refusal(
         generation: live.metadata.generation.unwrap_or(0),
         now,
     };
-    let rest = match decided {
+    let decided = match decided {
         Some(Write::Status {
             resource_version,
             status,
         }) if Some(&resource_version) == live.metadata.resource_version.as_ref() => Some(status),
         _ => None,
     };
-    let conditions = match (
-        key.kind,
-        status::ready_in(rest.as_ref().unwrap_or(&live.data["status"])),
-    ) {
-        // A ring that signs goes on signing.
-        (Kind::SigningKey, Some(before)) => {
+    let rest = decided.as_ref().filter(|_| written);
+    // Whether a client secret works, the visit has come to say before it was refused another one.
+    let readiness = match key.kind {
+        Kind::TechnicalUser => decided.as_ref(),
+        _ => rest,
+    };
+    let ready = status::ready_in(readiness.unwrap_or(&live.data["status"]));
+    let conditions = match (key.kind, ready) {
+        // A ring that signs goes on signing, and a client secret that works goes on working.
+        (Kind::SigningKey | Kind::TechnicalUser, Some(before)) => {
             Conditions::ready_but_stalled((r::SUCCEEDED, before), (r::WRITE_REFUSED, message))
         }
         _ => Conditions::stalled(r::WRITE_REFUSED, message),
     };
-    let mut applier = Applier::new(&cx.client, &cx.leadership, key);
-    for write in status::with_conditions(&live, rest.as_ref(), &conditions, observed) {
+    let mut applier = Applier::new(cx, key);
+    for write in status::with_conditions(&live, rest, &conditions, observed) {
         if let Write::Event(note) = write {
             let told = cx.events.tell(key, live.metadata.uid.clone(), note);
             cx.leadership.while_leading(told).await;
@@ -216,11 +222,18 @@ async fn look(cx: &Context, key: &Key, now: Timestamp) -> Result<Option<Look>, E
                 Found::Gone | Found::Readable(_) => {
                     let user = found.readable();
                     let uid = user.as_ref().and_then(|u| u.uid());
-                    let seen = technical_user::see(cx, user, namespace, name).await?;
-                    Ok(Some((
-                        technical_user::decide(&seen, &cx.settings, now),
-                        uid,
-                    )))
+                    let mut decision = Decision::default();
+                    for sight in [Sight::Watched, Sight::Live] {
+                        let seen = technical_user::see(cx, user.clone(), key, sight).await?;
+                        let moment = cx.clock_guard.moment();
+                        decision = technical_user::decide(&seen, &cx.settings, moment);
+                        let only_told =
+                            |w: &Write| matches!(w, Write::Status { .. } | Write::Event(_));
+                        if decision.writes.iter().all(only_told) {
+                            break;
+                        }
+                    }
+                    Ok(Some((decision, uid)))
                 }
             }
         }

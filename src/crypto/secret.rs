@@ -1,7 +1,7 @@
 //! Client secrets that we generate.
 //!
 //! A secret is `<prefix><43 random base62 characters><6 base62 characters of checksum>`: the
-//! family's prefix (`sk-`, `dk-`, `ak-`), 256 random bits, and the CRC-32 of all that precedes it, so that a
+//! family's prefix (`sk-`, `dk-` or `ak-`), 256 random bits, and the CRC-32 of all that precedes it, so that a
 //! scanner tells a leaked secret from a look-alike and a typing mistake costs no hash. It needs
 //! no encoding in a form, a URL or a Basic header. For scanners: [`PATTERN`].
 

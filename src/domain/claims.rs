@@ -31,6 +31,8 @@ pub struct Claims<'a> {
     pub roles: Vec<&'a str>,
     /// The profile's tier.
     pub tier: &'a str,
+    /// The profile's family: what the technical user is for.
+    pub family: &'a str,
 }
 
 impl Serialize for Claims<'_> {
@@ -54,6 +56,7 @@ impl Serialize for Claims<'_> {
         map.serialize_entry(&self.names.organization, self.legal_entity)?;
         map.serialize_entry(&self.names.roles, &self.roles)?;
         map.serialize_entry(&self.names.tier, self.tier)?;
+        map.serialize_entry(&self.names.family, self.family)?;
         map.end()
     }
 }
@@ -76,6 +79,7 @@ mod tests {
             legal_entity: "acme",
             roles: vec!["READER"],
             tier: "Free",
+            family: "Device",
         }
     }
 
@@ -90,7 +94,7 @@ mod tests {
                 "aud": "https://api.example.com", "client_id": "acme.robot",
                 "iat": 1000, "exp": 1300, "jti": "id", "scope": "read write",
                 "caas_org_id": "acme", "caas_user_id": "acme.robot", "org_id": "acme",
-                "user_roles": ["READER"], "caas_tier": "Free",
+                "user_roles": ["READER"], "caas_tier": "Free", "client_family": "Device",
             })
         );
     }

@@ -17,9 +17,9 @@ pub enum Family {
     /// A service that calls another (`sk-`).
     #[default]
     Integration,
-    /// Something that stands or lies somewhere, and may be lost (`dk-`).
+    /// A machine in somebody's hands, which may be lost, and can revoke itself (`dk-`).
     Device,
-    /// What acts beside a device, or for somebody (`ak-`).
+    /// A program that acts by itself (`ak-`).
     Agent,
 }
 
@@ -33,6 +33,15 @@ impl Family {
             Self::Integration => "sk-",
             Self::Device => "dk-",
             Self::Agent => "ak-",
+        }
+    }
+
+    /// As manifests and tokens name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Integration => "Integration",
+            Self::Device => "Device",
+            Self::Agent => "Agent",
         }
     }
 }

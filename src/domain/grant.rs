@@ -74,7 +74,7 @@ pub fn client_credentials<'a>(
     let tokens = settings.tokens;
     let ttl = client
         .token_ttl
-        .unwrap_or(tokens.default_ttl)
+        .unwrap_or(tokens.default_of(client.family))
         .min(tokens.max_ttl);
     let issued_at = now.as_second();
     Ok(Granted {
@@ -91,6 +91,7 @@ pub fn client_credentials<'a>(
             legal_entity: &subscription.legal_entity_id,
             roles: cut_down(&client.roles, &allowed.roles),
             tier: &subscription.tier,
+            family: client.family.name(),
         },
         ttl,
         ring: client

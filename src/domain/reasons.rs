@@ -75,6 +75,12 @@ pub const JWKS_REPAIRED: &str = "JwksRepaired";
 pub const CREDENTIAL_CREATED: &str = "CredentialCreated";
 /// The delivered Secret was deleted or altered, so that a new client secret was made.
 pub const CREDENTIAL_REPLACED: &str = "CredentialReplaced";
+/// Another client secret was delivered in a rotation; the old one works through its grace.
+pub const CREDENTIAL_ROTATED: &str = "CredentialRotated";
+/// The grace of an old client secret is over: it does not work any more.
+pub const CREDENTIAL_REMOVED: &str = "CredentialRemoved";
+/// As many client secrets work as may work at once.
+pub const TOO_MANY_CREDENTIALS: &str = "TooManyCredentials";
 /// Another way to authenticate took the place of the client secret, which works on through its grace.
 pub const CREDENTIAL_EXCHANGED: &str = "CredentialExchanged";
 /// A client secret no longer works, and was deleted.

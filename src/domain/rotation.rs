@@ -1,5 +1,6 @@
 //! The life of a ring of keys: one pure function, [`plan()`], from what the ring holds, its policy
-//! and the time to what it should hold and when to look again.
+//! and the time to what it should hold and when to look again. A technical user's client secrets
+//! live by the same function, with another [`Policy`] (see [`Rotated`]).
 //!
 //! ```text
 //!     Next ──publishLead──▶ Active ──interval──▶ Retired ──grace──▶ Removed ──retention──▶ gone
@@ -31,16 +32,25 @@ pub mod timetable;
 pub use carry_out::carry_out;
 pub use plan::plan;
 pub use policy::{
-    History, Policy, Source, Window, WindowRefused, accept_window, effective_lead, later,
+    History, Policy, Rotated, Source, Window, WindowRefused, accept_window, effective_lead, jitter,
+    later,
 };
 
 /// The most keys that a ring publishes: beyond it the schedule waits, as an interval that is far
 /// shorter than the grace would fill the JWKS without end.
 pub const MOST_PUBLISHED: usize = 64;
 
+/// The most client secrets of one technical user that work at once: the old and the new one of a
+/// rotation, and one more for a rotation before the grace of the last is over. Beyond it a rotation
+/// waits, as each costs a comparison with whatever is presented.
+pub const MOST_SECRETS: usize = 3;
+
 /// For how long a withdrawn key may go on signing until its successor is published: a moment
 /// without any key would be an outage, a long one would ignore the order.
 pub const PATIENCE: SignedDuration = SignedDuration::from_secs(5);
+
+/// The longest value of the rotate annotation: it is copied into Secrets and status.
+pub const LONGEST_REQUEST: usize = 253;
 
 /// A time in a key's life that lies further ahead than this was written by a wrong clock.
 pub const SKEW: SignedDuration = SignedDuration::from_mins(5);
@@ -119,13 +129,36 @@ impl Life {
     }
 }
 
-/// What is known of one key pair of a ring.
+/// What everyone may know of something that rotates.
+pub trait Public: Clone + PartialEq {
+    /// Names it among its like.
+    fn id(&self) -> &str;
+}
+
+/// A key pair: its public half, by the `kid`.
+impl Public for PublicJwk {
+    fn id(&self) -> &str {
+        &self.kid
+    }
+}
+
+/// A client secret: nothing but what it is called.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SecretId(pub String);
+
+impl Public for SecretId {
+    fn id(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What is known of one key pair of a ring, or of one client secret of a technical user.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct KeyFacts {
+pub struct KeyFacts<P = PublicJwk> {
     /// Its number in the ring.
     pub sequence: i64,
     /// Its public half; the `kid` is its RFC 7638 thumbprint.
-    pub jwk: PublicJwk,
+    pub jwk: P,
     /// The times of its life.
     pub life: Life,
     /// Why it was made.
@@ -140,9 +173,11 @@ pub struct KeyFacts {
     pub window: Window,
     /// Whether it is of the algorithm and size that the ring wants now.
     pub fits: bool,
-    /// Whether the Secret with its private key is there.
+    /// Whether the Secret with its private key is there; of a client secret, whether its plain text
+    /// can still be had.
     pub has_material: bool,
-    /// Whether the issuer's JWKS was seen to hold it, in this edition.
+    /// Whether the issuer's JWKS was seen to hold it, in this edition; of a client secret, whether it
+    /// stands where its holder finds it.
     pub in_jwks: bool,
 }
 
@@ -161,10 +196,10 @@ pub enum Phase {
     Removed,
 }
 
-impl KeyFacts {
-    /// The `kid`.
+impl<P: Public> KeyFacts<P> {
+    /// The `kid`; of a client secret, its id.
     pub fn kid(&self) -> &str {
-        &self.jwk.kid
+        self.jwk.id()
     }
 
     /// Whether it could sign now, were it chosen: it is there, and nothing ended it.
@@ -195,7 +230,7 @@ impl KeyFacts {
 
 /// The key that signs: of those that were activated and not ended, the one activated last. So the
 /// one write that activates a key also ends its predecessor's signing.
-pub fn signer(keys: &[KeyFacts]) -> Option<&KeyFacts> {
+pub fn signer<P>(keys: &[KeyFacts<P>]) -> Option<&KeyFacts<P>> {
     keys.iter()
         .filter(|k| k.has_material && k.life.may_sign())
         .max_by_key(|k| (k.life.activated, k.sequence))
@@ -211,7 +246,8 @@ pub enum Step {
         /// Why.
         cause: Cause,
     },
-    /// Make the Secret of an injected key again, which was lost.
+    /// Make the Secret of an injected key again, which was lost; or a client secret that was lost
+    /// before it was delivered, with the same number and for the same reason.
     Restore {
         /// Which key.
         key_id: String,
@@ -307,10 +343,11 @@ pub enum Coming {
 }
 
 /// What a ring should come to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// The keys that the JWKS should hold, oldest first, each with its edition.
-    pub publish: Vec<(PublicJwk, i64)>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan<P = PublicJwk> {
+    /// The keys that the JWKS should hold, oldest first, each with its edition; of client secrets,
+    /// those that are accepted.
+    pub publish: Vec<(P, i64)>,
     /// What to do, in this order; all of it can be done now.
     pub steps: Vec<Step>,
     /// When to look again at the latest, if nothing happens before. Never in the past.
@@ -327,4 +364,20 @@ pub struct Plan {
     pub crowded: bool,
     /// When each key leaves the JWKS, as far as that is settled.
     pub ends: BTreeMap<String, Timestamp>,
+}
+
+impl<P> Default for Plan<P> {
+    fn default() -> Self {
+        Self {
+            publish: Vec::new(),
+            steps: Vec::new(),
+            wake_at: None,
+            next: None,
+            rotates_at: None,
+            sign_with_waits: false,
+            paused: false,
+            crowded: false,
+            ends: BTreeMap::new(),
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::algorithm::{Algorithm, RsaKeySize};
+use super::client::Family;
 use super::period::Period;
 use super::tier::{Catalogue, default_catalogue};
 
@@ -49,8 +50,12 @@ pub struct Settings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct TokenSettings {
-    /// Where a technical user sets none.
+    /// Where a technical user sets none: of the family Integration.
     pub default_ttl: Period,
+    /// The same of the family Device; none: 15m, or `max_ttl` where that is shorter.
+    pub device_default_ttl: Option<Period>,
+    /// The same of the family Agent; none: 5m, or `max_ttl` where that is shorter.
+    pub agent_default_ttl: Option<Period>,
     /// The most that a technical user may set.
     pub max_ttl: Period,
     /// How far verifiers' clocks may be off, at most [`LONGEST_CLOCK_LEEWAY`]: a retired key
@@ -106,6 +111,8 @@ pub struct ClaimNames {
     pub roles: String,
     /// The tier of the current subscription.
     pub tier: String,
+    /// The family of the technical user: Integration, Device or Agent.
+    pub family: String,
 }
 
 impl Default for Settings {
@@ -130,9 +137,24 @@ impl Default for TokenSettings {
     fn default() -> Self {
         Self {
             default_ttl: Period::from_mins(5),
+            device_default_ttl: None,
+            agent_default_ttl: None,
             max_ttl: Period::from_hours(1),
             clock_leeway: Period::from_mins(1),
         }
+    }
+}
+
+impl TokenSettings {
+    /// How long the tokens of a technical user of this family live that sets nothing else.
+    pub fn default_of(&self, family: Family) -> Period {
+        let usual = |set: Option<Period>, minutes| set.unwrap_or(Period::from_mins(minutes));
+        let ttl = match family {
+            Family::Integration => self.default_ttl,
+            Family::Device => usual(self.device_default_ttl, 15),
+            Family::Agent => usual(self.agent_default_ttl, 5),
+        };
+        ttl.min(self.max_ttl)
     }
 }
 
@@ -172,6 +194,7 @@ impl Default for ClaimNames {
             organization: "org_id".into(),
             roles: "user_roles".into(),
             tier: "caas_tier".into(),
+            family: "client_family".into(),
         }
     }
 }
@@ -243,6 +266,8 @@ impl Settings {
         }
         let TokenSettings {
             default_ttl,
+            device_default_ttl,
+            agent_default_ttl,
             max_ttl,
             clock_leeway,
         } = self.tokens;
@@ -251,11 +276,18 @@ impl Settings {
                 "tokens.maxTtl is {max_ttl}: set it between 1s and {LONGEST_TOKEN_TTL}."
             ));
         }
-        if default_ttl.as_secs() == 0 || default_ttl > max_ttl {
-            problems.push(format!(
-                "tokens.defaultTtl is {default_ttl}: set it between 1s and tokens.maxTtl, which \
-                 is {max_ttl}."
-            ));
+        for (setting, ttl) in [
+            ("defaultTtl", Some(default_ttl)),
+            ("deviceDefaultTtl", device_default_ttl),
+            ("agentDefaultTtl", agent_default_ttl),
+        ] {
+            let unfit = |ttl: &Period| ttl.as_secs() == 0 || *ttl > max_ttl;
+            if let Some(ttl) = ttl.filter(unfit) {
+                problems.push(format!(
+                    "tokens.{setting} is {ttl}: set it between 1s and tokens.maxTtl, which is \
+                     {max_ttl}."
+                ));
+            }
         }
         if clock_leeway > LONGEST_CLOCK_LEEWAY {
             problems.push(format!(
@@ -334,6 +366,7 @@ impl ClaimNames {
             ("organization", &self.organization),
             ("roles", &self.roles),
             ("tier", &self.tier),
+            ("family", &self.family),
         ] {
             if name.is_empty() || REGISTERED_CLAIMS.contains(&name.as_str()) {
                 problems.push(format!(

@@ -67,6 +67,10 @@ const CONFIG_MAP_KEY: Rule = (
     "self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')",
     "a key of a ConfigMap is made of letters, digits, dashes, underscores and dots, is not a dot alone, and does not begin with two.",
 );
+const LABEL_VALUE: Rule = (
+    "self.matches('^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$')",
+    "a label's value is empty, or made of letters, digits, dashes, underscores and dots, with a letter or digit at both ends.",
+);
 const NAMESPACE: Rule = (
     "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
     "a namespace's name is made of lower-case letters, digits and dashes, and begins and ends with a letter or digit: give each namespace an entry of its own.",
@@ -207,6 +211,27 @@ fn set(max_items: u32, item: &Schema) -> Schema {
     })
 }
 
+/// Labels or annotations of a person's choosing: names that no tool of Kubernetes or ours gives a
+/// meaning of its own. Their names have no greatest length in the schema, and the API server reckons
+/// with few entries therefore.
+fn chosen(what: &str, value: &Schema) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": value,
+        "x-kubernetes-validations": [
+            {
+                "rule": r"self.all(k, k.matches('^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",
+                "message": format!("the name of {what} is made of at most 63 letters, digits, dashes, underscores and dots, with a letter or digit at both ends, after a lower-case domain and a slash if it has one."),
+            },
+            {
+                "rule": r"self.all(k, !k.matches('^([^/]*\\.)?(kubernetes\\.io|k8s\\.io|chancery\\.dev)/'))",
+                "message": format!("the name of {what} lies under kubernetes.io, k8s.io or chancery.dev, where names have a meaning that is not yours to give: choose one of a domain of your own, or without one."),
+            },
+        ],
+    })
+}
+
 /// The schemas, to be named by `schema_with`.
 macro_rules! schemas {
     ($($(#[$doc:meta])* $name:ident = $schema:expr;)*) => {
@@ -251,6 +276,10 @@ schemas! {
         list.insert("minItems".into(), json!(1));
         list
     };
+    /// Labels of a person's choosing.
+    chosen_labels = chosen("a label", &text(63, &[LABEL_VALUE]));
+    /// Annotations of a person's choosing.
+    chosen_annotations = chosen("an annotation", &text(1024, &[]));
     /// Namespaces by name.
     namespaces = set(64, &text(63, &[NAMESPACE]));
     /// The values that a label is compared with.

@@ -1,5 +1,4 @@
-//! A technical user's hashes in the operator namespace, and the Secret that delivers the plain
-//! secret in the tenant's.
+//! A technical user's hashes in the operator namespace, with the lives of the secrets.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +7,15 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
-use zeroize::Zeroizing;
+use serde::{Deserialize, Serialize};
 
-use super::{annotation, label, labels, owner, time_annotation, write_time};
+use super::{annotation, label, labels, time_annotation, write_time};
 use crate::api::v1alpha1::{RevokedStatus, TechnicalUser};
 use crate::domain::client::StoredCredential;
 use crate::domain::names::{
-    self, PART_CREDENTIALS, PART_DELIVERY, TENANT_NAME_LABEL, TENANT_NAMESPACE_LABEL, UID_LABEL,
+    self, PART_CREDENTIALS, TENANT_NAME_LABEL, TENANT_NAMESPACE_LABEL, UID_LABEL,
 };
+use crate::domain::rotation::{Cause, Life};
 use crate::domain::settings::Settings;
 
 /// On a Secret with hashes: when another way to authenticate took the place of the client secrets.
@@ -27,10 +27,8 @@ const WORKS_UNTIL: &str = "chancery.dev/works-until";
 pub const HASHES_TYPE: &str = "chancery.dev/credentials";
 /// The key with the list of hashes, as JSON.
 pub const HASHES: &str = "credentials.json";
-/// On a delivered Secret: the operator namespace of the release that delivered it.
-const DELIVERED_FROM: &str = "chancery.dev/operator-namespace";
-/// On a delivered Secret: which credential it holds.
-const CREDENTIAL_ID: &str = "chancery.dev/credential-id";
+/// The key with what the operator knows of their lives, as JSON. Servers need none of it.
+pub const LIVES: &str = "lives.json";
 
 /// The Secret with a technical user's hashes, still without them.
 pub fn hashes_template(user: &TechnicalUser, settings: &Settings) -> Secret {
@@ -80,7 +78,7 @@ pub fn set_revoked(hashes: &mut Secret, revoked: Option<&RevokedStatus>) {
         Some(revoked) => {
             let json = serde_json::to_string(revoked).unwrap_or_default();
             annotations.insert(REVOKED.into(), json);
-            write_hashes(hashes, &[]);
+            write(hashes, &[]);
         }
         None => {
             annotations.remove(REVOKED);
@@ -93,10 +91,75 @@ pub fn read_hashes(secret: &Secret) -> Option<Vec<StoredCredential>> {
     serde_json::from_slice(&secret.data.as_ref()?.get(HASHES)?.0).ok()
 }
 
-/// Puts hashes into their Secret.
-pub fn write_hashes(secret: &mut Secret, credentials: &[StoredCredential]) {
-    let json = serde_json::to_vec(credentials).unwrap_or_default();
-    secret.data = Some(BTreeMap::from([(HASHES.to_owned(), ByteString(json))]));
+/// A client secret as the operator knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// What servers know of it.
+    pub credential: StoredCredential,
+    /// What else is known of it.
+    pub known: Known,
+}
+
+/// What the operator knows of a client secret besides its hash.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Known {
+    /// When it was seen where its holder finds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivered_at: Option<Timestamp>,
+    /// Since when it is the newest that was delivered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activated_at: Option<Timestamp>,
+    /// When another one was delivered, or when it was lost or given up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retired_at: Option<Timestamp>,
+    /// Why it was made, as [`Cause::name`] says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// The value of the rotate annotation that had been handled when it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handled: Option<String>,
+}
+
+impl Stored {
+    /// A secret that was just made.
+    pub fn new(credential: StoredCredential, cause: Cause, handled: Option<String>) -> Self {
+        let known = Known {
+            cause: Some(cause.name().to_owned()),
+            handled,
+            ..Known::default()
+        };
+        Self { credential, known }
+    }
+
+    /// The times of its life.
+    pub fn life(&self) -> Life {
+        Life {
+            created: Some(self.credential.created_at),
+            published: self.known.delivered_at,
+            activated: self.known.activated_at,
+            retired: self.known.retired_at,
+            ..Life::default()
+        }
+    }
+
+    /// Why it was made.
+    pub fn cause(&self) -> Cause {
+        let name = self.known.cause.as_deref();
+        name.and_then(Cause::from_name).unwrap_or_default()
+    }
+
+    /// Writes down what has become of it.
+    pub fn set(&mut self, life: &Life, cause: Cause, handled: Option<String>) {
+        self.credential.created_at = life.created.unwrap_or(self.credential.created_at);
+        self.known = Known {
+            delivered_at: life.published,
+            activated_at: life.activated,
+            retired_at: life.retired,
+            cause: Some(cause.name().to_owned()),
+            handled,
+        };
+    }
 }
 
 /// Since when another way to authenticate has taken the place of the hashes' secrets.
@@ -129,78 +192,90 @@ pub fn whole_second(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
-/// What a delivered Secret should be, over what is there; the plain secret itself is filled in
-/// by the caller.
-pub fn delivery(
-    user: &TechnicalUser,
-    settings: &Settings,
-    credential_id: &str,
-    before: Option<&Secret>,
-) -> Secret {
-    let keys = user.secret_keys();
-    let text = |value: &str| ByteString(value.as_bytes().to_vec());
-    let mut secret = before.cloned().unwrap_or_default();
-    secret.metadata.name = Some(user.secret_name());
-    secret.metadata.namespace = user.namespace();
-    secret.metadata.owner_references = owner(user);
-    let all_labels = secret.metadata.labels.get_or_insert_default();
-    all_labels.extend(labels(&settings.environment, PART_DELIVERY));
-    secret.metadata.annotations.get_or_insert_default().extend([
-        (CREDENTIAL_ID.into(), credential_id.into()),
-        (DELIVERED_FROM.into(), settings.operator_namespace.clone()),
-    ]);
-    secret.type_ = Some("Opaque".into());
-    secret.data = Some(BTreeMap::from([
-        (keys.client_id.clone(), text(&user.client_id())),
-        (keys.token_url.clone(), text(&settings.token_url())),
-        (keys.issuer.clone(), text(&settings.issuer)),
-    ]));
-    secret
-}
-
-/// Puts the plain secret into a delivered Secret.
-pub fn fill_delivery(secret: &mut Secret, key: &str, plain: &str) {
-    secret
-        .data
-        .get_or_insert_default()
-        .insert(key.to_owned(), ByteString(plain.as_bytes().to_vec()));
-}
-
-/// The operator namespace of the release that delivered a Secret.
-pub fn delivered_from(secret: &Secret) -> Option<&str> {
-    annotation(&secret.metadata, DELIVERED_FROM)
-}
-
-/// Which credential a delivered Secret says that it holds.
-pub fn credential_id(secret: &Secret) -> Option<&str> {
-    annotation(&secret.metadata, CREDENTIAL_ID)
-}
-
-/// How many values of a delivered Secret are looked at: what a tenant puts there costs no more.
-const MOST_CANDIDATES: usize = 4;
-
-/// The generated secrets in a delivered Secret, by their shape: first the one under the key that it
-/// should have, then others, since keys can be renamed.
-pub fn plain_secrets(secret: &Secret, key: &str) -> Vec<Zeroizing<String>> {
-    let Some(data) = &secret.data else {
-        return Vec::new();
-    };
-    let others = data.iter().filter(|(name, _)| *name != key).map(|(_, v)| v);
-    data.get(key)
-        .into_iter()
-        .chain(others)
-        .filter_map(|v| std::str::from_utf8(&v.0).ok())
-        .filter(|v| crate::crypto::secret::shape(v).is_some())
-        .map(|v| Zeroizing::new(v.to_owned()))
-        .take(MOST_CANDIDATES)
+/// The hashes in a Secret with what else is known of them.
+pub fn read(secret: &Secret) -> Vec<Stored> {
+    let lives = secret.data.as_ref().and_then(|d| d.get(LIVES));
+    let lives: Option<BTreeMap<String, Known>> =
+        lives.and_then(|json| serde_json::from_slice(&json.0).ok());
+    let mut lives = lives.unwrap_or_default();
+    let hashes = read_hashes(secret).unwrap_or_default().into_iter();
+    hashes
+        .map(|credential| Stored {
+            known: lives.remove(&credential.id).unwrap_or_default(),
+            credential,
+        })
         .collect()
 }
 
-/// Whether two delivered Secrets hold the same, whatever the API server has added.
-pub fn same_delivery(a: &Secret, b: &Secret) -> bool {
-    a.data == b.data
-        && a.type_ == b.type_
-        && a.metadata.labels == b.metadata.labels
-        && a.metadata.annotations == b.metadata.annotations
-        && a.metadata.owner_references == b.metadata.owner_references
+/// Puts hashes, and what else is known of them, into their Secret.
+pub fn write(secret: &mut Secret, stored: &[Stored]) {
+    let hashes: Vec<_> = stored.iter().map(|s| &s.credential).collect();
+    let lives: BTreeMap<_, _> = stored
+        .iter()
+        .map(|s| (&s.credential.id, &s.known))
+        .collect();
+    let json = |value: Result<Vec<u8>, _>| ByteString(value.unwrap_or_default());
+    secret.data = Some(BTreeMap::from([
+        (HASHES.to_owned(), json(serde_json::to_vec(&hashes))),
+        (LIVES.to_owned(), json(serde_json::to_vec(&lives))),
+    ]));
+}
+
+/// Puts a new hash to the others, in the place of one of the same id.
+pub fn put(secret: &mut Secret, new: Stored) {
+    let mut all = read(secret);
+    all.retain(|s| s.credential.id != new.credential.id);
+    all.push(new);
+    write(secret, &all);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(id: &str, second: i64) -> Stored {
+        let created_at = Timestamp::from_second(second).expect("a time");
+        let credential = StoredCredential {
+            id: id.into(),
+            hash: format!("hash of {id}"),
+            created_at,
+            expires_at: None,
+        };
+        Stored::new(credential, Cause::Request, Some("now".into()))
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let mut secret = Secret::default();
+        let mut first = stored("1", 1000);
+        let mut life = first.life();
+        life.activated =
+            Some(Timestamp::from_nanosecond(1_000_000_000_123_456_789).expect("a time"));
+        first.set(&life, Cause::First, None);
+        write(&mut secret, &[first.clone()]);
+        put(&mut secret, stored("2", 2000));
+        assert_eq!(read(&secret), [first.clone(), stored("2", 2000)]);
+        assert_eq!(read(&secret)[0].life(), life);
+        // One of the same id takes the other's place.
+        put(&mut secret, stored("2", 3000));
+        assert_eq!(read(&secret), [first, stored("2", 3000)]);
+    }
+
+    /// A server of an earlier version reads the hashes, and this one what that wrote.
+    #[test]
+    fn hashes_stand_by_themselves() {
+        let mut secret = Secret::default();
+        write(&mut secret, &[stored("1", 1000)]);
+        let data = secret.data.as_mut().expect("data");
+        let json = String::from_utf8(data[HASHES].0.clone()).expect("text");
+        assert_eq!(
+            json,
+            r#"[{"id":"1","hash":"hash of 1","createdAt":"1970-01-01T00:16:40Z"}]"#
+        );
+        data.remove(LIVES);
+        let read = read(&secret);
+        assert_eq!(read[0].credential, stored("1", 1000).credential);
+        assert_eq!(read[0].known, Known::default());
+        assert_eq!(read[0].cause(), Cause::First);
+    }
 }

@@ -31,10 +31,11 @@ use super::throttle::TooOften;
 use crate::crypto::hash::{self, GENERATED_COST};
 use crate::crypto::{random, secret};
 use crate::domain::client::{Client, Family};
+use crate::domain::rotation::MOST_SECRETS;
 
-/// How many hashes a well-shaped secret is compared with before it is refused: the old and the
-/// new one of a rotation. Equal for all, so that the time tells nothing about anyone.
-pub const COMPARISONS: usize = 2;
+/// How many hashes a well-shaped secret is compared with before it is refused: as many as may work at
+/// once. Equal for all, so that the time tells nothing about anyone.
+pub const COMPARISONS: usize = MOST_SECRETS;
 
 /// How much bcrypt may go on at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

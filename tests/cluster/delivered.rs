@@ -6,8 +6,8 @@ use crate::release::{LIMIT, Release};
 use crate::ring::published;
 use crate::support::eventually;
 
-/// The delivered Secret is deleted or altered: a new secret, the same client id. Its keys are
-/// renamed or it is moved: the same secret.
+/// The delivered Secret is deleted or altered: a new secret, the same client id, and the old one works
+/// through its grace. Its keys are renamed or it is moved: the same secret.
 #[test]
 fn delivered_secrets_come_back() {
     let release = Release::start("delivered");
@@ -27,7 +27,7 @@ fn delivered_secrets_come_back() {
         "the same client id"
     );
     release.token(&id, &second, "");
-    assert_eq!(release.refused(&id, &first, "").status, 401);
+    assert_eq!(release.ask(&id, &first, "").status, 200, "a grace");
 
     let patch = r#"{"stringData":{"client_secret":"made-up"}}"#;
     release.cluster.kubectl_ok(&[
@@ -45,7 +45,7 @@ fn delivered_secrets_come_back() {
 
     // Renamed keys, another Secret: the secret itself stays.
     release.user(&tenant, "user", "");
-    let spec = r#"{"spec":{"credential":{"secret":{"secretName":"app","keys":{"clientId":"CYODA_CLIENT_ID","clientSecret":"CYODA_CLIENT_SECRET"}}}}}"#;
+    let spec = r#"{"spec":{"credential":{"secret":{"rotation":{"gracePeriod":"0s"},"secretName":"app","keys":{"clientId":"CYODA_CLIENT_ID","clientSecret":"CYODA_CLIENT_SECRET"}}}}}"#;
     release.cluster.kubectl_ok(&[
         "patch",
         "technicaluser",
@@ -72,6 +72,10 @@ fn delivered_secrets_come_back() {
         }
     });
     assert_eq!(release.ask(&id, &third, "").status, 200);
+    // A grace that is shorter ends old ones at once.
+    for old in [&first, &second] {
+        assert_eq!(release.refused(&id, old, "").status, 401);
+    }
 
     // The hash is lost: made again from the delivered Secret.
     let hashes = format!("{tenant}.user-credentials");

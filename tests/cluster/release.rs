@@ -301,7 +301,7 @@ impl Release {
             .decode(secret["data"][key].as_str()?)
             .ok()?;
         let value = String::from_utf8(bytes).ok()?;
-        if ["sk-", "dk-", "ak-"].iter().any(|p| value.starts_with(p)) {
+        if chancery::crypto::secret::shape(&value).is_some() {
             self.remember(&value);
         }
         Some(value)

@@ -96,6 +96,7 @@ impl Scene {
                 default_ttl: second,
                 max_ttl: second,
                 clock_leeway: second,
+                ..TokenSettings::default()
             },
             ..(*settings()).clone()
         });

@@ -40,6 +40,14 @@ pub fn walk<'a>(node: &'a Value, path: &str, visit: &mut dyn FnMut(&str, &'a Val
         };
         walk(inner, &path, visit);
     }
+    // The corpus names an entry of a map so.
+    if node["additionalProperties"].is_object() {
+        walk(
+            &node["additionalProperties"],
+            &format!("{path}.team"),
+            visit,
+        );
+    }
     if node["items"].is_object() {
         walk(&node["items"], &format!("{path}[0]"), visit);
     }

@@ -67,23 +67,29 @@ async fn what_is_remembered_ends_with_its_hash_its_client_and_its_suspension() {
 }
 
 #[tokio::test]
-async fn old_and_new_both_work_and_a_third_does_not() {
+async fn three_work_and_a_fourth_does_not() {
     let (mut client, second) = robot();
-    let (oldest, newest) = (new_secret(), new_secret());
-    let mut costly = credential("c3", &new_secret(), 9);
+    let (oldest, third, newest) = (new_secret(), new_secret(), new_secret());
+    let mut costly = credential("c4", &new_secret(), 9);
     costly.hash = hash::hash("sk-supplied", 6).expect("hashed");
     client.credentials = vec![
         credential("c0", &oldest, 0),
         credential("c1", &second, 1),
-        credential("c2", &newest, 2),
+        credential("c2", &third, 2),
+        credential("c3", &newest, 3),
         costly,
     ];
     let world = World::serving(client);
-    for (secret, status) in [(&newest, 200), (&second, 200), (&oldest, 401)] {
+    for (secret, status) in [
+        (&newest, 200),
+        (&third, 200),
+        (&second, 200),
+        (&oldest, 401),
+    ] {
         assert_eq!(world.token("acme.robot", secret, "").await.status, status);
         assert_eq!(world.token("acme.robot", secret, "").await.status, status);
     }
-    assert_eq!(counts(&world), [2, 2, 2, 0, 0]);
+    assert_eq!(counts(&world), [3, 3, 2, 0, 0]);
 }
 
 #[tokio::test]

@@ -82,6 +82,7 @@ async fn each_algorithm_signs_a_token_that_others_verify() {
                 "client_id": "acme.robot", "iat": NOW, "exp": NOW + 300, "jti": null,
                 "scope": "read write", "caas_org_id": "le-acme", "caas_user_id": "acme.robot",
                 "org_id": "le-acme", "user_roles": ["READER"], "caas_tier": "Free",
+                "client_family": "Integration",
             })
         );
     }

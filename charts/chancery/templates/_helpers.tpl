@@ -68,9 +68,11 @@ issuer: {{ .Values.issuer | quote }}
 operatorNamespace: {{ .Release.Namespace | quote }}
 {{- range $part := list "tokens" "jwks" "serving" "throttle" "revocation" "policy" "claims" }}
 {{- $values := index $.Values $part }}
-{{- if not (index $values "longestRotationInterval") }}
-{{- /* No bound: to the program an empty text is no duration. */}}
-{{- $values = omit $values "longestRotationInterval" }}
+{{- range $span := list "longestRotationInterval" "deviceDefaultTtl" "agentDefaultTtl" }}
+{{- if not (index $values $span) }}
+{{- /* Not set: to the program an empty text is no duration. */}}
+{{- $values = omit $values $span }}
+{{- end }}
 {{- end }}
 {{- if not (index $values "forwardedHeader") }}
 {{- $values = omit $values "forwardedHeader" }}

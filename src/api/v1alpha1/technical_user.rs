@@ -1,5 +1,7 @@
 //! `TechnicalUser`: a machine client with credentials.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
@@ -35,14 +37,16 @@ use crate::domain::vocabulary;
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Family", type_ = "string", json_path = ".spec.family", priority = 1),
+    printcolumn(name = "Secret ID", type_ = "string", json_path = ".status.credentials[?(@.state=='Active')].id", description = "The client secret that was delivered last", priority = 1),
+    printcolumn(name = "Old until", type_ = "string", json_path = ".status.credentials[?(@.state=='Retired')].expiresAt", description = "Until when the client secret before it works", priority = 1),
+    printcolumn(name = "Rotates", type_ = "string", json_path = ".status.nextRotation", description = "When the next client secret is made by the clock; in the past: it is overdue", priority = 1),
+    printcolumn(name = "Stalled", type_ = "string", json_path = ".status.conditions[?(@.type=='Stalled')].reason", description = "Why a person has to do something, although it may go on getting tokens", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1),
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.clientId) == has(oldSelf.clientId) && (!has(self.clientId) || self.clientId == oldSelf.clientId)")
         .message("clientId can not be changed, since services know the client by it: make a second TechnicalUser.").field_path(".clientId"),
-    validation = Rule::new("self.family == oldSelf.family")
-        .message("family can not be changed, since what it may do and its secrets' prefix follow from it: make a second TechnicalUser.").field_path(".family"),
 )]
 pub struct TechnicalUserSpec {
     /// The client id; <namespace>.<name> where absent. One of your choosing begins with
@@ -51,10 +55,11 @@ pub struct TechnicalUserSpec {
     #[schemars(schema_with = "vocabulary::client_id")]
     pub client_id: Option<String>,
 
-    /// What it is for: Integration, a service that calls another; Device, something that may be lost,
-    /// and can revoke itself; Agent, what acts beside a device. Its secrets begin with sk-, dk- or ak-.
-    /// It can not be changed.
+    /// What it is for: Integration, a service that calls another (its secrets begin with sk-); Device,
+    /// a machine in somebody's hands, which can revoke itself (dk-); Agent, a program that acts by itself (ak-). Its tokens say
+    /// which, and live by default for 5m, 15m and 5m.
     #[serde(default)]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("family can not be changed, since the client's secrets and tokens say it: make a second TechnicalUser."))]
     pub family: Family,
 
     /// The roles in its tokens, as far as the Subscription allows them.
@@ -144,8 +149,54 @@ pub struct SecretCredential {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "vocabulary::secret_name")]
     pub secret_name: Option<String>,
-    /// What the Secret's keys are called, where not client_id, client_secret, token_url, issuer.
+    /// What the Secret's keys are called, where not client_id, client_secret, token_url, issuer. Keys
+    /// that are renamed stand there under both names for a gracePeriod.
     pub keys: SecretKeys,
+    /// Labels of your choosing on the Secret.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "vocabulary::chosen_labels")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of your choosing on the Secret, such as those that a tool which restarts Deployments
+    /// or copies Secrets looks for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "vocabulary::chosen_annotations")]
+    pub annotations: BTreeMap<String, String>,
+    /// When secrets follow one another, and for how long the old one works beside the new one. Without
+    /// it a new one is made when the annotation chancery.dev/rotate gets a new value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<SecretRotation>,
+}
+
+/// When client secrets follow one another. Durations are hours, minutes and seconds such as 720h or
+/// 1h30m.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.interval) || !self.interval.matches('^([0-9]{1,5}(h|m|s)){1,3}$') || duration(self.interval) < duration('1s') || has(self.gracePeriod) && !self.gracePeriod.matches('^([0-9]{1,5}(h|m|s)){1,3}$') || duration(has(self.gracePeriod) ? self.gracePeriod : '24h') < duration(self.interval)")
+        .message("gracePeriod (24h where absent) is not shorter than interval: an old secret works for so long beside the new one, and would pile up, so shorten gracePeriod or lengthen interval.").field_path(".gracePeriod"),
+)]
+pub struct SecretRotation {
+    /// How long a secret is the newest before another one takes its place, such as 720h. Technical users
+    /// rotate up to a tenth of it (a day at most) earlier, each by a time of its own, so that they do not
+    /// all do so together. Without it secrets rotate only when a person says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,5}(h|m|s)){1,3}$') || duration(self) >= duration('1s')")
+        .message("interval is zero: let a secret be the newest for at least 1s, or take the field away for secrets that rotate only when a person says so."))]
+    pub interval: Option<Period>,
+
+    /// How long an old secret works after the new one was delivered; 24h where absent. Whatever uses the
+    /// Secret has to read it again within this time: a mounted one is seen up to two minutes later,
+    /// environment variables only after a restart. 0s: the old one ends at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_period: Option<Period>,
+}
+
+impl SecretCredential {
+    /// How long an old secret works beside the new one.
+    pub fn grace_period(&self) -> Period {
+        let set = self.rotation.as_ref().and_then(|r| r.grace_period);
+        set.unwrap_or(DEFAULT_SECRET_GRACE)
+    }
 }
 
 /// How a generated secret reaches the person or the workload.
@@ -180,6 +231,32 @@ pub struct SecretKeys {
     #[serde(default = "key_names::issuer")]
     #[schemars(schema_with = "vocabulary::data_key")]
     pub issuer: String,
+}
+
+impl SecretKeys {
+    /// The names, each with what stands under it.
+    pub fn named(&self) -> [(&str, SecretValue); 4] {
+        [
+            (&self.client_id, SecretValue::ClientId),
+            (&self.client_secret, SecretValue::ClientSecret),
+            (&self.token_url, SecretValue::TokenUrl),
+            (&self.issuer, SecretValue::Issuer),
+        ]
+    }
+}
+
+/// What stands under a key of the delivered Secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SecretValue {
+    /// The client id.
+    ClientId,
+    /// The client secret.
+    ClientSecret,
+    /// The token endpoint's URL.
+    TokenUrl,
+    /// The issuer's URL.
+    Issuer,
 }
 
 impl Default for SecretKeys {
@@ -233,9 +310,15 @@ pub struct TechnicalUserStatus {
     /// The Secret in this namespace that holds the credential.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<String>,
-    /// The client secrets that work.
+    /// The credentials that work, the newest last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub credentials: Vec<CredentialStatus>,
+    /// When the next client secret is made by the clock; in the past: it is overdue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_rotation: Option<Time>,
+    /// The last value of the annotation chancery.dev/rotate for which a secret was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_handled_rotation: Option<String>,
     /// The Subscription that holds for it now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subscription: Option<String>,
@@ -265,9 +348,25 @@ pub struct CredentialStatus {
     pub id: String,
     /// When it was made.
     pub created_at: Time,
-    /// When it ceases to work; absent: not by itself.
+    /// Next: made, and about to be delivered. Active: the one that was delivered last. Retired: an old
+    /// one, which works until expiresAt.
+    #[serde(default)]
+    pub state: CredentialState,
+    /// Until when it works, where that is settled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Time>,
+}
+
+/// Where a credential is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CredentialState {
+    /// It was made, and is about to be delivered.
+    Next,
+    /// It was delivered last.
+    #[default]
+    Active,
+    /// Another one was delivered; it works through its grace.
+    Retired,
 }
 
 impl TechnicalUser {

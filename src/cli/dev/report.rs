@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::curl::{self, CurlFiles};
 use crate::api::v1alpha1::{PUBLISHED, READY, STALLED, TechnicalUser};
 
-use crate::objects::credentials::plain_secrets;
+use crate::objects::delivery::plain_secrets;
 use crate::stores::{Guarded, Stores};
 
 /// How long something may be on its way before that is worth a line.

@@ -138,7 +138,7 @@ pub async fn write(cx: &Context, key: &Key, writes: Vec<Write>) -> bool {
             if Instant::now() >= deadline {
                 return false;
             }
-            let mut applier = Applier::new(&cx.client, &cx.leadership, key);
+            let mut applier = Applier::new(cx, key);
             let call = tokio::time::timeout_at(deadline, applier.apply(write));
             // What is left to another process is no trouble.
             let Some(done) = cx.leadership.while_leading(call).await else {

@@ -13,15 +13,13 @@ use crate::domain::moment::Moment;
 use crate::domain::period::Period;
 use crate::domain::reasons as r;
 use crate::domain::rotation::{
-    Cause, History, KeyFacts, Life, Policy, Source, Window, accept_window, signer,
+    Cause, History, KeyFacts, LONGEST_REQUEST, Life, Policy, Rotated, Source, Window,
+    accept_window, jitter, signer,
 };
 use crate::domain::settings::Settings;
 use crate::objects::Ownership;
 use crate::objects::jwks_map::{self, Gone, Share};
 use crate::objects::key_secret::{self, Written};
-
-/// The longest value of the rotate annotation: it is copied into Secrets and status.
-const LONGEST_REQUEST: usize = 253;
 
 impl Visit<'_> {
     /// The ring's keys: those whose Secrets are there, and those that status remembers.
@@ -294,6 +292,7 @@ pub fn policy_of(ring: &SigningKey, settings: &Settings) -> Policy {
         withdrawals.map(|i| (i.key_id.clone(), i.grace_period.map(Period::as_duration)));
     let rotate = ring.annotations().get(ROTATE_ANNOTATION);
     Policy {
+        rotated: Rotated::KeyPairs,
         interval: interval.map(Period::as_duration),
         jitter: jitter(&ring.uid().unwrap_or_default()),
         publish_lead: spec.publish_lead().as_duration(),
@@ -325,15 +324,6 @@ fn millis(time: &Time) -> Timestamp {
         .smallest(Unit::Millisecond)
         .mode(jiff::RoundMode::Floor);
     time.0.round(rounding).unwrap_or(time.0)
-}
-
-/// Where a ring lies among others: a number that follows from its UID.
-fn jitter(uid: &str) -> u16 {
-    // FNV-1a: spread is all that is asked of it.
-    let hash = uid.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    u16::try_from(hash >> 48).unwrap_or(0)
 }
 
 fn life_of(key: &KeyStatus) -> Life {

@@ -6,12 +6,13 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
 use super::Visit;
+use super::rotation::Rotation;
 use crate::api::v1alpha1::{Conditions, Jwks};
-use crate::controllers::{Decision, Fill, Note, Object, Write};
+use crate::controllers::{Decision, Note, Object, Write};
 use crate::crypto::public_key::PublicKey;
 use crate::domain::client_key::KeyFault;
 use crate::domain::reasons as r;
-use crate::domain::rotation::later;
+use crate::domain::rotation::{Source, later};
 use crate::domain::settings::Settings;
 use crate::objects::credentials;
 
@@ -48,30 +49,35 @@ pub fn judge(jwks: &Jwks, place: &str, settings: &Settings) -> Judged {
 }
 
 impl Visit<'_> {
-    /// The client secret that was there before works on until its grace is over.
-    pub(super) fn without_secret(&self, decision: &mut Decision) -> Result<(), Conditions> {
+    /// Client secrets that were there before work on until their grace is over.
+    pub(super) fn without_secret(
+        &self,
+        violation: Option<Conditions>,
+        decision: &mut Decision,
+    ) -> (Rotation<'_>, Option<Conditions>) {
+        let nothing = || self.rotation(None, Source::Hold);
         let hashes = match self.seen.hashes.as_deref() {
             Some(hashes) if self.is_ours(hashes) => hashes,
             Some(hashes) if credentials::hashes_of(hashes).is_some() => {
-                // Of a technical user of that name that was deleted: it is swept first.
-                let hashes = Object::Secret(Box::new(hashes.clone()));
-                decision.writes.push(Write::Delete(hashes));
-                return Err(Conditions::reconciling(
-                    r::PROGRESSING,
-                    "The hashes of an earlier technical user of this name are being deleted.",
-                ));
+                let swept = self.foreign_hashes(hashes, decision);
+                return (nothing(), Some(violation.unwrap_or(swept)));
             }
             // What is foreign is in nobody's way here.
             _ => {
                 self.clean_up(decision);
-                return Ok(());
+                return (nothing(), violation);
             }
         };
+        let rotation = self.rotation(Some(hashes), Source::Hold);
+        // What would take the secrets' place does not work: they do, until that is mended.
+        if violation.is_some() && credentials::exchanged_at(hashes).is_none() {
+            return (rotation, violation);
+        }
         let grace = self.user.secret_grace();
         let begun = credentials::exchanged_at(hashes);
-        let end = later(begun.unwrap_or(self.now), grace.as_duration());
+        let (_, end) = self.exchange(hashes);
         // What is deleted can not be had again; where the clock is not believed, servers refuse it.
-        if self.now >= end && self.seen.clock_sure {
+        if self.moment.now >= end && self.moment.sure {
             let gone = Object::Secret(Box::new(hashes.clone()));
             decision.writes.push(Write::Delete(gone));
             self.clean_up(decision);
@@ -79,14 +85,12 @@ impl Visit<'_> {
                 r::CREDENTIAL_RETIRED,
                 "The client secret no longer works: its grace is over.",
             ));
-            return Ok(());
+            return (nothing(), violation);
         }
-        let mut after = hashes.clone();
-        credentials::exchange(&mut after, begun.unwrap_or(self.now), end);
-        if after.metadata.annotations != hashes.metadata.annotations {
-            let object = Object::Secret(Box::new(after));
-            decision.writes.push(Write::Replace(object, Fill::Nothing));
-        }
+        // Of those that had been rotated out before, each has an end of its own.
+        self.write_down(Some(hashes), &rotation, None, decision);
+        let wake = rotation.plan.wake_at.into_iter();
+        decision.wake_at = decision.wake_at.into_iter().chain(wake).min();
         if begun.is_none() {
             decision.writes.push(Note::normal(
                 r::CREDENTIAL_EXCHANGED,
@@ -96,12 +100,19 @@ impl Visit<'_> {
                 ),
             ));
         }
-        if self.now >= end {
+        if self.moment.now >= end {
             self.recheck(super::FOREIGN_RECHECK, decision);
         } else {
             decision.wake_at = decision.wake_at.into_iter().chain([end]).min();
         }
-        Ok(())
+        (rotation, violation)
+    }
+
+    /// Since when another way to authenticate has taken the place of client secrets, and when they
+    /// therefore cease to work.
+    pub(super) fn exchange(&self, hashes: &Secret) -> (Timestamp, Timestamp) {
+        let begun = credentials::exchanged_at(hashes).unwrap_or(self.moment.now);
+        (begun, later(begun, self.user.secret_grace().as_duration()))
     }
 
     /// Deletes what delivers a client secret that works no more.
@@ -158,7 +169,7 @@ impl Visit<'_> {
 
     /// That an earlier client secret still works, if it does.
     pub(super) fn tell_secret(&self, message: &mut String) {
-        if let Some(until) = self.secret_until().filter(|until| self.now < *until) {
+        if let Some(until) = self.secret_until().filter(|until| self.moment.now < *until) {
             let until = credentials::whole_second(until);
             let more = format!(" The earlier client secret works too, until {until}.");
             message.push_str(&more);

@@ -1,12 +1,13 @@
 //! What stands where the delivered Secret should be.
 
+use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
 use super::{COLLECTED_RECHECK, DeliverySeen, FOREIGN_RECHECK, Visit};
 use crate::api::v1alpha1::Conditions;
-use crate::controllers::Decision;
+use crate::controllers::{Decision, Object, Write};
 use crate::domain::reasons as r;
-use crate::objects::credentials;
+use crate::objects::{credentials, delivery};
 
 impl Visit<'_> {
     pub(super) fn in_the_way(
@@ -64,6 +65,29 @@ impl Visit<'_> {
         ))
     }
 
+    /// What works stands in a Secret that somebody has made immutable: no other can be put there.
+    pub(super) fn is_frozen(standing: Option<&DeliverySeen>) -> bool {
+        standing.is_some_and(|s| s.secret.immutable == Some(true))
+    }
+
+    /// A Secret with other hashes stands where this technical user's should be.
+    pub(super) fn foreign_hashes(&self, hashes: &Secret, decision: &mut Decision) -> Conditions {
+        if credentials::hashes_of(hashes).is_some() {
+            // Of a technical user of that name that was deleted: it is swept first.
+            let object = Object::Secret(Box::new(hashes.clone()));
+            decision.writes.push(Write::Delete(object));
+            return Conditions::reconciling(
+                r::PROGRESSING,
+                "The hashes of an earlier technical user of this name are being deleted.",
+            );
+        }
+        self.recheck(FOREIGN_RECHECK, decision);
+        Conditions::stalled(
+            r::SECRET_NAME_CONFLICT,
+            "A Secret in the operator's namespace is in the way of this technical user's hashes, and was left as it is: a platform administrator has to delete it.",
+        )
+    }
+
     /// The operator namespace that a delivered Secret of ours names, where that is another.
     pub(super) fn served_from_elsewhere(&self) -> Option<&str> {
         let target = self.user.secret_credential();
@@ -75,7 +99,7 @@ impl Visit<'_> {
                     .as_ref()
                     .is_none_or(|name| *name == d.secret.name_any())
             })
-            .find_map(|d| credentials::delivered_from(&d.secret))
+            .find_map(|d| delivery::delivered_from(&d.secret))
             .filter(|from| *from != self.settings.operator_namespace)
     }
 }

@@ -1,15 +1,19 @@
 //! What is told of a technical user: what stands against its spec, its conditions, its status.
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::assertions::{OWN, judge};
+use super::rotation::{Rotation, SecretFacts};
 use super::{RESTRICTED, Tenant, Visit};
-use crate::api::v1alpha1::{Conditions, CredentialStatus, Observed, TechnicalUserStatus};
+use crate::api::v1alpha1::{
+    Conditions, CredentialState, CredentialStatus, Observed, ROTATION_PAUSED, TechnicalUserStatus,
+};
 use crate::controllers::{Write, status};
 use crate::domain::reasons as r;
+use crate::domain::rotation::{MOST_SECRETS, Phase};
 use crate::domain::subscription::{SubscriptionFacts, cut_down};
-use crate::objects::credentials;
 use crate::tenancy::Claim;
 
 impl Visit<'_> {
@@ -74,7 +78,7 @@ impl Visit<'_> {
         None
     }
 
-    pub(super) fn conditions(&self, tenant: &Tenant) -> Conditions {
+    pub(super) fn conditions(&self, tenant: &Tenant, rotation: &Rotation<'_>) -> Conditions {
         let id = self.user.client_id();
         let Tenant::Current(current) = tenant else {
             return Conditions::reconciling(
@@ -101,11 +105,15 @@ impl Visit<'_> {
                 ),
             );
         }
-        let conditions = if self.user.spec.suspended {
+        let told = |reason, message| match self.unheard(rotation) {
+            Some(stalled) => Conditions::ready_but_stalled((reason, message), stalled),
+            None => Conditions::ready(reason, message),
+        };
+        let mut conditions = if self.user.spec.suspended {
             let message = format!(
                 "{id} is suspended: no token is issued until spec.suspended is taken back."
             );
-            Conditions::ready(r::SUSPENDED, message)
+            told(r::SUSPENDED, message)
         } else if let Some(credential) = &self.user.spec.credential.public_key {
             self.of_public_keys(&credential.jwks)
         } else if let Some(credential) = &self.user.spec.credential.service_account {
@@ -113,15 +121,41 @@ impl Visit<'_> {
         } else {
             let secret = self.user.secret_name();
             let message = format!("{id} gets tokens with the secret in Secret {secret}.");
-            Conditions::ready(r::SUCCEEDED, message)
+            told(r::SUCCEEDED, message)
         };
-        if beyond.is_empty() {
-            return conditions;
+        if !beyond.is_empty() {
+            // Where people look first: in the table, and in what `dev` prints.
+            let told = conditions.ready_adds(&restricted);
+            conditions = told.and(RESTRICTED, true, r::BEYOND_SUBSCRIPTION, restricted);
         }
-        // Where people look first: in the table, and in what `dev` prints.
+        if rotation.plan.crowded && self.user.secret_credential().is_some() {
+            conditions = conditions.and(
+                ROTATION_PAUSED,
+                true,
+                r::TOO_MANY_CREDENTIALS,
+                format!("{MOST_SECRETS} client secrets work at once, which is the most: the next is made when the grace of one is over. A shorter credential.secret.rotation.gracePeriod ends old ones sooner."),
+            );
+        }
         conditions
-            .ready_adds(&restricted)
-            .and(RESTRICTED, true, r::BEYOND_SUBSCRIPTION, restricted)
+    }
+
+    /// A rotation that is wanted and can not be.
+    fn unheard(&self, rotation: &Rotation<'_>) -> Option<(&'static str, String)> {
+        self.user.secret_credential()?;
+        if let Some(slip) = &rotation.slip {
+            return Some((r::INVALID_SPEC, slip.clone()));
+        }
+        let target = self.user.secret_name();
+        let standing = self.seen.deliveries.iter();
+        let mut standing = standing.filter(|d| d.secret.name_any() == target);
+        let wanted = rotation.policy.interval.is_some()
+            || rotation.policy.rotate.is_some() && !rotation.is_handled();
+        (Self::is_frozen(standing.next()) && wanted).then(|| {
+            (
+                r::SECRET_NAME_CONFLICT,
+                format!("Secret {target} is immutable, so that no other client secret can be put there, and no rotation takes place: delete it, and a new one is made."),
+            )
+        })
     }
 
     fn no_signer(&self) -> Option<Conditions> {
@@ -157,20 +191,14 @@ impl Visit<'_> {
     pub(super) fn status(
         &self,
         conditions: &Conditions,
+        rotation: &Rotation<'_>,
         current: Option<&SubscriptionFacts>,
     ) -> Vec<Write> {
         let before = self.user.status.as_ref();
         let observed = Observed {
             generation: self.user.metadata.generation.unwrap_or(0),
-            now: self.now,
+            now: self.moment.now,
         };
-        // As they were seen: what this visit writes is seen by the next.
-        let stored = self
-            .seen
-            .hashes
-            .as_deref()
-            .filter(|h| self.is_ours(h))
-            .and_then(credentials::read_hashes);
         let working = self.seen.deliveries.iter().any(|d| d.proves().is_some());
         let until = self.secret_until();
         let spec = &self.user.spec.credential;
@@ -195,20 +223,13 @@ impl Visit<'_> {
             key_ids,
             service_account: self.bound(),
             secret_name,
-            credentials: stored
-                .unwrap_or_default()
-                .iter()
-                .map(|c| CredentialStatus {
-                    id: c.id.clone(),
-                    created_at: Time(credentials::whole_second(c.created_at)),
-                    expires_at: c
-                        .expires_at
-                        .into_iter()
-                        .chain(until)
-                        .min()
-                        .map(|end| Time(credentials::whole_second(end))),
-                })
-                .collect(),
+            credentials: credentials(rotation, until),
+            next_rotation: rotation.next_at().map(whole),
+            last_handled_rotation: (rotation
+                .is_handled()
+                .then(|| rotation.policy.rotate.clone()))
+            .flatten()
+            .or_else(|| before.and_then(|s| s.last_handled_rotation.clone())),
             subscription: current.map(|c| c.name.clone()),
             revoked: self.revoked(),
         };
@@ -217,4 +238,32 @@ impl Visit<'_> {
         writes.extend(self.newly_bound());
         writes
     }
+}
+
+/// What status tells of the secrets that work: with all that is written down now, and without the one
+/// that is just being made.
+fn credentials(rotation: &Rotation<'_>, until: Option<Timestamp>) -> Vec<CredentialStatus> {
+    let told = |key: &SecretFacts| {
+        let state = match rotation.phase(key) {
+            Phase::Active => CredentialState::Active,
+            Phase::Next => CredentialState::Next,
+            Phase::Retired | Phase::Withdrawn => CredentialState::Retired,
+            Phase::Removed => return None,
+        };
+        let end = rotation.plan.ends.get(key.kid()).copied();
+        let end = end.into_iter().chain(until).min();
+        Some(CredentialStatus {
+            id: key.kid().to_owned(),
+            created_at: whole(key.life.created.unwrap_or(Timestamp::UNIX_EPOCH)),
+            state,
+            expires_at: end.map(whole),
+        })
+    };
+    let mut keys: Vec<&SecretFacts> = rotation.keys.iter().collect();
+    keys.sort_by_key(|k| k.sequence);
+    keys.into_iter().filter_map(told).collect()
+}
+
+fn whole(time: Timestamp) -> Time {
+    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }

@@ -6,7 +6,7 @@ use super::Visit;
 use crate::api::v1alpha1::{Conditions, ROTATE_ANNOTATION, RevokedStatus};
 use crate::controllers::{Decision, Fill, Object, Write};
 use crate::domain::reasons as r;
-use crate::objects::{annotation, credentials};
+use crate::objects::credentials;
 
 impl Visit<'_> {
     /// That it was revoked: its hashes' Secret says so, or, where that is gone, its status.
@@ -21,7 +21,7 @@ impl Visit<'_> {
     /// The same, unless a person has asked for a new secret since: by another value of the annotation.
     /// Neither the same manifest applied again nor a schedule does.
     pub(super) fn revoked(&self) -> Option<RevokedStatus> {
-        let asked = annotation(&self.user.metadata, ROTATE_ANNOTATION).filter(|v| !v.is_empty());
+        let (asked, _) = self.request();
         self.was_revoked()
             .filter(|revoked| asked.is_none() || asked == revoked.rotate.as_deref())
     }
@@ -40,13 +40,15 @@ impl Visit<'_> {
             let object = Object::Secret(Box::new(secret));
             decision.writes.push(Write::Create(object, Fill::Nothing));
         }
-        Conditions::stalled(
-            r::REVOKED_BY_DEVICE,
-            format!(
-                "{} revoked itself at {}: its secret is destroyed, and no token is issued. If it is found, annotate it with a new value of {ROTATE_ANNOTATION}: a new secret is made.",
-                self.user.client_id(),
-                revoked.at.0
-            ),
-        )
+        let mut message = format!(
+            "{} revoked itself at {}: its secret is destroyed, and no token is issued. If it is found, annotate it with a new value of {ROTATE_ANNOTATION}: a new secret is made.",
+            self.user.client_id(),
+            revoked.at.0
+        );
+        if let (_, Some(slip)) = self.request() {
+            message.push_str(" As it is, ");
+            message.push_str(&slip);
+        }
+        Conditions::stalled(r::REVOKED_BY_DEVICE, message)
     }
 }

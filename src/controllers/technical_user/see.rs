@@ -3,28 +3,39 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use zeroize::Zeroizing;
 
-use super::{DeliverySeen, Seen, Workload, service_account};
+use super::{DeliverySeen, MadeSeen, Seen, Workload, service_account};
 use crate::api::v1alpha1::{KeyAudience, TechnicalUser};
-use crate::controllers::Error;
 use crate::controllers::operator::Context;
+use crate::controllers::{Error, Key};
 use crate::crypto;
 use crate::domain::client::StoredCredential;
 use crate::domain::names;
-use crate::objects::{Ownership, credentials, ownership};
+use crate::objects::{Ownership, credentials, delivery, ownership};
 use crate::stores::Stores;
 
-/// Looks at a technical user. What the stores do not show whole is asked for: a watch may lag,
-/// and a secret made needlessly is an outage.
+/// Where to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// At what the watches have shown: enough to tell whether there is anything to do.
+    Watched,
+    /// At the API server itself: whatever is written is decided on that. A watch may lag, and a secret
+    /// made needlessly, or a hash taken for undelivered, is an outage.
+    Live,
+}
+
+/// Looks at a technical user.
 pub async fn see(
     cx: &Context,
     user: Option<Arc<TechnicalUser>>,
-    namespace: &str,
-    name: &str,
+    of: &Key,
+    sight: Sight,
 ) -> Result<Seen, Error> {
+    let (namespace, name) = (of.namespace.as_str(), of.name.as_str());
     let operator_namespace = cx.settings.operator_namespace.as_str();
     let hashes_name = names::credentials_secret(namespace, name);
     let mut seen = Seen {
@@ -33,24 +44,24 @@ pub async fn see(
         rings: signing_rings(&cx.stores),
         hashes: Stores::get(&cx.stores.secrets, operator_namespace, &hashes_name),
         deliveries: Vec::new(),
+        made: None,
         workload: Workload::default(),
-        clock_sure: cx.clock_guard.moment().sure,
-    };
-    let Some(user) = user else {
-        if seen.hashes.is_none() {
-            // Without its labels the store would not show it, and nobody would ever sweep it.
-            seen.hashes = cx
-                .get::<Secret>(operator_namespace, &hashes_name)
-                .await?
-                .map(Arc::new);
-        }
-        return Ok(seen);
     };
     let environment = seen.tenancy.environments.get(namespace);
-    if environment.is_some_and(|other| *other != cx.settings.environment) {
+    if user.is_some() && environment.is_some_and(|other| *other != cx.settings.environment) {
         // Another release's: nothing of it is ours to look at.
         return Ok(seen);
     }
+    if sight == Sight::Live || seen.hashes.is_none() {
+        // Before the deliveries: what is delivered was stored before. Without its labels the store would
+        // not show it, and nobody would ever sweep it.
+        let live = cx.get::<Secret>(operator_namespace, &hashes_name).await?;
+        seen.hashes = live.map(Arc::new);
+    }
+    let Some(user) = user else {
+        cx.made.forget(of);
+        return Ok(seen);
+    };
     if let Some(credential) = &user.spec.credential.service_account {
         seen.workload = service_account::see(cx, namespace, credential);
     }
@@ -64,33 +75,48 @@ pub async fn see(
             && (wanted || ownership(&s.metadata, &uid) == Ownership::Ours)
     });
     secrets.sort_by_key(|s| s.name_any());
-    let Some(target) = target else {
-        // A delivered Secret outlives its hash only where that is gone for certain.
-        if seen.hashes.is_none() && !secrets.is_empty() {
-            seen.hashes = cx
-                .get::<Secret>(operator_namespace, &hashes_name)
-                .await?
-                .map(Arc::new);
+    if sight == Sight::Live {
+        let mut live = Vec::new();
+        let others = secrets.iter().map(|s| s.name_any());
+        let others = others.filter(|name| Some(name) != target.as_ref());
+        for name in target.clone().into_iter().chain(others) {
+            live.extend(cx.get::<Secret>(namespace, &name).await?.map(Arc::new));
         }
-        seen.deliveries = prove(cx, &uid, key, seen.hashes.as_deref(), secrets).await?;
-        return Ok(seen);
-    };
-    seen.deliveries = prove(cx, &uid, key, seen.hashes.as_deref(), secrets.clone()).await?;
-    let settled = seen
-        .deliveries
-        .iter()
-        .any(|d| d.secret.name_any() == target && d.proves().is_some());
-    if !settled {
-        seen.hashes = cx
-            .get::<Secret>(operator_namespace, &hashes_name)
-            .await?
-            .map(Arc::new);
-        let live = cx.get::<Secret>(namespace, &target).await?.map(Arc::new);
-        secrets.retain(|s| s.name_any() != target);
-        secrets.extend(live);
-        seen.deliveries = prove(cx, &uid, key, seen.hashes.as_deref(), secrets).await?;
+        secrets = live;
     }
+    seen.deliveries = prove(cx, &uid, key, seen.hashes.as_deref(), secrets).await?;
+    seen.made = made(cx, of, seen.hashes.as_deref()).filter(|made| {
+        let mut proven = seen.deliveries.iter().filter_map(DeliverySeen::proves);
+        let delivered = proven.any(|(_, id)| id == made.id);
+        if delivered {
+            cx.made.forget(of);
+        }
+        !delivered
+    });
     Ok(seen)
+}
+
+/// The secret that is made and not delivered. One whose hash is not stored any more, as another process
+/// has made another, is forgotten.
+fn made(cx: &Context, of: &Key, hashes: Option<&Secret>) -> Option<MadeSeen> {
+    let made = cx.made.get(of)?;
+    let stored = hashes.map(credentials::read).unwrap_or_default();
+    let stands = stored
+        .iter()
+        .any(|s| s.credential.id == made.id && s.credential.hash == made.hash);
+    let age = SignedDuration::try_from(made.since.elapsed()).unwrap_or(SignedDuration::MAX);
+    if !stands {
+        // The watch may not have shown it yet.
+        if age > FORGOTTEN_AFTER {
+            cx.made.forget(of);
+        }
+        return None;
+    }
+    Some(MadeSeen {
+        id: made.id,
+        hash: made.hash,
+        age,
+    })
 }
 
 /// The rings with audience `client` that have a key that signs.
@@ -123,6 +149,9 @@ type ProofOf = (String, String, String);
 /// The place of the secret among the Secret's values, and the credential's id.
 type Proof = (usize, String);
 
+/// After that a secret that nobody waits for is forgotten.
+const FORGOTTEN_AFTER: SignedDuration = SignedDuration::from_mins(1);
+
 /// More than this many are forgotten, and found again when they are wanted.
 const MOST_PROOFS: usize = 100_000;
 
@@ -142,7 +171,7 @@ async fn prove(
         let ownership = ownership(&secret.metadata, uid);
         // Only what is ours is read; a stranger's Secret is none of our business.
         let mut candidates = match ownership {
-            Ownership::Ours => credentials::plain_secrets(&secret, key),
+            Ownership::Ours => delivery::plain_secrets(&secret, key),
             Ownership::Nobodys | Ownership::Anothers => Vec::new(),
         };
         let proof = proof(cx, &secret, &candidates, &stored).await?;

@@ -3,11 +3,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Cause, KeyFacts, Life, Note, Step, policy::later};
+use super::{Cause, KeyFacts, Life, Note, Public, Step, policy::later};
 
 /// Carries a step out on what is known. What needs more than a note, a new key and the JWKS, is
 /// for the caller.
-pub fn carry_out(keys: &mut Vec<KeyFacts>, step: &Step, now: Timestamp) {
+pub fn carry_out<P: Public>(keys: &mut Vec<KeyFacts<P>>, step: &Step, now: Timestamp) {
     match step {
         Step::Generate { .. } => {}
         Step::Restore { key_id } => {
@@ -33,11 +33,11 @@ pub fn carry_out(keys: &mut Vec<KeyFacts>, step: &Step, now: Timestamp) {
     }
 }
 
-fn find<'a>(keys: &'a mut [KeyFacts], key_id: &str) -> Option<&'a mut KeyFacts> {
+fn find<'a, P: Public>(keys: &'a mut [KeyFacts<P>], key_id: &str) -> Option<&'a mut KeyFacts<P>> {
     keys.iter_mut().find(|k| k.kid() == key_id)
 }
 
-fn write_down(key: &mut KeyFacts, note: &Note, latest: Option<Timestamp>, now: Timestamp) {
+fn write_down<P>(key: &mut KeyFacts<P>, note: &Note, latest: Option<Timestamp>, now: Timestamp) {
     let life = &mut key.life;
     match note {
         Note::Published => life.published = Some(now),

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::carry_out::{carry_out, is_ahead};
 use super::policy::later;
 use super::{
-    Cause, Coming, KeyFacts, MOST_PUBLISHED, Note, PATIENCE, Plan, Policy, SKEW, Source, Step,
+    Cause, Coming, KeyFacts, Note, PATIENCE, Plan, Policy, Public, Rotated, SKEW, Source, Step,
     Transition, signer,
 };
 use crate::domain::moment::Moment;
@@ -18,7 +18,7 @@ const UNSURE_RECHECK: SignedDuration = SignedDuration::from_secs(30);
 
 /// What to do with a ring now. The same facts and the same time give the same plan, and a plan
 /// that was carried out in full leaves nothing to do but wait.
-pub fn plan(keys: &[KeyFacts], policy: &Policy, moment: Moment) -> Plan {
+pub fn plan<P: Public>(keys: &[KeyFacts<P>], policy: &Policy, moment: Moment) -> Plan<P> {
     let mut keys = keys.to_vec();
     keys.sort_by_key(|k| k.sequence);
     Planner {
@@ -36,22 +36,22 @@ pub fn plan(keys: &[KeyFacts], policy: &Policy, moment: Moment) -> Plan {
 /// For how long the JWKS may hold a key that is to leave it before that is noted anew.
 const LAG: SignedDuration = SignedDuration::from_secs(2);
 
-struct Planner<'a> {
+struct Planner<'a, P> {
     /// What is known, with the steps planned so far carried out on it.
-    keys: Vec<KeyFacts>,
+    keys: Vec<KeyFacts<P>>,
     policy: &'a Policy,
     now: Timestamp,
     sure: bool,
-    plan: Plan,
+    plan: Plan<P>,
     coming: Vec<Transition>,
     wakes: Vec<Timestamp>,
 }
 
-impl Planner<'_> {
-    fn plan(mut self) -> Plan {
+impl<P: Public> Planner<'_, P> {
+    fn plan(mut self) -> Plan<P> {
         // Of what was seen, not of what is written down below: a key leaves the JWKS only when its
         // Secret was seen to say so.
-        let stands = |k: &&KeyFacts| k.life.removed.is_none();
+        let stands = |k: &&KeyFacts<P>| k.life.removed.is_none();
         self.plan.publish = self
             .keys
             .iter()
@@ -90,7 +90,7 @@ impl Planner<'_> {
     }
 
     /// The kids of the keys for which this holds.
-    fn kids(&self, which: impl Fn(&KeyFacts) -> bool) -> Vec<String> {
+    fn kids(&self, which: impl Fn(&KeyFacts<P>) -> bool) -> Vec<String> {
         let kids = self.keys.iter().filter(|k| which(k));
         kids.map(|k| k.kid().to_owned()).collect()
     }
@@ -115,12 +115,20 @@ impl Planner<'_> {
     /// through their grace. Without a clock to rely on the grace does not begin to run.
     fn lost(&mut self) {
         let nothing_signs = signer(&self.keys).is_none();
-        let gone = |k: &KeyFacts| !k.has_material && k.life.removed.is_none();
+        let gone = |k: &KeyFacts<P>| !k.has_material && k.life.removed.is_none();
         for kid in self.kids(gone) {
-            let retired = |k: &KeyFacts| k.kid() == kid && k.life.retired.is_some();
+            let retired = |k: &KeyFacts<P>| k.kid() == kid && k.life.retired.is_some();
             let retired = self.keys.iter().any(retired);
             let injected = self.policy.source == Source::Inject(kid.clone());
-            if injected && !self.withdraws(&kid) && (!retired || nothing_signs) {
+            // Its holder never saw it, and the rotation that it was made for goes on.
+            let undelivered = |k: &KeyFacts<P>| k.kid() == kid && k.life.is_fresh();
+            let anew = self.policy.rotated == Rotated::Secrets
+                && self.keys.iter().any(undelivered)
+                && !retired;
+            if anew && self.policy.source == Source::Hold {
+                continue;
+            }
+            if (injected || anew) && !self.withdraws(&kid) && (!retired || nothing_signs) {
                 // Seen again first; then it goes on where it was.
                 self.plan.steps.push(Step::Restore { key_id: kid });
             } else if self.sure && !retired {
@@ -135,7 +143,7 @@ impl Planner<'_> {
 
     fn withdrawals(&mut self) {
         let (policy, sure) = (self.policy, self.sure);
-        let ordered = |k: &KeyFacts| {
+        let ordered = |k: &KeyFacts<P>| {
             let order = policy.withdrawals.get(k.kid());
             // A grace is counted on a clock that is right; grace 0 needs none.
             let countable = order.is_some_and(|g| sure || *g == Some(SignedDuration::ZERO));
@@ -144,7 +152,7 @@ impl Planner<'_> {
         for kid in self.kids(ordered) {
             self.note(&kid, Note::Withdrawn);
         }
-        let taken_back = |k: &KeyFacts| {
+        let taken_back = |k: &KeyFacts<P>| {
             // Where it is out of the JWKS, its grace begins anew: on a clock that is right.
             let whole = k.life.removed.is_none() || k.has_material && sure;
             k.life.withdrawn.is_some() && !policy.withdrawals.contains_key(k.kid()) && whole
@@ -156,20 +164,21 @@ impl Planner<'_> {
 
     fn windows(&mut self) {
         let window = self.policy.window;
-        let other = |k: &KeyFacts| k.has_material && k.life.removed.is_none() && k.window != window;
+        let other =
+            |k: &KeyFacts<P>| k.has_material && k.life.removed.is_none() && k.window != window;
         for kid in self.kids(other) {
             self.note(&kid, Note::Window(window));
         }
     }
 
     fn publication(&mut self) {
-        let vanished = |k: &KeyFacts| k.is_next() && !k.in_jwks && k.life.published.is_some();
+        let vanished = |k: &KeyFacts<P>| k.is_next() && !k.in_jwks && k.life.published.is_some();
         for kid in self.kids(vanished) {
             self.note(&kid, Note::Unpublished);
         }
         // The lead is counted from here, on a clock that is right.
         if self.sure {
-            let appeared = |k: &KeyFacts| {
+            let appeared = |k: &KeyFacts<P>| {
                 k.has_material
                     && k.in_jwks
                     && k.life.published.is_none()
@@ -201,9 +210,12 @@ impl Planner<'_> {
         match self.candidate() {
             Some(kid) => self.consider(&kid, reason, urgent),
             None if self.can_make_one() => {
-                if self.plan.publish.len() >= MOST_PUBLISHED && !urgent {
-                    self.plan.crowded = true;
-                    return;
+                if self.plan.publish.len() >= self.policy.most() {
+                    if !urgent {
+                        self.plan.crowded = true;
+                        return;
+                    }
+                    self.make_room();
                 }
                 let known = self.keys.last().map_or(0, |k| k.sequence);
                 self.step(Step::Generate {
@@ -257,7 +269,7 @@ impl Planner<'_> {
         }
         // A key that was asked for is on its way.
         let next = self.candidate();
-        let asked = |k: &KeyFacts| next.as_deref() == Some(k.kid()) && k.cause == Cause::Request;
+        let asked = |k: &KeyFacts<P>| next.as_deref() == Some(k.kid()) && k.cause == Cause::Request;
         if self.keys.iter().any(asked) {
             return Some(Cause::Request);
         }
@@ -318,7 +330,7 @@ impl Planner<'_> {
             // A wrong time here would end its grace too early.
             return;
         }
-        let followed = |k: &KeyFacts| {
+        let followed = |k: &KeyFacts<P>| {
             let follows = active.is_some() && active.as_deref() == signed;
             let signs = active.as_deref() == Some(k.kid());
             k.is_usable() && k.life.activated.is_some() && follows && !signs
@@ -329,7 +341,7 @@ impl Planner<'_> {
         // One is kept in reserve for its turn; more come of two operators at work at once, or of
         // a change of mind.
         let reserve = self.candidate();
-        let spare = |k: &KeyFacts| k.is_next() && reserve.as_deref() != Some(k.kid());
+        let spare = |k: &KeyFacts<P>| k.is_next() && reserve.as_deref() != Some(k.kid());
         for kid in self.kids(spare) {
             self.note(&kid, Note::GivenUp);
         }
@@ -390,7 +402,7 @@ impl Planner<'_> {
         self.coming.push(Transition { at, what, key_id });
     }
 
-    fn finish(mut self) -> Plan {
+    fn finish(mut self) -> Plan<P> {
         let times = self.coming.iter().map(|c| c.at).chain(self.wakes);
         let unsure = (!self.sure).then(|| later(self.now, UNSURE_RECHECK));
         let now = self.now;

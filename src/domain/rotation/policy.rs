@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::KeyFacts;
+use super::{KeyFacts, MOST_PUBLISHED, MOST_SECRETS, Public};
 use crate::domain::moment::Moment;
 
 /// When a ring may sign at all; a hard window.
@@ -35,9 +35,23 @@ pub enum Source {
     Hold,
 }
 
+/// What it is that rotates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Rotated {
+    /// Key pairs: verifiers cache what is published of them, and learn of a new one in its lead.
+    #[default]
+    KeyPairs,
+    /// Client secrets, whose plain text is known for only a moment: what is published is the delivered
+    /// Secret, which its holder reads; a new one is used at once, and one that was lost before it was
+    /// delivered is made again.
+    Secrets,
+}
+
 /// What bounds a ring's steps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
+    /// What it is that rotates.
+    pub rotated: Rotated,
     /// How long a key signs; none: until a person says so.
     pub interval: Option<SignedDuration>,
     /// Where this ring lies among others, from 0 to 65535: by so much of a tenth of the interval
@@ -108,22 +122,34 @@ const MOST_JITTER: SignedDuration = SignedDuration::from_hours(24);
 impl Policy {
     /// How long a key must be published before it signs: longer than verifiers cache.
     pub fn lead(&self) -> SignedDuration {
-        effective_lead(self.publish_lead, self.max_age)
+        match self.rotated {
+            Rotated::KeyPairs => effective_lead(self.publish_lead, self.max_age),
+            // Nobody caches it.
+            Rotated::Secrets => self.publish_lead,
+        }
+    }
+
+    /// How many may be published at once.
+    pub fn most(&self) -> usize {
+        match self.rotated {
+            Rotated::KeyPairs => MOST_PUBLISHED,
+            Rotated::Secrets => MOST_SECRETS,
+        }
     }
 
     /// The grace below which a token of this key could outlive the key.
-    pub fn safe_grace(&self, key: &KeyFacts) -> SignedDuration {
+    pub fn safe_grace<P>(&self, key: &KeyFacts<P>) -> SignedDuration {
         let ttl = key.max_ttl.unwrap_or(self.max_ttl);
         ttl.saturating_add(self.margin)
     }
 
     /// How long this key verifies after it ceased to sign.
-    pub fn grace_of(&self, key: &KeyFacts) -> SignedDuration {
+    pub fn grace_of<P>(&self, key: &KeyFacts<P>) -> SignedDuration {
         self.grace.max(self.safe_grace(key))
     }
 
     /// When the successor of an active key is to sign, if there is a schedule.
-    pub fn due(&self, active: &KeyFacts) -> Option<Timestamp> {
+    pub fn due<P>(&self, active: &KeyFacts<P>) -> Option<Timestamp> {
         let since = active.life.activated?;
         let since = self.window.from.map_or(since, |from| from.max(since));
         let interval = self.interval?;
@@ -137,7 +163,7 @@ impl Policy {
     }
 
     /// When a key leaves the JWKS, if that is settled. `superseded`: another key signs.
-    pub fn end(&self, key: &KeyFacts, superseded: bool) -> Option<Timestamp> {
+    pub fn end<P: Public>(&self, key: &KeyFacts<P>, superseded: bool) -> Option<Timestamp> {
         let life = &key.life;
         let order = self.withdrawals.get(key.kid());
         let natural = life.retired.map(|retired| {
@@ -176,7 +202,7 @@ impl Policy {
     }
 
     /// How long the Secret of a removed key is kept.
-    pub fn kept_for(&self, key: &KeyFacts) -> SignedDuration {
+    pub fn kept_for<P: Public>(&self, key: &KeyFacts<P>) -> SignedDuration {
         let ordered_at_once = self.withdrawals.get(key.kid()) == Some(&Some(SignedDuration::ZERO));
         if ordered_at_once || key.life.activated.is_none() && key.life.withdrawn.is_none() {
             SignedDuration::ZERO
@@ -216,6 +242,15 @@ pub fn accept_window(
 /// The lead that holds: a second longer than verifiers may cache, at least.
 pub fn effective_lead(publish_lead: SignedDuration, max_age: SignedDuration) -> SignedDuration {
     publish_lead.max(max_age.saturating_add(SignedDuration::from_secs(1)))
+}
+
+/// Where a ring lies among others ([`Policy::jitter`]): a number that follows from its UID.
+pub fn jitter(uid: &str) -> u16 {
+    // FNV-1a: spread is all that is asked of it.
+    let hash = uid.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    u16::try_from(hash >> 48).unwrap_or(0)
 }
 
 /// That much later, or the end of time.

@@ -4,9 +4,9 @@ use jiff::SignedDuration;
 
 use super::Planner;
 use crate::domain::rotation::policy::later;
-use crate::domain::rotation::{Coming, Step};
+use crate::domain::rotation::{Coming, Public, Step};
 
-impl Planner<'_> {
+impl<P: Public> Planner<'_, P> {
     /// Deletes key pairs that are kept no longer, and forgets keys that are gone.
     pub(super) fn destroy(&mut self) {
         for key in self.keys.clone() {

@@ -4,16 +4,16 @@ use jiff::Timestamp;
 
 use super::Planner;
 use crate::domain::rotation::policy::later;
-use crate::domain::rotation::{Cause, Coming, KeyFacts, Note, Source, signer};
+use crate::domain::rotation::{Cause, Coming, KeyFacts, Note, Public, Rotated, Source, signer};
 
-impl Planner<'_> {
+impl<P: Public> Planner<'_, P> {
     /// The key that could sign next: the one that is published longest.
     pub(super) fn candidate(&self) -> Option<String> {
-        let wanted = |k: &&KeyFacts| {
+        let wanted = |k: &&KeyFacts<P>| {
             let injected = matches!(&self.policy.source, Source::Inject(kid) if kid != k.kid());
             k.is_next() && k.fits && !injected && !self.withdraws(k.kid())
         };
-        let longest = |k: &&KeyFacts| (k.life.published.unwrap_or(Timestamp::MAX), k.sequence);
+        let longest = |k: &&KeyFacts<P>| (k.life.published.unwrap_or(Timestamp::MAX), k.sequence);
         let next = self.keys.iter().filter(wanted).min_by_key(longest)?;
         Some(next.kid().to_owned())
     }
@@ -26,6 +26,20 @@ impl Planner<'_> {
                 !known && !self.policy.history.spent.contains(kid)
             }
             Source::Hold => false,
+        }
+    }
+
+    /// Nothing is left that its holder can use, and the most that may work at once do: of client
+    /// secrets the one that would end first ends now.
+    pub(super) fn make_room(&mut self) {
+        if self.policy.rotated != Rotated::Secrets {
+            return;
+        }
+        let standing = self.keys.iter().filter(|k| k.life.removed.is_none());
+        let oldest =
+            standing.min_by_key(|k| (k.life.retired.unwrap_or(Timestamp::MAX), k.sequence));
+        if let Some(kid) = oldest.map(|k| k.kid().to_owned()) {
+            self.note(&kid, Note::Removed);
         }
     }
 

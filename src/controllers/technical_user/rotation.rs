@@ -1,0 +1,318 @@
+//! What is known of a technical user's client secrets, and what the engine that rotates signing keys
+//! makes of it, with another policy: a secret that was delivered is used at once.
+//!
+//! The hash is stored first, then servers have a moment to learn of it, then the delivered Secret is
+//! replaced. That it was delivered is *seen* before the old secret's grace begins.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt as _;
+use zeroize::Zeroizing;
+
+use super::{DeliverySeen, Visit};
+use crate::api::v1alpha1::ROTATE_ANNOTATION;
+use crate::controllers::{Decision, Fill, Note, Object, Write};
+use crate::domain::client::DEFAULT_SECRET_GRACE;
+use crate::domain::period::Period;
+use crate::domain::reasons as r;
+use crate::domain::rotation::{
+    self, Cause, History, KeyFacts, LONGEST_REQUEST, Phase, Plan, Policy, Rotated, SecretId,
+    Source, Step, carry_out, signer,
+};
+use crate::objects::credentials::{self, Stored};
+use crate::objects::{annotation, write_time};
+
+/// How long servers have to learn of a new hash before its secret is delivered: what each replica that
+/// has contact needs at most.
+pub const SERVERS_FOLLOW: SignedDuration = SignedDuration::from_secs(2);
+
+/// What is known of one client secret.
+pub type SecretFacts = KeyFacts<SecretId>;
+
+/// A look at a technical user's client secrets, and what is to become of them.
+pub(super) struct Rotation<'a> {
+    /// As they are stored.
+    pub stored: Vec<Stored>,
+    /// With all that is written down now.
+    pub keys: Vec<SecretFacts>,
+    /// What bounds them.
+    pub policy: Policy,
+    /// What the engine wants.
+    pub plan: Plan<SecretId>,
+    /// What of the spec is not obeyed.
+    pub slip: Option<String>,
+    /// The newest secret that is delivered: where it stands, itself, and its id.
+    pub current: Option<(&'a DeliverySeen, &'a Zeroizing<String>, &'a str)>,
+}
+
+/// A secret that is to be made.
+pub(super) struct ToMake {
+    pub id: String,
+    pub cause: Cause,
+    pub handled: Option<String>,
+}
+
+impl<'a> Visit<'a> {
+    /// Looks, and asks the engine. `source`: whether a new secret can be made.
+    pub(super) fn rotation(&self, hashes: Option<&Secret>, source: Source) -> Rotation<'a> {
+        let stored = hashes.map(credentials::read).unwrap_or_default();
+        let current = self.current(&stored);
+        let mut keys = self.facts(&stored, current.map(|(_, _, id)| id));
+        let (policy, slip) = self.policy(&stored, source);
+        let plan = rotation::plan(&keys, &policy, self.moment);
+        for step in &plan.steps {
+            carry_out(&mut keys, step, self.moment.now);
+        }
+        Rotation {
+            stored,
+            keys,
+            policy,
+            plan,
+            slip,
+            current,
+        }
+    }
+
+    /// The newest secret that is delivered. What was moved to another Secret stands in the former one
+    /// too; a retired one that somebody has put back counts least.
+    fn current(
+        &self,
+        stored: &[Stored],
+    ) -> Option<(&'a DeliverySeen, &'a Zeroizing<String>, &'a str)> {
+        let target = self.user.secret_name();
+        let proven = self.seen.deliveries.iter().filter_map(|d| {
+            let (plain, id) = d.proves()?;
+            let known = stored.iter().find(|s| s.credential.id == id)?;
+            let lives = known.known.retired_at.is_none();
+            let rank = (lives, number(id), d.secret.name_any() == target);
+            Some((rank, (d, plain, id)))
+        });
+        let (_, newest) = proven.max_by_key(|(rank, _)| *rank)?;
+        Some(newest)
+    }
+
+    fn facts(&self, stored: &[Stored], current: Option<&str>) -> Vec<SecretFacts> {
+        let facts = stored.iter().map(|s| {
+            let id = &s.credential.id;
+            let life = s.life();
+            let delivered = current == Some(id);
+            let made = self.seen.made.as_ref();
+            let made = made.is_some_and(|m| m.id == *id && m.hash == s.credential.hash);
+            let made = made && life.is_fresh();
+            KeyFacts {
+                sequence: number(id),
+                jwk: SecretId(id.clone()),
+                life,
+                cause: s.cause(),
+                handled: s.known.handled.clone(),
+                edition: 0,
+                // No token hangs on it.
+                max_ttl: Some(SignedDuration::ZERO),
+                window: rotation::Window::default(),
+                fits: true,
+                // Whoever holds a retired one holds it; from here it can not be had, and need not.
+                has_material: delivered || made || life.retired.is_some(),
+                in_jwks: delivered,
+            }
+        });
+        facts.collect()
+    }
+
+    /// What bounds the secrets, and what of the spec is not obeyed.
+    fn policy(&self, stored: &[Stored], source: Source) -> (Policy, Option<String>) {
+        let spec = self.user.secret_credential().cloned().unwrap_or_default();
+        let grace = match self.user.secret_credential() {
+            Some(spec) => spec.grace_period(),
+            None => self.user.secret_grace().min(DEFAULT_SECRET_GRACE),
+        };
+        let interval = spec.rotation.as_ref().and_then(|r| r.interval);
+        let (request, slip) = self.request();
+        let status = self.user.status.as_ref();
+        let policy = Policy {
+            rotated: Rotated::Secrets,
+            interval: interval.map(Period::as_duration),
+            jitter: rotation::jitter(&self.user.uid().unwrap_or_default()),
+            grace: grace.as_duration(),
+            rotate: request.map(str::to_owned),
+            handled: status.and_then(|s| s.last_handled_rotation.clone()),
+            source,
+            history: History {
+                highest: self.highest(stored),
+                ..History::default()
+            },
+            ..Policy::default()
+        };
+        (policy, slip)
+    }
+
+    /// The value of the rotate annotation that is obeyed, or why it is not.
+    pub(super) fn request(&self) -> (Option<&'a str>, Option<String>) {
+        let request = annotation(&self.user.metadata, ROTATE_ANNOTATION);
+        match request.filter(|value| !value.is_empty()) {
+            Some(value) if value.len() > LONGEST_REQUEST => {
+                let slip = format!(
+                    "the annotation {ROTATE_ANNOTATION} has {} characters, and at most {LONGEST_REQUEST} are remembered: use a short value, such as a date.",
+                    value.len()
+                );
+                (None, Some(slip))
+            }
+            request => (request, None),
+        }
+    }
+
+    /// The highest number of a credential that anything remembers: none is used again.
+    fn highest(&self, stored: &[Stored]) -> i64 {
+        let stored = stored.iter().map(|s| s.credential.id.as_str());
+        let delivered = self.seen.deliveries.iter();
+        let delivered =
+            delivered.filter_map(|d| crate::objects::delivery::credential_id(&d.secret));
+        let all = stored.chain(self.remembered()).chain(delivered);
+        all.map(number).max().unwrap_or(0)
+    }
+
+    /// The ids of the credentials that status tells of.
+    pub(super) fn remembered(&self) -> impl Iterator<Item = &str> {
+        let status = self.user.status.iter();
+        status.flat_map(|s| &s.credentials).map(|c| c.id.as_str())
+    }
+
+    /// The write of the stored hashes, as far as there is something to write; with a hash of a new
+    /// secret, if one is to be made.
+    pub(super) fn write_down(
+        &self,
+        hashes: Option<&Secret>,
+        rotation: &Rotation<'_>,
+        make: Option<ToMake>,
+        decision: &mut Decision,
+    ) {
+        let template = credentials::hashes_template(self.user, self.settings);
+        let mut after = hashes.cloned().unwrap_or_else(|| template.clone());
+        // Without their labels the server would not find the hashes.
+        let all_labels = after.metadata.labels.get_or_insert_default();
+        all_labels.extend(template.metadata.labels.unwrap_or_default());
+        if self.user.secret_credential().is_some() {
+            credentials::keep(&mut after);
+        } else {
+            let (begun, end) = self.exchange(&after);
+            credentials::exchange(&mut after, begun, end);
+        }
+        if make.is_some() {
+            credentials::set_revoked(&mut after, None);
+        }
+        credentials::write(&mut after, &rotation.list());
+        let same = |before: &Secret| {
+            before.data == after.data
+                && before.metadata.labels == after.metadata.labels
+                && before.metadata.annotations == after.metadata.annotations
+        };
+        let fill = match make {
+            Some(make) => Fill::NewHash {
+                family: self.user.spec.family,
+                id: make.id,
+                cause: make.cause,
+                handled: make.handled,
+                now: self.moment.now,
+            },
+            None if hashes.is_none_or(same) => return,
+            None => Fill::Nothing,
+        };
+        let object = Object::Secret(Box::new(after));
+        decision.writes.push(match hashes {
+            Some(_) => Write::Replace(object, fill),
+            None => Write::Create(object, fill),
+        });
+        for id in rotation.gone() {
+            decision.writes.push(Note::normal(
+                r::CREDENTIAL_REMOVED,
+                format!("Client secret {id} does not work any more: its grace is over."),
+            ));
+        }
+    }
+}
+
+impl Rotation<'_> {
+    /// The secret that the engine wants made.
+    pub(super) fn to_make(&self) -> Option<ToMake> {
+        self.plan.steps.iter().find_map(|step| match step {
+            Step::Generate { sequence, cause } => Some(ToMake {
+                id: sequence.to_string(),
+                cause: *cause,
+                handled: self.policy.rotate.clone().or(self.policy.handled.clone()),
+            }),
+            Step::Restore { key_id } => {
+                let key = self.find(key_id)?;
+                Some(ToMake {
+                    id: key_id.clone(),
+                    cause: key.cause,
+                    handled: key.handled.clone(),
+                })
+            }
+            _ => None,
+        })
+    }
+
+    pub(super) fn find(&self, id: &str) -> Option<&SecretFacts> {
+        self.keys.iter().find(|k| k.kid() == id)
+    }
+
+    /// The secret that holds now, once it was seen to be delivered.
+    pub(super) fn active(&self) -> Option<&SecretFacts> {
+        signer(&self.keys)
+    }
+
+    /// Whether a new secret need not wait for servers to learn of its hash: nobody has another one, or
+    /// the old one is to end at once.
+    pub(super) fn at_once(&self) -> bool {
+        self.policy.grace.is_zero() || self.active().is_none()
+    }
+
+    /// What is to be stored.
+    fn list(&self) -> Vec<Stored> {
+        let stands = self.stored.iter().filter_map(|s| {
+            let key = self.find(&s.credential.id)?;
+            let mut after = s.clone();
+            after.set(&key.life, key.cause, key.handled.clone());
+            key.life.removed.is_none().then_some(after)
+        });
+        stands.collect()
+    }
+
+    /// The secrets that were delivered once, and are struck off now.
+    fn gone(&self) -> impl Iterator<Item = &str> {
+        let gone = self.keys.iter().filter(|k| k.life.removed.is_some());
+        let gone = gone.filter(|k| k.life.activated.is_some());
+        gone.map(KeyFacts::kid)
+    }
+
+    /// Where a secret is in its life.
+    pub(super) fn phase(&self, key: &SecretFacts) -> Phase {
+        key.phase(self.active().map(KeyFacts::kid))
+    }
+
+    /// When the next secret is made by the clock.
+    pub(super) fn next_at(&self) -> Option<Timestamp> {
+        self.active().and_then(|k| self.policy.due(k))
+    }
+
+    /// Whether the rotation that the annotation asks for was made.
+    pub(super) fn is_handled(&self) -> bool {
+        let value = self.policy.rotate.as_ref();
+        value.is_some_and(|value| self.keys.iter().any(|k| k.handled.as_ref() == Some(value)))
+    }
+
+    /// Until when the old secret works, as half a sentence.
+    pub(super) fn old_until(&self, now: Timestamp) -> String {
+        let grace = self.policy.grace;
+        if grace.is_zero() {
+            return "the old one ends at once".into();
+        }
+        let until = rotation::later(now, grace);
+        let whole = Timestamp::from_second(until.as_second()).unwrap_or(until);
+        format!("the old one works until {}", write_time(whole))
+    }
+}
+
+/// Credentials are numbered; one of another name counts as none.
+fn number(id: &str) -> i64 {
+    id.parse().unwrap_or(0)
+}
