@@ -186,7 +186,7 @@ impl Operator {
     }
 
     /// The technical users that authenticate with a `ServiceAccount`, or with that one.
-    fn with_service_accounts(&self, queue: &mut Queue, which: Option<(&str, &str)>) {
+    pub(super) fn with_service_accounts(&self, queue: &mut Queue, which: Option<(&str, &str)>) {
         for user in self.cx.stores.technical_users.state() {
             let Ok(user) = &user.0 else { continue };
             let Some(credential) = &user.spec.credential.service_account else {
