@@ -1,6 +1,8 @@
 //! The loop that drives every kind: changes come in from the watches, objects are visited, and
 //! each visit says when to come back.
 
+mod concerns;
+
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 use kube::api::Api;
 use kube::core::NamespaceResourceScope;
-use kube::{Client, Resource, ResourceExt};
+use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -21,14 +23,14 @@ use super::events::Events;
 use super::queue::Queue;
 use super::signing_key::PlanFn;
 use super::visit::visit;
-use super::{Error, Key, Kind, cluster_keys, signing_key, technical_user};
+use super::{Error, Key, cluster_keys, signing_key, technical_user};
 use crate::clock::ClockGuard;
 use crate::crypto::random;
 use crate::domain::settings::Settings;
 use crate::domain::{names, rotation};
 use crate::leader::Leadership;
-use crate::objects::jwks_map::{self, Share};
-use crate::stores::{Change, Stores, Watched};
+use crate::objects::jwks_map::Share;
+use crate::stores::{Change, Stores};
 use crate::tenancy::{Tenancy, TenancyCache};
 
 /// How many visits are under way at once.
@@ -262,206 +264,9 @@ impl Operator {
         }
     }
 
-    fn outbox(&self) -> Key {
-        Key {
-            kind: Kind::Outbox,
-            namespace: self.cx.settings.operator_namespace.clone(),
-            name: names::OUTBOX.to_owned(),
-        }
-    }
-
-    /// The technical users that authenticate with a `ServiceAccount`, or with that one.
-    fn with_service_accounts(&self, queue: &mut Queue, which: Option<(&str, &str)>) {
-        for user in self.cx.stores.technical_users.state() {
-            let Ok(user) = &user.0 else { continue };
-            let Some(credential) = &user.spec.credential.service_account else {
-                continue;
-            };
-            let of = user.namespace().unwrap_or_default();
-            let account = (
-                credential.namespace.as_deref().unwrap_or(&of),
-                credential.name.as_str(),
-            );
-            if which.is_none_or(|which| which == account) {
-                let key = Key {
-                    kind: Kind::TechnicalUser,
-                    namespace: of.clone(),
-                    name: user.name_any(),
-                };
-                queue.add(key, Instant::now());
-            }
-        }
-    }
-
     /// How long it is until then; nothing if that has passed.
     fn wait(&self, at: Timestamp) -> Duration {
         let wait = at.duration_since(self.cx.clock_guard.moment().now);
         Duration::try_from(wait).unwrap_or_default()
-    }
-
-    /// Whom a change concerns.
-    fn enqueue(&mut self, change: &Change, queue: &mut Queue) {
-        let now = Instant::now();
-        let Change {
-            kind,
-            namespace,
-            name,
-            hints,
-            spec,
-        } = change;
-        if *kind == Watched::SigningKeys {
-            let key = Key {
-                kind: Kind::SigningKey,
-                namespace: namespace.clone(),
-                name: name.clone(),
-            };
-            if *spec {
-                // An emergency is not to wait for what failed before.
-                queue.forgive(&key);
-            }
-            let rings = &self.cx.stores.signing_keys;
-            let ring = Stores::get(rings, namespace, name);
-            let ring = ring.as_ref().and_then(|ring| ring.0.as_ref().ok());
-            queue.set_urgent(key, ring.is_some_and(signing_key::is_urgent));
-        }
-        let mut add = |kind, namespace: &str, name: &str| {
-            queue.add(
-                Key {
-                    kind,
-                    namespace: namespace.into(),
-                    name: name.into(),
-                },
-                now,
-            );
-        };
-        let operator_namespace = self.cx.settings.operator_namespace.as_str();
-        match kind {
-            Watched::SigningKeys => {
-                add(Kind::SigningKey, namespace, name);
-                let rings = technical_user::signing_rings(&self.cx.stores);
-                let others_sign = rings != self.signing_rings;
-                let standings = signing_key::standings(&self.cx.stores);
-                if *spec || standings != self.standings {
-                    self.standings = standings;
-                    // What it publishes no more may be another's now, and another one may sign.
-                    for ring in self.cx.stores.signing_keys.state() {
-                        add(Kind::SigningKey, operator_namespace, &ring.name_any());
-                    }
-                }
-                if others_sign {
-                    self.signing_rings = rings;
-                    for user in self.cx.stores.technical_users.state() {
-                        add(
-                            Kind::TechnicalUser,
-                            &user.namespace().unwrap_or_default(),
-                            &user.name_any(),
-                        );
-                    }
-                }
-            }
-            Watched::Subscriptions => {
-                add(Kind::Subscription, namespace, name);
-                if *spec {
-                    // Its namespace, and whoever names the same legal entity.
-                    for other in self.cx.stores.subscriptions.state() {
-                        let Ok(other) = &other.0 else { continue };
-                        let (of, id) = (
-                            other.namespace().unwrap_or_default(),
-                            &other.spec.legal_entity.id,
-                        );
-                        if of == *namespace || hints.contains(id) {
-                            add(Kind::Subscription, &of, &other.name_any());
-                        }
-                    }
-                    for user in self.cx.stores.technical_users.state() {
-                        let of = user.namespace().unwrap_or_default();
-                        if of == *namespace {
-                            add(Kind::TechnicalUser, &of, &user.name_any());
-                        }
-                    }
-                }
-            }
-            Watched::TechnicalUsers => {
-                add(Kind::TechnicalUser, namespace, name);
-                if *spec {
-                    let tenancy = self.cx.tenancy();
-                    for claim in hints
-                        .iter()
-                        .filter_map(|id| tenancy.claims.get(id))
-                        .flatten()
-                    {
-                        add(Kind::TechnicalUser, &claim.namespace, &claim.name);
-                    }
-                }
-            }
-            Watched::Secrets => match hints.as_slice() {
-                [ring] => add(Kind::SigningKey, operator_namespace, ring),
-                [namespace, name] => add(Kind::TechnicalUser, namespace, name),
-                _ => {}
-            },
-            Watched::ConfigMaps if name == names::ISSUER_JWKS => {
-                let map = Stores::get(&self.cx.stores.config_maps, namespace, name);
-                let environment = &self.cx.settings.environment;
-                let ours = map.filter(|map| jwks_map::is_issuer_map(map, environment));
-                let shares = ours.as_deref().map(jwks_map::shares).unwrap_or_default();
-                let whole = ours.is_some_and(|map| jwks_map::is_whole(&map, &shares));
-                let before = std::mem::replace(&mut self.shares, shares);
-                let changed = |ring: &str| !whole || before.get(ring) != self.shares.get(ring);
-                for ring in self.cx.stores.signing_keys.state() {
-                    let ring_name = ring.name_any();
-                    // One that brings its key may wait for another ring to give that up.
-                    let waits = ring
-                        .0
-                        .as_ref()
-                        .is_ok_and(|ring| ring.spec.private_key.is_some());
-                    if waits || changed(&ring_name) {
-                        add(Kind::SigningKey, operator_namespace, &ring_name);
-                    }
-                }
-                // A ring that is gone may still have its share.
-                for ring in self.shares.keys().filter(|ring| changed(ring)) {
-                    add(Kind::SigningKey, operator_namespace, ring);
-                }
-            }
-            Watched::ConfigMaps if [names::OUTBOX, names::REVOCATIONS].contains(&name.as_str()) => {
-                add(Kind::Outbox, operator_namespace, names::OUTBOX);
-            }
-            Watched::ConfigMaps if name == names::CLUSTER_KEYS => {
-                self.cx.cluster_keys.stir();
-                self.with_service_accounts(queue, None);
-            }
-            Watched::ServiceAccounts => {
-                self.with_service_accounts(queue, Some((namespace, name)));
-            }
-            Watched::ConfigMaps => {
-                for ring in hints {
-                    add(Kind::SigningKey, operator_namespace, ring);
-                }
-            }
-            Watched::Namespaces => {
-                if name == operator_namespace {
-                    add(Kind::Outbox, operator_namespace, names::OUTBOX);
-                }
-                for ring in signing_key::publishing(&self.cx.stores, None) {
-                    add(Kind::SigningKey, operator_namespace, &ring);
-                }
-            }
-            Watched::Published => {
-                let others = signing_key::publishing(&self.cx.stores, Some(name));
-                for ring in hints.iter().chain(&others) {
-                    add(Kind::SigningKey, operator_namespace, ring);
-                }
-            }
-            Watched::NamedSecrets => {
-                for ring in signing_key::brought_from(&self.cx.stores, name) {
-                    add(Kind::SigningKey, operator_namespace, &ring);
-                }
-            }
-            Watched::Deliveries => {
-                for owner in hints {
-                    add(Kind::TechnicalUser, namespace, owner);
-                }
-            }
-        }
     }
 }
