@@ -2,7 +2,6 @@
 
 // Addresses alone: std::net has the sockets too, which nothing in the domain may have.
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,9 +10,11 @@ use super::client::Family;
 use super::period::Period;
 use super::tier::{Catalogue, default_catalogue};
 
+mod claims;
 mod revocation;
 mod throttle;
 
+pub use claims::ClaimNames;
 pub use revocation::{MOST_ENTRIES, MOST_TOKENS, RevocationSettings};
 pub use throttle::{ForwardedHeader, MOST_PROXIES, ThrottleSettings};
 
@@ -97,24 +98,6 @@ pub struct Policy {
     pub service_account_audiences: Vec<String>,
 }
 
-/// The names of the claims that RFC 9068 does not name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct ClaimNames {
-    /// The tenant's id.
-    pub legal_entity: String,
-    /// Who the token speaks for.
-    pub user_id: String,
-    /// The organisation that the subject belongs to.
-    pub organization: String,
-    /// The roles, an array.
-    pub roles: String,
-    /// The tier of the current subscription.
-    pub tier: String,
-    /// The family of the technical user: Integration, Device or Agent.
-    pub family: String,
-}
-
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -186,19 +169,6 @@ impl Default for Policy {
     }
 }
 
-impl Default for ClaimNames {
-    fn default() -> Self {
-        Self {
-            legal_entity: "caas_org_id".into(),
-            user_id: "caas_user_id".into(),
-            organization: "org_id".into(),
-            roles: "user_roles".into(),
-            tier: "caas_tier".into(),
-            family: "client_family".into(),
-        }
-    }
-}
-
 /// The longest life that any token can be given, whatever a release sets.
 pub const LONGEST_TOKEN_TTL: Period = Period::from_hours(24);
 
@@ -211,23 +181,6 @@ pub const LONGEST_CLOCK_LEEWAY: Period = Period::from_mins(10);
 
 /// The longest that a replica signs without contact with the API server.
 pub const LONGEST_STALENESS: Period = Period::from_hours(24);
-
-/// Claims that RFC 7519 and RFC 9068 define, which a profile's claim can not be named after.
-const REGISTERED_CLAIMS: [&str; 13] = [
-    "iss",
-    "sub",
-    "aud",
-    "exp",
-    "nbf",
-    "iat",
-    "jti",
-    "client_id",
-    "scope",
-    "act",
-    "may_act",
-    "auth_time",
-    "cnf",
-];
 
 impl Settings {
     /// The tiers that can be subscribed to: the defaults with the release's own laid over them.
@@ -349,33 +302,6 @@ impl Policy {
                 problems.push(format!(
                     "policy.serviceAccountAudiences has {audience:?}, which is the API server's own \
                      or no visible ASCII text: name one that no other server takes."
-                ));
-            }
-        }
-        problems
-    }
-}
-
-impl ClaimNames {
-    fn problems(&self) -> Vec<String> {
-        let mut seen = BTreeMap::new();
-        let mut problems = Vec::new();
-        for (setting, name) in [
-            ("legalEntity", &self.legal_entity),
-            ("userId", &self.user_id),
-            ("organization", &self.organization),
-            ("roles", &self.roles),
-            ("tier", &self.tier),
-            ("family", &self.family),
-        ] {
-            if name.is_empty() || REGISTERED_CLAIMS.contains(&name.as_str()) {
-                problems.push(format!(
-                    "claims.{setting} is {name:?}, which is empty or a claim with a meaning of \
-                     its own: choose another name."
-                ));
-            } else if let Some(other) = seen.insert(name, setting) {
-                problems.push(format!(
-                    "claims.{setting} and claims.{other} are both {name:?}: give each its own name."
                 ));
             }
         }
