@@ -1,6 +1,6 @@
-//! The README, `docs/rotation.md`, `docs/technical-users.md`, `docs/revocation.md` and `docs/client-assertions.md`, run: every `sh`
-//! block of them, in order, as a newcomer would in a fresh checkout. What is not to be run is marked otherwise
-//! (`text`, `yaml`, `json`).
+//! The README, `docs/rotation.md`, `docs/technical-users.md`, `docs/revocation.md` and
+//! `docs/client-assertions.md`, run: every `sh` block of them, in order, as a newcomer would in a fresh
+//! checkout. What is not to be run is marked otherwise (`text`, `yaml`, `json`).
 
 mod support;
 

@@ -24,8 +24,9 @@ impl Release {
                     let bytes = base64::engine::general_purpose::STANDARD
                         .decode(value.as_str().unwrap_or_default())
                         .expect("base64");
-                    // A device that revoked itself has no hashes left.
-                    if !public.contains(&key.as_str()) && bytes != b"[]" {
+                    // A device that revoked itself has no hashes left, and no lives.
+                    let empty = bytes == b"[]" || bytes == b"{}";
+                    if !public.contains(&key.as_str()) && !empty {
                         canary.add(&bytes, &format!("{namespace}/{name}: {key}"));
                         secrets += 1;
                     }

@@ -56,8 +56,8 @@ pub struct TechnicalUserSpec {
     pub client_id: Option<String>,
 
     /// What it is for: Integration, a service that calls another (its secrets begin with sk-); Device,
-    /// a machine in somebody's hands, which can revoke itself (dk-); Agent, a program that acts by itself (ak-). Its tokens say
-    /// which, and live by default for 5m, 15m and 5m.
+    /// a machine in somebody's hands, which can revoke itself (dk-); Agent, a program that acts by itself
+    /// (ak-). Its tokens say which, and live by default for 5m, 15m and 5m.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self == oldSelf").message("family can not be changed, since the client's secrets and tokens say it: make a second TechnicalUser."))]
     pub family: Family,
