@@ -26,7 +26,7 @@ use super::{Decision, Fill, Object, Write};
 use crate::api::v1alpha1::{Conditions, SigningKey};
 use crate::domain::jwk::PublicJwk;
 use crate::domain::moment::Moment;
-use crate::domain::rotation::{self, History, KeyFacts, Plan, Policy, carry_out};
+use crate::domain::rotation::{self, History, KeyFacts, Plan, Policy, Step, carry_out};
 use crate::domain::settings::Settings;
 use crate::objects::Ownership;
 use crate::objects::jwks_map::{self, Share};
@@ -191,10 +191,29 @@ impl<'a> Visit<'a> {
         }
     }
 
+    /// That a key leaves is noted anew while what is served is slow to lose it, and not for the ring's own
+    /// `ConfigMap`, which may be refused for ever.
+    fn spare_repeats(&self, keys: &[KeyFacts], plan: &mut Plan) {
+        let share = self.shares.get(&self.seen.name);
+        plan.steps.retain(|step| match step {
+            Step::Note {
+                key_id,
+                note: rotation::Note::Removed,
+            } => {
+                let mut known = keys.iter().filter(|k| k.kid() == key_id);
+                let repeats = known.any(|k| k.life.removed.is_some());
+                let served = |share: &Share| share.keys.iter().any(|e| e.jwk.kid == *key_id);
+                !repeats || share.is_some_and(served)
+            }
+            _ => true,
+        });
+    }
+
     fn decide(&self, moment: Moment, plan: PlanFn) -> Decision {
         let mut keys = self.facts();
         let (policy, slips) = self.policy(&keys, moment);
-        let plan = plan(&keys, &policy, moment);
+        let mut plan = plan(&keys, &policy, moment);
+        self.spare_repeats(&keys, &mut plan);
         let trouble = Trouble {
             obstacle: self.obstacle(),
             violation: self.violation().or(slips),
