@@ -404,9 +404,7 @@ fn snapshot(pair: &Arc<KeyPair>, secret: &str) -> Snapshot {
         client_rings: vec![Arc::new(Ring {
             name: "main".into(),
             active: Arc::clone(pair),
-            window: chancery::domain::rotation::Window::default(),
-            published: None,
-            known_from: None,
+            standing: chancery::domain::preference::Standing::default(),
         })],
         clients: HashMap::from([(CLIENT_ID.to_owned(), Arc::new(client))]),
         trusted: HashMap::new(),

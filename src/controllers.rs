@@ -84,6 +84,13 @@ pub struct Decision {
     pub wake_at: Option<Timestamp>,
 }
 
+impl Decision {
+    /// Come back at the first of these times at the latest.
+    pub fn wake_by(&mut self, times: impl IntoIterator<Item = Timestamp>) {
+        self.wake_at = self.wake_at.into_iter().chain(times).min();
+    }
+}
+
 /// One write to the API server.
 #[derive(Debug)]
 pub enum Write {

@@ -25,7 +25,7 @@ use crate::crypto;
 use crate::domain::client::{Client, StoredCredential};
 use crate::domain::names::{self, CLUSTER_KEYS, ISSUER_JWKS};
 use crate::domain::period::Period;
-use crate::domain::preference;
+use crate::domain::preference::Standing;
 use crate::domain::rotation::effective_lead;
 use crate::domain::settings::Settings;
 use crate::domain::staleness::Contact;
@@ -255,9 +255,7 @@ impl Feed {
         jwks.keys.contains(pair.key_id()).then(|| Ring {
             name: ring.name_any(),
             active: pair,
-            window: written.window,
-            published: written.life.published,
-            known_from: preference::known_from(written.life.published, lead),
+            standing: Standing::of(written.window, written.life.published, lead),
         })
     }
 

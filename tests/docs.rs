@@ -193,74 +193,65 @@ fn when_keys_rotate() {
     );
 }
 
-#[test]
-fn how_keys_rotate() {
-    let text = page("docs/rotation.md");
+/// What a page's commands print, on a cluster with what the first blocks of the README leave there.
+fn page_tour(name: &str, at_least: usize, of_readme: usize) -> String {
+    let text = page(name);
     let mut commands: Vec<String> = blocks(&text).into_iter().map(|(_, block)| block).collect();
-    assert!(commands.len() >= 10, "{commands:?}");
-    // Beside what the README leaves on the cluster.
-    commands.insert(0, readme("The same on a cluster").swap_remove(0));
+    assert!(commands.len() >= at_least, "{commands:?}");
+    let first = readme("The same on a cluster").into_iter().take(of_readme);
+    commands.splice(0..0, first);
     let cluster = ControlPlane::start();
-    let printed = tour(commands, Some(cluster.admin_kubeconfig())).join("\n");
-    for part in ["#1   leaves the JWKS", "Publish", "after-the-audit"] {
+    tour(commands, Some(cluster.admin_kubeconfig())).join("\n")
+}
+
+fn tells(printed: &str, parts: &[&str]) {
+    for part in parts {
         assert!(printed.contains(part), "{part} in\n{printed}");
     }
 }
 
 #[test]
+fn how_keys_rotate() {
+    let printed = page_tour("docs/rotation.md", 10, 1);
+    tells(
+        &printed,
+        &["#1   leaves the JWKS", "Publish", "after-the-audit"],
+    );
+}
+
+#[test]
 fn how_tokens_are_revoked() {
-    let text = page("docs/revocation.md");
-    let mut commands: Vec<String> = blocks(&text).into_iter().map(|(_, block)| block).collect();
-    assert!(commands.len() >= 7, "{commands:?}");
-    // What the README leaves on the cluster.
-    let tour_of_readme = readme("The same on a cluster");
-    commands.insert(0, tour_of_readme[0].clone());
-    let cluster = ControlPlane::start();
-    let printed = tour(commands, Some(cluster.admin_kubeconfig())).join("\n");
-    for part in [
+    let printed = page_tour("docs/revocation.md", 7, 1);
+    let told = [
         "200\n",
         "\"revocation_endpoint\":\"http://127.0.0.1:8080/oauth/revoke\"",
         "chancery_revoked_tokens 1",
         "\"acme.orders\":{\"tokens\"",
         "OutboxEntryRefused",
         "\"reason\":\"RevokedByDevice\"",
-    ] {
-        assert!(printed.contains(part), "{part} in\n{printed}");
-    }
+    ];
+    tells(&printed, &told);
 }
 
 #[test]
 fn how_client_secrets_rotate() {
-    let text = page("docs/technical-users.md");
-    let mut commands: Vec<String> = blocks(&text).into_iter().map(|(_, block)| block).collect();
-    assert!(commands.len() >= 5, "{commands:?}");
-    // Beside what the README leaves on the cluster, with the program that the README runs.
-    commands.splice(0..0, readme("The same on a cluster").into_iter().take(3));
-    let cluster = ControlPlane::start();
-    let printed = tour(commands, Some(cluster.admin_kubeconfig())).join("\n");
-    for part in [
+    // With the program that the README runs.
+    let printed = page_tour("docs/technical-users.md", 5, 3);
+    let told = [
         "OLD UNTIL",
         "CredentialRotated",
         "as a rotation was asked for",
         "\"access_token\"",
-    ] {
-        assert!(printed.contains(part), "{part} in\n{printed}");
-    }
+    ];
+    tells(&printed, &told);
 }
 
 #[test]
 fn how_clients_do_without_a_secret() {
-    let text = page("docs/client-assertions.md");
-    let mut commands: Vec<String> = blocks(&text).into_iter().map(|(_, block)| block).collect();
-    assert!(commands.len() >= 6, "{commands:?}");
-    // Beside what the README leaves on the cluster.
-    commands.splice(0..0, readme("The same on a cluster").into_iter().take(3));
-    let cluster = ControlPlane::start();
-    let printed = tour(commands, Some(cluster.admin_kubeconfig())).join("\n");
+    let printed = page_tour("docs/client-assertions.md", 6, 3);
     let tokens = printed.matches("\"access_token\"").count();
     assert_eq!(tokens, 2, "{printed}");
-    let told = "The earlier client secret works too, until";
-    assert!(printed.contains(told), "{printed}");
+    tells(&printed, &["The earlier client secret works too, until"]);
 }
 
 /// `docs/reasons.md` knows every reason, and every reason is given somewhere.

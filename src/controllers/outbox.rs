@@ -198,7 +198,7 @@ pub fn decide(seen: &Seen, settings: &Settings, now: Timestamp) -> Decision {
     let tidy = after
         .next_expiry()
         .and_then(|next| next.checked_add(TIDY).ok());
-    decision.wake_at = decision.wake_at.into_iter().chain(tidy).min();
+    decision.wake_by(tidy);
     decision
 }
 

@@ -227,12 +227,11 @@ impl<'a> Visit<'a> {
             carry_out(&mut keys, step, self.now);
         }
         let news = report::news(&keys, &policy, self.now);
-        decision.wake_at = news.chain(decision.wake_at).min();
+        decision.wake_by(news);
         let mut tale = story::Story::new(&before, &keys, &plan, &policy, self.now);
         if trouble.obstacle.is_some() {
             // Nothing tells us when a foreign object goes.
-            let recheck = rotation::later(self.now, FOREIGN_RECHECK);
-            decision.wake_at = decision.wake_at.into_iter().chain([recheck]).min();
+            decision.wake_by([rotation::later(self.now, FOREIGN_RECHECK)]);
         }
         // Before the JWKS is mended: that a key did not stand there is not to be forgotten.
         self.write_down(&before, &keys, &mut tale, &mut decision.writes);
@@ -249,7 +248,7 @@ impl<'a> Visit<'a> {
         let conditions = self.conditions(&keys, &plan, &policy, trouble);
         let among = (&policy, self.seen.peers.as_slice());
         let (conditions, again) = preference::told(self.ring, &keys, among, self.now, conditions);
-        decision.wake_at = decision.wake_at.into_iter().chain(again).min();
+        decision.wake_by(again);
         let jwks: Vec<_> = plan.publish.iter().map(|(jwk, _)| jwk.clone()).collect();
         let conditions = publish::decide(
             &self.seen.copies,

@@ -248,11 +248,7 @@ impl Visit<'_> {
         let held = obstacle.is_some() || Self::is_frozen(standing);
         let source = if held { Source::Hold } else { Source::Generate };
         let rotation = self.rotation(hashes, source);
-        decision.wake_at = decision
-            .wake_at
-            .into_iter()
-            .chain(rotation.plan.wake_at)
-            .min();
+        decision.wake_by(rotation.plan.wake_at);
         if held {
             // What was promised of old secrets is kept: they end, whatever stands in the way of new ones.
             if hashes.is_some() {
@@ -313,8 +309,7 @@ impl Visit<'_> {
     }
 
     fn recheck(&self, after: SignedDuration, decision: &mut Decision) {
-        let at = later(self.moment.now, after);
-        decision.wake_at = decision.wake_at.into_iter().chain([at]).min();
+        decision.wake_by([later(self.moment.now, after)]);
     }
 }
 

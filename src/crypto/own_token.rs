@@ -1,12 +1,12 @@
 //! Access tokens that this issuer signed, read back.
 
-use aws_lc_rs::signature::{self as s, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
+use super::public_key::PublicKey;
 use crate::domain::algorithm::Algorithm;
-use crate::domain::jwk::{JwkSet, KeyMembers, PublicJwk};
+use crate::domain::jwk::JwkSet;
 
 /// The longest token in bytes that is looked at; the longest of ours is half of it.
 pub const MAX_TOKEN: usize = 32 * 1024;
@@ -57,51 +57,9 @@ pub fn read(token: &str, keys: &JwkSet) -> Option<OwnToken> {
         return None;
     }
     let signed = &token[..header.len() + 1 + claims.len()];
-    verifies(key, signed.as_bytes(), &decode(signature)?)
+    let key = PublicKey::published(key).ok()?;
+    key.verifies(signed.as_bytes(), &decode(signature)?)
         .then(|| serde_json::from_slice(&decode(claims)?).ok())?
-}
-
-/// Whether the key's other half made this signature, in the form of JOSE.
-fn verifies(jwk: &PublicJwk, message: &[u8], signature: &[u8]) -> bool {
-    let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).ok();
-    let verified = match &jwk.key {
-        KeyMembers::Rsa { n, e } => {
-            let with: &RsaParameters = match jwk.alg {
-                Algorithm::RS256 => &s::RSA_PKCS1_2048_8192_SHA256,
-                Algorithm::RS384 => &s::RSA_PKCS1_2048_8192_SHA384,
-                Algorithm::RS512 => &s::RSA_PKCS1_2048_8192_SHA512,
-                Algorithm::PS256 => &s::RSA_PSS_2048_8192_SHA256,
-                Algorithm::PS384 => &s::RSA_PSS_2048_8192_SHA384,
-                Algorithm::PS512 => &s::RSA_PSS_2048_8192_SHA512,
-                _ => return false,
-            };
-            let (Some(n), Some(e)) = (decode(n), decode(e)) else {
-                return false;
-            };
-            RsaPublicKeyComponents { n, e }.verify(with, message, signature)
-        }
-        KeyMembers::Ec { x, y, .. } => {
-            let with: &dyn s::VerificationAlgorithm = match jwk.alg {
-                Algorithm::ES256 => &s::ECDSA_P256_SHA256_FIXED,
-                Algorithm::ES384 => &s::ECDSA_P384_SHA384_FIXED,
-                Algorithm::ES512 => &s::ECDSA_P521_SHA512_FIXED,
-                _ => return false,
-            };
-            let (Some(x), Some(y)) = (decode(x), decode(y)) else {
-                return false;
-            };
-            // SEC 1 §2.3.3, uncompressed.
-            let point = [&[4], &*x, &*y].concat();
-            UnparsedPublicKey::new(with, point).verify(message, signature)
-        }
-        KeyMembers::Okp { x, .. } => {
-            let Some(x) = decode(x).filter(|_| jwk.alg == Algorithm::EdDSA) else {
-                return false;
-            };
-            UnparsedPublicKey::new(&s::ED25519, x).verify(message, signature)
-        }
-    };
-    verified.is_ok()
 }
 
 #[cfg(test)]

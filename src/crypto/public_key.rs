@@ -1,4 +1,4 @@
-//! Public keys of others, parsed once, that verify what their clients present.
+//! Public keys, parsed: those of others, which verify what their clients present, and our own.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::key_pair::{Method, method, thumbprint};
 use crate::domain::algorithm::Algorithm;
 use crate::domain::client_key::{GivenJwk, KeyFault, MOST_RSA_BITS};
-use crate::domain::jwk::KeyMembers;
+use crate::domain::jwk::{KeyMembers, PublicJwk};
 use crate::domain::settings::Policy;
 
 /// A public key for one algorithm.
@@ -25,39 +25,22 @@ impl PublicKey {
     pub fn from_jwk(jwk: &GivenJwk, least_rsa_bits: usize) -> Result<Self, KeyFault> {
         let algorithm = jwk.algorithm()?;
         let members = jwk.members()?;
-        let parsed = match (method(algorithm), &members) {
-            (Method::Rsa(_, parameters), KeyMembers::Rsa { n, e }) => {
-                let n = unsigned("n", n)?;
-                let e = unsigned("e", e)?;
-                let bits = n.len() * 8 - n[0].leading_zeros() as usize;
-                let least = least_rsa_bits.max(2048);
-                if bits < least || bits > MOST_RSA_BITS {
-                    return Err(KeyFault::Size { bits, least });
-                }
-                let odd = e.last().is_some_and(|last| last % 2 == 1);
-                if e.len() > 4 || !odd || e == [1] {
-                    return Err(KeyFault::Exponent);
-                }
-                PublicKeyComponents { n, e }.to_parsed_public_key(parameters)
-            }
-            (Method::Ec(_, verifier, _), KeyMembers::Ec { x, y, .. }) => {
-                let width = coordinate(algorithm);
-                // SEC 1 §2.3.3, uncompressed.
-                let mut point = vec![4];
-                point.extend(exactly("x", x, width)?);
-                point.extend(exactly("y", y, width)?);
-                ParsedPublicKey::new(verifier, point)
-            }
-            (Method::Ed25519, KeyMembers::Okp { x, .. }) => {
-                let verifier: &'static dyn VerificationAlgorithm = &signature::ED25519;
-                ParsedPublicKey::new(verifier, exactly("x", x, 32)?)
-            }
-            _ => return Err(KeyFault::Algorithm),
-        };
+        if let KeyMembers::Rsa { n, e } = &members {
+            judge_rsa(&unsigned("n", n)?, &unsigned("e", e)?, least_rsa_bits)?;
+        }
         Ok(Self {
             key_id: jwk.kid.clone().unwrap_or_else(|| thumbprint(&members)),
             algorithm,
-            parsed: parsed.map_err(|_| KeyFault::Unsound)?,
+            parsed: parse(algorithm, &members)?,
+        })
+    }
+
+    /// A key of our own, as it was published.
+    pub fn published(jwk: &PublicJwk) -> Result<Self, KeyFault> {
+        Ok(Self {
+            key_id: jwk.kid.clone(),
+            algorithm: jwk.alg,
+            parsed: parse(jwk.alg, &jwk.key)?,
         })
     }
 
@@ -93,6 +76,43 @@ impl fmt::Debug for PublicKey {
             .field("alg", &self.algorithm)
             .finish_non_exhaustive()
     }
+}
+
+fn parse(algorithm: Algorithm, members: &KeyMembers) -> Result<ParsedPublicKey, KeyFault> {
+    let parsed = match (method(algorithm), members) {
+        (Method::Rsa(_, parameters), KeyMembers::Rsa { n, e }) => {
+            let (n, e) = (unsigned("n", n)?, unsigned("e", e)?);
+            PublicKeyComponents { n, e }.to_parsed_public_key(parameters)
+        }
+        (Method::Ec(_, verifier, _), KeyMembers::Ec { x, y, .. }) => {
+            let width = coordinate(algorithm);
+            // SEC 1 §2.3.3, uncompressed.
+            let mut point = vec![4];
+            point.extend(exactly("x", x, width)?);
+            point.extend(exactly("y", y, width)?);
+            ParsedPublicKey::new(verifier, point)
+        }
+        (Method::Ed25519, KeyMembers::Okp { x, .. }) => {
+            let verifier: &'static dyn VerificationAlgorithm = &signature::ED25519;
+            ParsedPublicKey::new(verifier, exactly("x", x, 32)?)
+        }
+        _ => return Err(KeyFault::Algorithm),
+    };
+    parsed.map_err(|_| KeyFault::Unsound)
+}
+
+/// What is asked of an RSA key that another has made, in modulus and exponent.
+fn judge_rsa(n: &[u8], e: &[u8], least_bits: usize) -> Result<(), KeyFault> {
+    let bits = n.len() * 8 - n[0].leading_zeros() as usize;
+    let least = least_bits.max(2048);
+    if bits < least || bits > MOST_RSA_BITS {
+        return Err(KeyFault::Size { bits, least });
+    }
+    let odd = e.last().is_some_and(|last| last % 2 == 1);
+    if e.len() > 4 || !odd || e == [1] {
+        return Err(KeyFault::Exponent);
+    }
+    Ok(())
 }
 
 /// The width of a coordinate in octets (RFC 7518 §6.2.1.2).

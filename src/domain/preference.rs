@@ -2,50 +2,54 @@
 //! by name; but a key that signs before its publish lead is over (a ring's first, or the one that comes
 //! in an emergency) gives way, until then, to a ring whose key verifiers have known for longer.
 
-use std::sync::Arc;
-
 use jiff::{SignedDuration, Timestamp};
 
 use super::rotation::{Window, later};
 
-/// A ring that has a key to sign with.
-pub trait Candidate {
+/// What decides when a ring that has a key goes before others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
     /// When it may sign.
-    fn window(&self) -> Window;
+    pub window: Window,
     /// Since when its key stands in the JWKS.
-    fn published(&self) -> Option<Timestamp>;
-    /// From when on verifiers know its key: its publish lead is over.
-    fn known_from(&self) -> Option<Timestamp>;
+    pub published: Option<Timestamp>,
+    /// From when on verifiers know its key, as its publish lead is over: until then another ring goes
+    /// first whose key was published before, if one can sign.
+    pub known_from: Option<Timestamp>,
 }
 
-impl<C: Candidate> Candidate for Arc<C> {
-    fn window(&self) -> Window {
-        (**self).window()
+impl Standing {
+    /// Of a ring with this lead and a key that was published then.
+    pub fn of(window: Window, published: Option<Timestamp>, lead: SignedDuration) -> Self {
+        Self {
+            window,
+            published,
+            known_from: published.map(|at| later(at, lead)),
+        }
     }
-    fn published(&self) -> Option<Timestamp> {
-        (**self).published()
-    }
-    fn known_from(&self) -> Option<Timestamp> {
-        (**self).known_from()
-    }
-}
 
-/// From when on verifiers know a key with this lead.
-pub fn known_from(published: Option<Timestamp>, lead: SignedDuration) -> Option<Timestamp> {
-    published.map(|at| later(at, lead))
+    fn in_lead(&self, now: Timestamp) -> bool {
+        self.known_from.is_some_and(|from| now < from)
+    }
 }
 
 /// The rings that may sign now, the preferred one first. `ranked`: by priority, then by name.
-pub fn in_order<C: Candidate>(ranked: &[C], now: Timestamp) -> impl Iterator<Item = &C> {
-    let open = move |ring: &&C| ring.window().contains(now);
-    let in_lead = move |ring: &C| ring.known_from().is_some_and(|until| now < until);
+pub fn in_order<T>(
+    ranked: &[T],
+    standing: impl Fn(&T) -> &Standing + Copy,
+    now: Timestamp,
+) -> impl Iterator<Item = &T> {
+    let open = move |ring: &&T| standing(ring).window.contains(now);
     // To one that was published later nobody defers, however short its lead is: verifiers know this
     // one for longer.
-    let older = move |than: &C| {
-        let mut others = ranked.iter().filter(open).filter(|r| !in_lead(r));
-        others.any(|other| other.published() < than.published())
+    let older = move |than: &T| {
+        let mut known = ranked
+            .iter()
+            .filter(open)
+            .filter(|r| !standing(r).in_lead(now));
+        known.any(|other| standing(other).published < standing(than).published)
     };
-    let defers = move |ring: &&C| in_lead(ring) && older(ring);
+    let defers = move |ring: &&T| standing(ring).in_lead(now) && older(ring);
     let first = ranked.iter().filter(open).filter(move |r| !defers(r));
     first.chain(ranked.iter().filter(open).filter(defers))
 }

@@ -16,9 +16,8 @@ use crate::crypto::key_pair::KeyPair;
 use crate::domain::client::Client;
 use crate::domain::jwk::JwkSet;
 use crate::domain::period::Period;
-use crate::domain::preference::{self, Candidate};
+use crate::domain::preference::{self, Standing};
 use crate::domain::revocation::Index;
-use crate::domain::rotation::Window;
 use crate::domain::staleness::Contact;
 
 /// Everything that a request may need.
@@ -54,25 +53,8 @@ pub struct Ring {
     pub name: String,
     /// Its active key pair, parsed once. It stands in the snapshot's JWKS.
     pub active: Arc<KeyPair>,
-    /// When it may sign.
-    pub window: Window,
-    /// Since when its key stands in the JWKS.
-    pub published: Option<Timestamp>,
-    /// From when on verifiers know its key, as its publish lead is over: until then another ring goes
-    /// first whose key was published before, if one can sign.
-    pub known_from: Option<Timestamp>,
-}
-
-impl Candidate for Ring {
-    fn window(&self) -> Window {
-        self.window
-    }
-    fn published(&self) -> Option<Timestamp> {
-        self.published
-    }
-    fn known_from(&self) -> Option<Timestamp> {
-        self.known_from
-    }
+    /// What decides whether it goes before others.
+    pub standing: Standing,
 }
 
 /// The JWKS document that HTTP serves byte for byte.
@@ -207,7 +189,7 @@ impl View {
 
     /// The rings that may sign now, the preferred one first.
     pub fn rings(&self, now: Timestamp) -> impl Iterator<Item = &Arc<Ring>> {
-        preference::in_order(&self.rings, now)
+        preference::in_order(&self.rings, |ring| &ring.standing, now)
     }
 
     /// How long ago the API server knew no more than this snapshot.

@@ -85,8 +85,7 @@ async fn a_key_that_nobody_removed_is_served_although_the_config_map_lacks_it() 
             let written = scene.secrets().replace("main-1", &params, &secret).await;
             written.expect("replaced");
         } else {
-            let deleted = scene.rings().delete("main", &params).await;
-            deleted.expect("deleted");
+            scene.delete("main").await;
         }
         serving(&mut feed, Some(&good), &[&second]).await;
     }
@@ -159,9 +158,9 @@ async fn a_further_rings_first_key_lets_others_sign_through_its_lead() {
     let mut feed = feed(&scene);
     let snapshots = SnapshotStore::new(clock::system());
     let [main, second] = both_sign(&mut feed, &snapshots, [&main, &second]).await;
-    let known_from = second.known_from.expect("a time");
+    let known_from = second.standing.known_from.expect("a time");
     assert!(
-        main.known_from < Some(known_from),
+        main.standing.known_from < Some(known_from),
         "a key with a lead behind it"
     );
     let secret = scene.secrets().get("second-1").await.expect("the key");
@@ -198,7 +197,7 @@ async fn a_ring_that_signs_goes_on_beside_a_new_one_with_a_shorter_lead() {
     let mut feed = feed(&scene);
     let snapshots = SnapshotStore::new(clock::system());
     let [_, second] = both_sign(&mut feed, &snapshots, [&main, &second]).await;
-    let over = second.known_from.expect("a first key");
+    let over = second.standing.known_from.expect("a first key");
     let view = snapshots.load();
     let names: Vec<_> = view
         .rings(later(over, SignedDuration::from_secs(1)))
@@ -279,8 +278,7 @@ async fn the_rings_tell_which_of_them_signs() {
     scene.patch("main", json!({"spec": {"priority": 5}})).await;
     says("main", "True", "this one signs").await;
     says("second", "False", "it is the first by name").await;
-    let deleted = scene.rings().delete("main", &DeleteParams::default()).await;
-    deleted.expect("deleted");
+    scene.delete("main").await;
     says("second", "True", &alone).await;
 }
 
@@ -304,8 +302,7 @@ async fn a_server_alone_serves_the_rings_that_are_there() {
     let mut good = feed(&scene);
     serving(&mut good, None, &[&main, &second]).await;
     scene.running.operator.abort();
-    let deleted = scene.rings().delete("main", &DeleteParams::default()).await;
-    deleted.expect("deleted");
+    scene.delete("main").await;
     let mut fresh = feed(&scene);
     serving(&mut fresh, None, &[&second]).await;
     let kids = scene.kids(ISSUER_JWKS).await.expect("a ConfigMap");

@@ -140,6 +140,11 @@ impl Scene {
         made.expect("created");
     }
 
+    pub async fn delete(&self, ring: &str) {
+        let deleted = self.rings().delete(ring, &DeleteParams::default()).await;
+        deleted.expect("deleted");
+    }
+
     /// Merges into a ring.
     pub async fn patch(&self, ring: &str, patch: Value) {
         let (params, patch) = (PatchParams::default(), Patch::Merge(patch));

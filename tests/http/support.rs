@@ -286,9 +286,7 @@ pub fn ring(name: &str, active: &Arc<KeyPair>) -> Arc<Ring> {
     Arc::new(Ring {
         name: name.into(),
         active: Arc::clone(active),
-        window: chancery::domain::rotation::Window::default(),
-        published: None,
-        known_from: None,
+        standing: chancery::domain::preference::Standing::default(),
     })
 }
 

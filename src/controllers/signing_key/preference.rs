@@ -2,6 +2,7 @@
 //! that by the same function ([`crate::domain::preference`]), of the same Secrets.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -11,9 +12,9 @@ use kube::ResourceExt as _;
 use super::writes::said;
 use crate::api::v1alpha1::{Conditions, KeyAudience, SIGNING, SigningKey};
 use crate::domain::names;
-use crate::domain::preference::{Candidate, in_order, known_from};
+use crate::domain::preference::{Standing, in_order};
 use crate::domain::reasons as r;
-use crate::domain::rotation::{KeyFacts, Life, Policy, Window, effective_lead, signer};
+use crate::domain::rotation::{KeyFacts, Policy, effective_lead, signer};
 use crate::domain::settings::Settings;
 use crate::objects::{Ownership, key_secret, label, ownership};
 use crate::stores::Stores;
@@ -24,21 +25,7 @@ pub struct Peer {
     /// Its name.
     pub name: String,
     priority: i32,
-    window: Window,
-    published: Option<Timestamp>,
-    known_from: Option<Timestamp>,
-}
-
-impl Candidate for Peer {
-    fn window(&self) -> Window {
-        self.window
-    }
-    fn published(&self) -> Option<Timestamp> {
-        self.published
-    }
-    fn known_from(&self) -> Option<Timestamp> {
-        self.known_from
-    }
+    standing: Standing,
 }
 
 impl Peer {
@@ -60,16 +47,15 @@ impl Peer {
             ring.spec.publish_lead().as_duration(),
             settings.jwks.max_age.as_duration(),
         );
-        Some(Self::with(ring, key.window, &key.life, lead))
+        let standing = Standing::of(key.window, key.life.published, lead);
+        Some(Self::with(ring, standing))
     }
 
-    fn with(ring: &SigningKey, window: Window, life: &Life, lead: jiff::SignedDuration) -> Self {
+    fn with(ring: &SigningKey, standing: Standing) -> Self {
         Self {
             name: ring.name_any(),
             priority: ring.spec.priority,
-            window,
-            published: life.published,
-            known_from: known_from(life.published, lead),
+            standing,
         }
     }
 
@@ -92,13 +78,16 @@ pub fn peers(stores: &Stores, settings: &Settings, ring: &SigningKey) -> Vec<Pee
         return Vec::new();
     }
     let secrets = stores.secrets.state();
-    let of = |ring: &str| -> Vec<&Secret> {
-        let of_ring = |s: &&Secret| label(&s.metadata, names::RING_LABEL) == Some(ring);
-        secrets.iter().map(|s| &**s).filter(of_ring).collect()
-    };
-    let peers = others
-        .into_iter()
-        .filter_map(|other| Peer::of(other, &of(&other.name_any()), settings));
+    let mut of_rings: HashMap<&str, Vec<&Secret>> = HashMap::new();
+    for secret in &secrets {
+        if let Some(ring) = label(&secret.metadata, names::RING_LABEL) {
+            of_rings.entry(ring).or_default().push(secret);
+        }
+    }
+    let peers = others.into_iter().filter_map(|other| {
+        let secrets = of_rings.get(other.name_any().as_str())?;
+        Peer::of(other, secrets, settings)
+    });
     peers.collect()
 }
 
@@ -148,12 +137,18 @@ pub(super) fn told(
     conditions: Conditions,
 ) -> (Conditions, Option<Timestamp>) {
     let own = signer(keys).filter(|key| key.life.published.is_some());
-    let own = own.map(|key| Peer::with(ring, policy.window, &key.life, policy.lead()));
+    let own = own.map(|key| {
+        Peer::with(
+            ring,
+            Standing::of(policy.window, key.life.published, policy.lead()),
+        )
+    });
     let mut ranked: Vec<Peer> = peers.iter().cloned().chain(own).collect();
     ranked.sort_by(|a, b| a.rank().cmp(&b.rank()));
     let times = ranked
         .iter()
-        .flat_map(|peer| [peer.window.from, peer.window.to, peer.known_from]);
+        .map(|peer| &peer.standing)
+        .flat_map(|s| [s.window.from, s.window.to, s.known_from]);
     let next = times.flatten().filter(|at| *at > now).min();
     let audience = match ring.spec.audience {
         KeyAudience::Client => "client",
@@ -161,7 +156,7 @@ pub(super) fn told(
     };
     let name = ring.name_any();
     let unless = "unless a technical user names another in spec.signingKey";
-    let conditions = match in_order(&ranked, now).next() {
+    let conditions = match in_order(&ranked, |peer| &peer.standing, now).next() {
         Some(first) if first.name == name && peers.is_empty() => conditions.and(
             SIGNING,
             true,
@@ -202,11 +197,11 @@ fn why_not(own: Option<&Peer>, first: &Peer, now: Timestamp) -> String {
     let Some(own) = own else {
         return "this ring has no key that could sign".to_owned();
     };
-    if !own.window.contains(now) {
+    if !own.standing.window.contains(now) {
         return "this ring's window (spec.validFrom, spec.validTo) is not open".to_owned();
     }
     if own.rank() < first.rank() {
-        let until = own.known_from.map(said).unwrap_or_default();
+        let until = own.standing.known_from.map(said).unwrap_or_default();
         return format!(
             "verifiers have known its key for longer, until this ring's publishLead is over at {until}"
         );

@@ -124,7 +124,7 @@ pub fn decide(
         pending: false,
     };
     let standing = visit.each(ring, jwks);
-    decision.wake_at = decision.wake_at.into_iter().chain(visit.wake_at).min();
+    decision.wake_by(visit.wake_at);
     decision.writes.append(&mut visit.writes);
     match ring {
         Some(ring) if !ring.spec.publish.is_empty() => {

@@ -89,8 +89,7 @@ impl Visit<'_> {
         }
         // Of those that had been rotated out before, each has an end of its own.
         self.write_down(Some(hashes), &rotation, None, decision);
-        let wake = rotation.plan.wake_at.into_iter();
-        decision.wake_at = decision.wake_at.into_iter().chain(wake).min();
+        decision.wake_by(rotation.plan.wake_at);
         if begun.is_none() {
             decision.writes.push(Note::normal(
                 r::CREDENTIAL_EXCHANGED,
@@ -103,7 +102,7 @@ impl Visit<'_> {
         if self.moment.now >= end {
             self.recheck(super::FOREIGN_RECHECK, decision);
         } else {
-            decision.wake_at = decision.wake_at.into_iter().chain([end]).min();
+            decision.wake_by([end]);
         }
         (rotation, violation)
     }

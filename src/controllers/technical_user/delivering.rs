@@ -122,7 +122,7 @@ impl Visit<'_> {
             under,
             wake_at,
         } = self.delivery(id, before);
-        decision.wake_at = decision.wake_at.into_iter().chain(wake_at).min();
+        decision.wake_by(wake_at);
         let mut whole = secret.clone();
         delivery::fill(&mut whole, &under, plain);
         let name = secret.name_any();

@@ -34,7 +34,7 @@ pub(in super::super) fn issue(
         RingChoice::Preferred => view.rings(now).next(),
     };
     let ring = ring.ok_or_else(|| Refusal::unavailable("no key can sign for this client now."))?;
-    if let Some(end) = ring.window.to {
+    if let Some(end) = ring.standing.window.to {
         granted.end_by(end);
     }
     let access_token = sign_token(&ring.active, &granted.claims).map_err(|e| {
