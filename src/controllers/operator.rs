@@ -60,6 +60,7 @@ pub struct Context {
     pub(super) events: Events,
     pub(super) tenancy: TenancyCache,
     pub(super) proofs: technical_user::Proofs,
+    pub(super) compared: technical_user::Comparisons,
     pub(super) made: technical_user::Made,
     pub(super) troubles: signing_key::Troubles,
     pub(super) parsed_keys: signing_key::ParsedKeys,
@@ -117,6 +118,8 @@ pub struct Operator {
     standings: Vec<(String, bool, bool)>,
     /// What the issuer's ConfigMap was last seen to hold, by ring.
     shares: BTreeMap<String, Share>,
+    /// Which technical users name which Secrets.
+    supplied: technical_user::Index,
 }
 
 impl Operator {
@@ -138,6 +141,7 @@ impl Operator {
             leadership,
             tenancy: TenancyCache::default(),
             proofs: technical_user::Proofs::default(),
+            compared: technical_user::Comparisons::default(),
             made: technical_user::Made::default(),
             troubles: signing_key::Troubles::default(),
             parsed_keys: signing_key::ParsedKeys::default(),
@@ -150,6 +154,7 @@ impl Operator {
             signing_rings: Vec::new(),
             standings: Vec::new(),
             shares: BTreeMap::new(),
+            supplied: technical_user::Index::default(),
         }
     }
 

@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
 use super::{annotation, label, labels, time_annotation, write_time};
-use crate::api::v1alpha1::{RevokedStatus, TechnicalUser};
+use crate::api::v1alpha1::{RevokedStatus, SecretRef, TechnicalUser};
 use crate::domain::client::StoredCredential;
 use crate::domain::names::{
     self, PART_CREDENTIALS, TENANT_NAME_LABEL, TENANT_NAMESPACE_LABEL, UID_LABEL,
@@ -119,6 +119,33 @@ pub struct Known {
     /// The value of the rotate annotation that had been handled when it was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handled: Option<String>,
+    /// Where a person supplies it; none: it was generated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceOf>,
+}
+
+/// Where a client secret stands that a person supplies, as it was when it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SourceOf {
+    /// The Secret's name.
+    pub secret: String,
+    /// The key in it.
+    pub key: String,
+    /// Whether its hash stands there, and not itself.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub hashed: bool,
+    /// The Secret's UID and resourceVersion: while they are the same, so is what stands there.
+    pub uid: String,
+    /// See `uid`.
+    pub resource_version: String,
+}
+
+impl SourceOf {
+    /// Whether it is the place that a spec names.
+    pub fn is(&self, place: &SecretRef) -> bool {
+        self.secret == place.name && self.key == place.key
+    }
 }
 
 impl Stored {
@@ -158,6 +185,7 @@ impl Stored {
             retired_at: life.retired,
             cause: Some(cause.name().to_owned()),
             handled,
+            source: self.known.source.take(),
         };
     }
 }

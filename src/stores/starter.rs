@@ -108,8 +108,14 @@ impl Starter {
         let (listeners, progress) = (self.listeners.clone(), self.progress.clone());
         self.tasks.spawn(async move {
             let stream = watcher::watcher(api, config)
-                .modify(|object| {
+                .modify(move |object| {
                     object.meta_mut().managed_fields = None;
+                    if kind == Watched::NamedSecrets {
+                        // There may be many, and name and version are all that is asked for.
+                        let meta = object.meta_mut();
+                        (meta.labels, meta.annotations) = (None, None);
+                        return;
+                    }
                     object
                         .annotations_mut()
                         .remove("kubectl.kubernetes.io/last-applied-configuration");

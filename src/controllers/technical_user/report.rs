@@ -118,6 +118,10 @@ impl Visit<'_> {
             self.of_public_keys(&credential.jwks)
         } else if let Some(credential) = &self.user.spec.credential.service_account {
             self.of_service_account(credential)
+        } else if self.is_supplied() {
+            let places = self.told_of_supply();
+            let message = format!("{id} gets tokens with the client secret in {places}.");
+            told(r::SUCCEEDED, message)
         } else {
             let secret = self.user.secret_name();
             let message = format!("{id} gets tokens with the secret in Secret {secret}.");
@@ -144,6 +148,9 @@ impl Visit<'_> {
         self.user.secret_credential()?;
         if let Some(slip) = &rotation.slip {
             return Some((r::INVALID_SPEC, slip.clone()));
+        }
+        if self.is_supplied() {
+            return self.unheard_of_supply(rotation);
         }
         let target = self.user.secret_name();
         let standing = self.seen.deliveries.iter();
@@ -211,6 +218,7 @@ impl Visit<'_> {
             (None, None) => ("Secret", Vec::new()),
         };
         let secret_name = match spec.secret {
+            Some(_) if self.is_supplied() => self.supplied_by(),
             Some(_) => working.then(|| self.user.secret_name()),
             None => self.delivered(),
         };

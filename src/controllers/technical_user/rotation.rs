@@ -10,7 +10,7 @@ use kube::ResourceExt as _;
 use zeroize::Zeroizing;
 
 use super::{DeliverySeen, Visit};
-use crate::api::v1alpha1::ROTATE_ANNOTATION;
+use crate::api::v1alpha1::{ROTATE_ANNOTATION, SecretCredential};
 use crate::controllers::{Decision, Fill, Note, Object, Write};
 use crate::domain::client::DEFAULT_SECRET_GRACE;
 use crate::domain::period::Period;
@@ -41,6 +41,8 @@ pub(super) struct Rotation<'a> {
     pub plan: Plan<SecretId>,
     /// What of the spec is not obeyed.
     pub slip: Option<String>,
+    /// Whether a person supplies them: several can be the newest at once.
+    pub supplied: bool,
     /// The newest secret that is delivered: where it stands, itself, and its id.
     pub current: Option<(&'a DeliverySeen, &'a Zeroizing<String>, &'a str)>,
 }
@@ -69,8 +71,15 @@ impl<'a> Visit<'a> {
             policy,
             plan,
             slip,
+            supplied: self.is_supplied(),
             current,
         }
+    }
+
+    /// Whether a person supplies its client secret.
+    pub(super) fn is_supplied(&self) -> bool {
+        let secret = self.user.secret_credential();
+        secret.is_some_and(SecretCredential::is_supplied)
     }
 
     /// The newest secret that is delivered. What was moved to another Secret stands in the former one
@@ -91,10 +100,16 @@ impl<'a> Visit<'a> {
         Some(newest)
     }
 
-    fn facts(&self, stored: &[Stored], current: Option<&str>) -> Vec<SecretFacts> {
+    pub(super) fn facts(&self, stored: &[Stored], current: Option<&str>) -> Vec<SecretFacts> {
+        let generates = self.user.secret_credential().is_some() && !self.is_supplied();
         let facts = stored.iter().map(|s| {
             let id = &s.credential.id;
-            let life = s.life();
+            let mut life = s.life();
+            let supplied = s.known.source.is_some();
+            if supplied && generates {
+                // Somebody may hold it, however shortly it stood there.
+                life.activated = life.activated.or(life.created);
+            }
             let delivered = current == Some(id);
             let made = self.seen.made.as_ref();
             let made = made.is_some_and(|m| m.id == *id && m.hash == s.credential.hash);
@@ -109,9 +124,11 @@ impl<'a> Visit<'a> {
                 // No token hangs on it.
                 max_ttl: Some(SignedDuration::ZERO),
                 window: rotation::Window::default(),
-                fits: true,
-                // Whoever holds a retired one holds it; from here it can not be had, and need not.
-                has_material: delivered || made || life.retired.is_some(),
+                // A generated one is to take the place of one that a person supplied.
+                fits: !(supplied && generates),
+                // Whoever holds a retired one holds it, as does who supplied one; from here it can not be
+                // had, and need not.
+                has_material: delivered || made || supplied || life.retired.is_some(),
                 in_jwks: delivered,
             }
         });
@@ -126,6 +143,7 @@ impl<'a> Visit<'a> {
             None => self.user.secret_grace().min(DEFAULT_SECRET_GRACE),
         };
         let interval = spec.rotation.as_ref().and_then(|r| r.interval);
+        let interval = interval.filter(|_| !spec.is_supplied());
         let (request, slip) = self.request();
         let status = self.user.status.as_ref();
         let policy = Policy {
@@ -161,7 +179,7 @@ impl<'a> Visit<'a> {
     }
 
     /// The highest number of a credential that anything remembers: none is used again.
-    fn highest(&self, stored: &[Stored]) -> i64 {
+    pub(super) fn highest(&self, stored: &[Stored]) -> i64 {
         let stored = stored.iter().map(|s| s.credential.id.as_str());
         let delivered = self.seen.deliveries.iter();
         let delivered =
@@ -185,6 +203,34 @@ impl<'a> Visit<'a> {
         make: Option<ToMake>,
         decision: &mut Decision,
     ) {
+        let mut after = self.hashes_after(hashes, rotation);
+        let fill = match make {
+            Some(make) => Fill::NewHash {
+                family: self.user.spec.family,
+                id: make.id,
+                cause: make.cause,
+                handled: make.handled,
+                now: self.moment.now,
+            },
+            None if hashes.is_none() => return,
+            None => Fill::Nothing,
+        };
+        if matches!(fill, Fill::NewHash { .. }) {
+            credentials::set_revoked(&mut after, None);
+        }
+        if !self.put_hashes(hashes, after, fill, decision) {
+            return;
+        }
+        for id in rotation.gone() {
+            decision.writes.push(Note::normal(
+                r::CREDENTIAL_REMOVED,
+                format!("Client secret {id} does not work any more: its grace is over."),
+            ));
+        }
+    }
+
+    /// The Secret with the hashes as it should be, but for new ones.
+    pub(super) fn hashes_after(&self, hashes: Option<&Secret>, rotation: &Rotation<'_>) -> Secret {
         let template = credentials::hashes_template(self.user, self.settings);
         let mut after = hashes.cloned().unwrap_or_else(|| template.clone());
         // Without their labels the server would not find the hashes.
@@ -196,37 +242,32 @@ impl<'a> Visit<'a> {
             let (begun, end) = self.exchange(&after);
             credentials::exchange(&mut after, begun, end);
         }
-        if make.is_some() {
-            credentials::set_revoked(&mut after, None);
-        }
         credentials::write(&mut after, &rotation.list());
+        after
+    }
+
+    /// Writes it, unless that would change nothing; whether it does.
+    pub(super) fn put_hashes(
+        &self,
+        hashes: Option<&Secret>,
+        after: Secret,
+        fill: Fill,
+        decision: &mut Decision,
+    ) -> bool {
         let same = |before: &Secret| {
             before.data == after.data
                 && before.metadata.labels == after.metadata.labels
                 && before.metadata.annotations == after.metadata.annotations
         };
-        let fill = match make {
-            Some(make) => Fill::NewHash {
-                family: self.user.spec.family,
-                id: make.id,
-                cause: make.cause,
-                handled: make.handled,
-                now: self.moment.now,
-            },
-            None if hashes.is_none_or(same) => return,
-            None => Fill::Nothing,
-        };
+        if matches!(fill, Fill::Nothing) && hashes.is_some_and(same) {
+            return false;
+        }
         let object = Object::Secret(Box::new(after));
         decision.writes.push(match hashes {
             Some(_) => Write::Replace(object, fill),
             None => Write::Create(object, fill),
         });
-        for id in rotation.gone() {
-            decision.writes.push(Note::normal(
-                r::CREDENTIAL_REMOVED,
-                format!("Client secret {id} does not work any more: its grace is over."),
-            ));
-        }
+        true
     }
 }
 
@@ -267,7 +308,7 @@ impl Rotation<'_> {
     }
 
     /// What is to be stored.
-    fn list(&self) -> Vec<Stored> {
+    pub(super) fn list(&self) -> Vec<Stored> {
         let stands = self.stored.iter().filter_map(|s| {
             let key = self.find(&s.credential.id)?;
             let mut after = s.clone();
@@ -278,7 +319,7 @@ impl Rotation<'_> {
     }
 
     /// The secrets that were delivered once, and are struck off now.
-    fn gone(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn gone(&self) -> impl Iterator<Item = &str> {
         let gone = self.keys.iter().filter(|k| k.life.removed.is_some());
         let gone = gone.filter(|k| k.life.activated.is_some());
         gone.map(KeyFacts::kid)
@@ -286,6 +327,9 @@ impl Rotation<'_> {
 
     /// Where a secret is in its life.
     pub(super) fn phase(&self, key: &SecretFacts) -> Phase {
+        if self.supplied && key.life.may_sign() {
+            return Phase::Active;
+        }
         key.phase(self.active().map(KeyFacts::kid))
     }
 
