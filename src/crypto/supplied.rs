@@ -33,12 +33,12 @@ pub enum Fault {
     Character,
     /// It is guessed, whatever its hash costs.
     #[error(
-        "has {0} characters, and a client secret has at least {MIN_SECRET_LEN}, as a short one is guessed whatever its hash costs: generate one, by openssl rand -base64 32, say."
+        "has {0} characters, and a client secret has at least {MIN_SECRET_LEN}, as a short one is guessed whatever its hash costs: generate one, by openssl rand -hex 32, say."
     )]
     TooShort(usize),
     /// bcrypt would ignore its end.
     #[error(
-        "has {0} bytes, and of more than {MAX_SECRET_LEN} bcrypt, by which it is stored, ignores the rest: use a shorter one; 32 random bytes in base64 have 44."
+        "has {0} bytes, and of more than {MAX_SECRET_LEN} bcrypt, by which it is stored, ignores the rest: use a shorter one; 32 random bytes in hex have 64."
     )]
     TooLong(usize),
     /// Whoever reads the hash would have the secret.

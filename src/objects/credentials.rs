@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
 use super::{annotation, label, labels, time_annotation, write_time};
-use crate::api::v1alpha1::{RevokedStatus, SecretRef, TechnicalUser};
+use crate::api::v1alpha1::{RevokedStatus, SuppliedRef, TechnicalUser};
 use crate::domain::client::StoredCredential;
 use crate::domain::names::{
     self, PART_CREDENTIALS, TENANT_NAME_LABEL, TENANT_NAMESPACE_LABEL, UID_LABEL,
@@ -125,7 +125,7 @@ pub struct Known {
 }
 
 /// Where a client secret stands that a person supplies, as it was when it was read.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SourceOf {
     /// The Secret's name.
@@ -143,7 +143,7 @@ pub struct SourceOf {
 
 impl SourceOf {
     /// Whether it is the place that a spec names.
-    pub fn is(&self, place: &SecretRef) -> bool {
+    pub fn is(&self, place: &SuppliedRef) -> bool {
         self.secret == place.name && self.key == place.key
     }
 }

@@ -12,7 +12,7 @@ use crate::domain::vocabulary;
 
 /// A client secret: one that the operator generates, or that you supply.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.delivery != 'Reference' || has(self.secretRefs)")
         .message("delivery is Reference, and secretRefs is absent: name the Secret of this namespace that holds the client secret.")
@@ -35,37 +35,39 @@ use crate::domain::vocabulary;
 pub struct SecretCredential {
     /// How you get it. Secret: in a Secret of this namespace. Reference: you supply it yourself, in
     /// Secrets that secretRefs names, as does External Secrets, say.
+    #[serde(default)]
     pub delivery: Delivery,
     /// With delivery Reference: the Secrets of this namespace that hold the client secret, which you
     /// supply. Both work where there are two, so that one can take the other's place without an
     /// outage. They are read and followed, and never written.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 2))]
     #[x_kube(validation = Rule::new("self.size() < 2 || self[0].name != self[1].name || self[0].key != self[1].key")
         .message("secretRefs names the same key of the same Secret twice: take one away, or name where the other client secret is."))]
-    pub secret_refs: Vec<SecretRef>,
+    pub secret_refs: Vec<SuppliedRef>,
     /// The Secret's name; <name>-credentials where absent. A Secret that the operator did not
     /// make is never touched.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "vocabulary::secret_name")]
     pub secret_name: Option<String>,
     /// What the Secret's keys are called, where not client_id, client_secret, token_url, issuer. Keys
     /// that are renamed stand there under both names for a gracePeriod.
+    #[serde(default)]
     pub keys: SecretKeys,
     /// Labels of your choosing on the Secret.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "vocabulary::chosen_labels")]
     pub labels: BTreeMap<String, String>,
     /// Annotations of your choosing on the Secret, such as those that a tool which restarts Deployments
     /// or copies Secrets looks for.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "vocabulary::chosen_annotations")]
     pub annotations: BTreeMap<String, String>,
     /// When secrets follow one another, and for how long the old one works beside the new one. Without
     /// it a new one is made when the annotation chancery.dev/rotate gets a new value. With delivery
     /// Reference there is only a gracePeriod: for so long a client secret works on that your Secrets do
     /// not hold any more.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<SecretRotation>,
 }
 
@@ -119,7 +121,7 @@ pub enum Delivery {
 /// Where a client secret stands that a person supplies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct SecretRef {
+pub struct SuppliedRef {
     /// The Secret's name, in the namespace of the technical user.
     #[schemars(schema_with = "vocabulary::secret_name")]
     pub name: String,

@@ -197,15 +197,18 @@ pub struct RevokedStatus {
 pub struct CredentialStatus {
     /// Names it; no secret.
     pub id: String,
-    /// When it was made.
+    /// When it was made; of one that you supply, when it was first read.
     pub created_at: Time,
-    /// Next: made, and about to be delivered. Active: the one that was delivered last. Retired: an old
-    /// one, which works until expiresAt.
+    /// Next: made, and about to be delivered. Active: the one that was delivered last, or that you supply;
+    /// there can be two of these. Retired: an old one, which works until expiresAt.
     #[serde(default)]
     pub state: CredentialState,
     /// Until when it works, where that is settled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Time>,
+    /// The Secret that it was read from, where you supply it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_name: Option<String>,
 }
 
 /// Where a credential is in its life.

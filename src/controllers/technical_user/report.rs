@@ -265,6 +265,7 @@ fn credentials(rotation: &Rotation<'_>, until: Option<Timestamp>) -> Vec<Credent
             created_at: whole(key.life.created.unwrap_or(Timestamp::UNIX_EPOCH)),
             state,
             expires_at: end.map(whole),
+            secret_name: rotation.read_from(key.kid()),
         })
     };
     let mut keys: Vec<&SecretFacts> = rotation.keys.iter().collect();

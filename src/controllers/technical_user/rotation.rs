@@ -333,6 +333,12 @@ impl Rotation<'_> {
         key.phase(self.active().map(KeyFacts::kid))
     }
 
+    /// The Secret that a client secret was read from, where a person supplies it.
+    pub(super) fn read_from(&self, id: &str) -> Option<String> {
+        let stored = self.stored.iter().find(|s| s.credential.id == id)?;
+        Some(stored.known.source.as_ref()?.secret.clone())
+    }
+
     /// When the next secret is made by the clock.
     pub(super) fn next_at(&self) -> Option<Timestamp> {
         self.active().and_then(|k| self.policy.due(k))

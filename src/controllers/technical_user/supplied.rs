@@ -7,15 +7,14 @@ mod look;
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::ResourceExt as _;
 
 pub use index::Index;
 pub use look::{Comparisons, Found, Offered, SuppliedSeen, look};
 
 use super::Visit;
 use super::rotation::{Rotation, SERVERS_FOLLOW};
-use crate::api::v1alpha1::{Conditions, ROTATE_ANNOTATION, SecretRef};
-use crate::controllers::{Decision, Fill, Note, Object, Write};
+use crate::api::v1alpha1::{Conditions, ROTATE_ANNOTATION, SuppliedRef};
+use crate::controllers::{Decision, Fill, Note};
 use crate::crypto::{hash, supplied};
 use crate::domain::client::StoredCredential;
 use crate::domain::reasons as r;
@@ -312,7 +311,7 @@ impl Visit<'_> {
     /// Where client secrets that work are supplied, in words.
     pub(super) fn told_of_supply(&self) -> String {
         let places = self.seen.supplied.iter().map(|seen| {
-            let SecretRef { name, key, .. } = &seen.place;
+            let SuppliedRef { name, key, .. } = &seen.place;
             format!("Secret {name} (key {key})")
         });
         places.collect::<Vec<_>>().join(" or ")
@@ -322,15 +321,14 @@ impl Visit<'_> {
     pub(super) fn supplied_by(&self) -> Option<String> {
         let mut seen = self.seen.supplied.iter();
         let stands = seen.find(|seen| matches!(seen.found, Found::Stored(..)));
-        let first = stands.or_else(|| self.seen.supplied.first());
-        first.map(|seen| seen.place.name.clone())
+        stands.map(|seen| seen.place.name.clone())
     }
 }
 
 /// The ids of the client secrets that were read at that place last.
 fn read_from<'s>(
     stored: &'s [Stored],
-    place: &'s SecretRef,
+    place: &'s SuppliedRef,
 ) -> impl Iterator<Item = String> + use<'s> {
     let of = stored.iter().filter(move |s| {
         let source = s.known.source.as_ref();

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use zeroize::Zeroizing;
 
-use crate::api::v1alpha1::{SecretFormat, SecretRef, TechnicalUser};
+use crate::api::v1alpha1::{SecretFormat, SuppliedRef, TechnicalUser};
 use crate::controllers::Error;
 use crate::controllers::operator::Context;
 use crate::controllers::technical_user::Sight;
@@ -21,7 +21,7 @@ use crate::stores::Stores;
 /// One place where a client secret is supplied.
 pub struct SuppliedSeen {
     /// As the spec names it.
-    pub place: SecretRef,
+    pub place: SuppliedRef,
     /// What stands there.
     pub found: Found,
 }
@@ -85,7 +85,7 @@ pub async fn look(
 
 /// The credential that was read there, if the watch shows the very Secret that it was read from: then
 /// nothing has to be read.
-fn known(cx: &Context, namespace: &str, place: &SecretRef, stored: &[Stored]) -> Option<Found> {
+fn known(cx: &Context, namespace: &str, place: &SuppliedRef, stored: &[Stored]) -> Option<Found> {
     let meta = Stores::get(&cx.stores.named_secrets, namespace, &place.name)?;
     let source = SourceOf {
         secret: place.name.clone(),
@@ -117,10 +117,10 @@ fn wanted_cost(cost: u32, settings: SecretSettings) -> u32 {
 async fn read(
     cx: &Context,
     namespace: &str,
-    place: &SecretRef,
+    place: &SuppliedRef,
     stored: &[Stored],
 ) -> Result<Found, Error> {
-    let SecretRef { name, key, format } = place;
+    let SuppliedRef { name, key, format } = place;
     let Some(secret) = cx.get::<Secret>(namespace, name).await? else {
         return Ok(Found::Missing(format!(
             "Secret {name}, which spec.credential.secret.secretRefs names, is not there."
