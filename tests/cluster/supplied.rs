@@ -300,7 +300,7 @@ fn what_is_no_client_secret_is_refused() {
             tenant,
             "user-credentials",
             &json!({ "password": value }),
-        )
+        );
     };
     put("too short: 15..");
     let told = release.wait_reason(

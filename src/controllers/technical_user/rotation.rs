@@ -218,7 +218,7 @@ impl<'a> Visit<'a> {
         if matches!(fill, Fill::NewHash { .. }) {
             credentials::set_revoked(&mut after, None);
         }
-        if !self.put_hashes(hashes, after, fill, decision) {
+        if !Self::put_hashes(hashes, after, fill, decision) {
             return;
         }
         for id in rotation.gone() {
@@ -248,7 +248,6 @@ impl<'a> Visit<'a> {
 
     /// Writes it, unless that would change nothing; whether it does.
     pub(super) fn put_hashes(
-        &self,
         hashes: Option<&Secret>,
         after: Secret,
         fill: Fill,

@@ -79,7 +79,7 @@ impl Visit<'_> {
             })
             .collect();
         self.store(hashes, &rotation, new, decision);
-        self.tell_followed(&rotation, &followed, &came, decision);
+        Self::tell_followed(&rotation, &followed, &came, decision);
         // What a generated secret was delivered in stays for a grace, as that secret does.
         let works = rotation.keys.iter().any(|k| {
             let supplied = |s: &Stored| s.known.source.is_some() && s.credential.id == k.kid();
@@ -203,11 +203,10 @@ impl Visit<'_> {
             credentials::set_revoked(&mut after, None);
             Fill::Supplied(new)
         };
-        self.put_hashes(hashes, after, fill, decision);
+        Self::put_hashes(hashes, after, fill, decision);
     }
 
     fn tell_followed(
-        &self,
         rotation: &Rotation<'_>,
         followed: &Followed,
         came: &[(String, SourceOf)],
