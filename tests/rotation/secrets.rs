@@ -72,6 +72,21 @@ const SCENARIOS: &[Scenario] = &[
         ],
     },
     Scenario {
+        name: "supplied, replaced, lost, and generated again",
+        deeds: &[
+            (60, Deed::Rotate("a")),
+            (HOUR, Deed::Supply("chosen 1")),
+            (2 * HOUR, Deed::Supply("chosen 2")),
+            (2 * HOUR + 1, Deed::Lose),
+            (40 * HOUR, Deed::Supply("chosen 3")),
+            (80 * HOUR, Deed::Generate),
+            (80 * HOUR + 1, Deed::Supply("chosen 4")),
+            (120 * HOUR, Deed::Generate),
+            (121 * HOUR, Deed::Rotate("b")),
+            (190 * HOUR, Deed::Look),
+        ],
+    },
+    Scenario {
         name: "the clock jumps",
         deeds: &[
             (60, Deed::Rotate("a")),

@@ -40,11 +40,19 @@ impl Visit<'_> {
             let object = Object::Secret(Box::new(secret));
             decision.writes.push(Write::Create(object, Fill::Nothing));
         }
+        let then = if self.is_supplied() {
+            "the one that is supplied works again"
+        } else {
+            "a new secret is made"
+        };
         let mut message = format!(
-            "{} revoked itself at {}: its secret is destroyed, and no token is issued. If it is found, annotate it with a new value of {ROTATE_ANNOTATION}: a new secret is made.",
+            "{} revoked itself at {}: its secret is destroyed, and no token is issued. If it is found, annotate it with a new value of {ROTATE_ANNOTATION}: {then}.",
             self.user.client_id(),
             revoked.at.0
         );
+        if self.is_supplied() {
+            message.push_str(" You supply it, so change what your Secret holds before.");
+        }
         if let (_, Some(slip)) = self.request() {
             message.push_str(" As it is, ");
             message.push_str(&slip);
