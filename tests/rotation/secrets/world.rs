@@ -251,6 +251,7 @@ impl World {
                 hash: m.hash.clone(),
                 age: self.now.duration_since(m.since),
             }),
+            others_wait: None,
             workload: Workload::default(),
         }
     }
