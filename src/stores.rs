@@ -224,15 +224,18 @@ impl Stores {
     #[doc(hidden)]
     pub fn by_hand() -> (Self, Hands) {
         let (signing_keys, of_signing_keys) = reflector::store();
+        let (subscriptions, of_subscriptions) = reflector::store();
+        let (technical_users, of_technical_users) = reflector::store();
         let (secrets, of_secrets) = reflector::store();
         let (config_maps, of_config_maps) = reflector::store();
+        let (deliveries, of_deliveries) = reflector::store();
         let stores = Self {
             signing_keys,
-            subscriptions: reflector::store().0,
-            technical_users: reflector::store().0,
+            subscriptions,
+            technical_users,
             secrets,
             config_maps,
-            deliveries: reflector::store().0,
+            deliveries,
             published: reflector::store().0,
             namespaces: reflector::store().0,
             named_secrets: reflector::store().0,
@@ -242,8 +245,11 @@ impl Stores {
         };
         let hands = Hands {
             signing_keys: of_signing_keys,
+            subscriptions: of_subscriptions,
+            technical_users: of_technical_users,
             secrets: of_secrets,
             config_maps: of_config_maps,
+            deliveries: of_deliveries,
         };
         (stores, hands)
     }
@@ -328,8 +334,14 @@ where
 pub struct Hands {
     /// `SigningKey`s of the operator namespace.
     pub signing_keys: reflector::store::Writer<Guarded<SigningKey>>,
+    /// Subscriptions everywhere.
+    pub subscriptions: reflector::store::Writer<Guarded<Subscription>>,
+    /// Technical users everywhere.
+    pub technical_users: reflector::store::Writer<Guarded<TechnicalUser>>,
     /// Our Secrets in the operator namespace.
     pub secrets: reflector::store::Writer<Secret>,
     /// Our ConfigMaps in the operator namespace.
     pub config_maps: reflector::store::Writer<ConfigMap>,
+    /// Delivered Secrets everywhere.
+    pub deliveries: reflector::store::Writer<Secret>,
 }

@@ -47,6 +47,9 @@ pub const RESTRICTED: &str = "Restricted";
 
 /// How long to wait before looking again at something foreign, which is not watched.
 const FOREIGN_RECHECK: SignedDuration = SignedDuration::from_secs(30);
+/// How long another process has to deliver the secret that it has made, where an older one works
+/// meanwhile. Longer than a call to the API server may take.
+const OTHERS_DELIVER: SignedDuration = SignedDuration::from_secs(15);
 /// The same for a Secret whose owner is just being collected.
 const COLLECTED_RECHECK: SignedDuration = SignedDuration::from_secs(1);
 
@@ -66,6 +69,8 @@ pub struct Seen {
     pub made: Option<MadeSeen>,
     /// Where a person supplies its client secrets, as the spec names the places.
     pub supplied: Vec<SuppliedSeen>,
+    /// For how long this process has seen one that another has made, and that is not delivered.
+    pub others_wait: Option<SignedDuration>,
     /// The `ServiceAccount` that authenticates it, if one does.
     pub workload: Workload,
 }
@@ -273,6 +278,8 @@ impl Visit<'_> {
             && self.hash_again(standing, decision)
         {
             return (rotation, Some(being_made()));
+        } else if let Some(left) = self.others_turn(&rotation) {
+            self.recheck(left, decision);
         } else if let Some(make) = rotation.to_make() {
             self.make(hashes, standing, &rotation, make, decision);
         } else {
@@ -289,6 +296,18 @@ impl Visit<'_> {
         // Ready comes with the visit that sees it, so that status tells of what is there.
         let works = rotation.active().is_some() && rotation.current.is_some();
         (rotation, (!works).then(being_made))
+    }
+
+    /// How long another process still has to deliver what it has made: one that was killed never will,
+    /// and one that was only slow would deliver a secret whose hash is gone.
+    fn others_turn(&self, rotation: &Rotation<'_>) -> Option<SignedDuration> {
+        let waited = self.seen.others_wait?;
+        let patience = match rotation.active() {
+            Some(_) => OTHERS_DELIVER,
+            None => SERVERS_FOLLOW,
+        };
+        rotation.to_make()?;
+        Some(patience.saturating_sub(waited)).filter(SignedDuration::is_positive)
     }
 
     /// Only the hash was lost: it is made again from the delivered Secret. Only of a secret that we have

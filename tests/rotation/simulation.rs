@@ -8,21 +8,21 @@
 #[path = "simulation/deeds.rs"]
 mod deeds;
 #[path = "simulation/dice.rs"]
-mod dice;
+pub mod dice;
 #[path = "simulation/fate.rs"]
 mod fate;
 #[path = "simulation/gate.rs"]
-mod gate;
+pub mod gate;
 #[path = "simulation/judge.rs"]
 mod judge;
 #[path = "simulation/replica.rs"]
-mod replica;
+pub mod replica;
 #[path = "simulation/report.rs"]
 mod report;
 #[path = "simulation/verifiers.rs"]
 mod verifiers;
 #[path = "simulation/world.rs"]
-mod world;
+pub mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -46,6 +46,7 @@ pub async fn see(
         deliveries: Vec::new(),
         made: None,
         supplied: Vec::new(),
+        others_wait: None,
         workload: Workload::default(),
     };
     let environment = seen.tenancy.environments.get(namespace);
@@ -101,7 +102,33 @@ pub async fn see(
         }
         !delivered
     });
+    seen.others_wait = undelivered(&seen, &uid).map(|hash| {
+        let waited = cx.made.others_wait(of, &hash);
+        SignedDuration::try_from(waited).unwrap_or(SignedDuration::MAX)
+    });
     Ok(seen)
+}
+
+/// The hash of a secret that was never delivered, as far as can be seen, and that another process has
+/// made.
+fn undelivered(seen: &Seen, uid: &str) -> Option<String> {
+    let hashes = seen.hashes.as_deref()?;
+    let (_, _, of) = credentials::hashes_of(hashes)?;
+    let stored = if of == uid {
+        credentials::read(hashes)
+    } else {
+        Vec::new()
+    };
+    let mut waiting = stored.into_iter().filter(|s| {
+        let proven = |d: &DeliverySeen| d.proves().is_some_and(|(_, id)| id == s.credential.id);
+        let own = seen
+            .made
+            .as_ref()
+            .is_some_and(|m| m.hash == s.credential.hash);
+        let known = s.known.delivered_at.is_some() || s.known.activated_at.is_some();
+        !own && !known && !seen.deliveries.iter().any(proven)
+    });
+    waiting.next().map(|s| s.credential.hash)
 }
 
 /// The secret that is made and not delivered. One whose hash is not stored any more, as another process

@@ -291,6 +291,7 @@ impl World {
                 age: self.now.duration_since(m.since),
             }),
             supplied: self.see_supplied(),
+            others_wait: None,
             workload: Workload::default(),
         }
     }

@@ -197,7 +197,7 @@ pub enum Found {
     Maps(Vec<ConfigMap>),
 }
 
-fn fill<K>(writer: &mut kube::runtime::reflector::store::Writer<K>, objects: Vec<K>)
+pub fn fill<K>(writer: &mut kube::runtime::reflector::store::Writer<K>, objects: Vec<K>)
 where
     K: kube::Resource<DynamicType = ()> + Clone + 'static,
 {

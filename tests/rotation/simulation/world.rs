@@ -437,7 +437,7 @@ pub fn kid_of(secret: &Secret) -> String {
 }
 
 /// The CRD without its CEL rules, which are tried elsewhere: they take most of the time.
-fn without_rules(crd: &CustomResourceDefinition) -> CustomResourceDefinition {
+pub fn without_rules(crd: &CustomResourceDefinition) -> CustomResourceDefinition {
     fn strip(value: &mut Value) {
         match value {
             Value::Object(fields) => {
