@@ -144,7 +144,7 @@ pub struct SourceOf {
 impl SourceOf {
     /// Whether it is the place that a spec names.
     pub fn is(&self, place: &SuppliedRef) -> bool {
-        self.secret == place.name && self.key == place.key
+        self.secret == place.name && self.key == place.key()
     }
 }
 

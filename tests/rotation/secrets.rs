@@ -165,7 +165,7 @@ fn kills_at_every_write_of_client_secrets() {
 }
 
 /// Operators that are broken on purpose.
-const BROKEN: [(&str, Tamper); 5] = [
+const BROKEN: [(&str, Tamper); 6] = [
     ("forgets the old hashes", |decision| {
         for write in &mut decision.writes {
             if let Write::Replace(Object::Secret(s), Fill::NewHash { .. }) = write {
@@ -216,6 +216,13 @@ const BROKEN: [(&str, Tamper); 5] = [
         if let Some(object) = tried.filter(|_| makes && !delivers) {
             let fill = Fill::NewSecret(vec!["client_secret".into()]);
             decision.writes.push(Write::Replace(object, fill));
+        }
+    }),
+    ("forgets what was supplied before", |decision| {
+        for write in &mut decision.writes {
+            if let Write::Replace(Object::Secret(s), Fill::Supplied(_)) = write {
+                credentials::write(s, &[]);
+            }
         }
     }),
     ("delivers without a hash", |decision| {

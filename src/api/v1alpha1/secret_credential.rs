@@ -42,7 +42,7 @@ pub struct SecretCredential {
     /// outage. They are read and followed, and never written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 2))]
-    #[x_kube(validation = Rule::new("self.size() < 2 || self[0].name != self[1].name || self[0].key != self[1].key")
+    #[x_kube(validation = Rule::new("self.size() < 2 || self[0].name != self[1].name || (has(self[0].key) ? self[0].key : 'client_secret') != (has(self[1].key) ? self[1].key : 'client_secret')")
         .message("secretRefs names the same key of the same Secret twice: take one away, or name where the other client secret is."))]
     pub secret_refs: Vec<SuppliedRef>,
     /// The Secret's name; <name>-credentials where absent. A Secret that the operator did not
@@ -125,14 +125,28 @@ pub struct SuppliedRef {
     /// The Secret's name, in the namespace of the technical user.
     #[schemars(schema_with = "vocabulary::secret_name")]
     pub name: String,
-    /// The key in it.
-    #[serde(default = "key_names::client_secret")]
+    /// The key in it; client_secret where absent.
+    // No defaults in the schema, as kubectl apply would find the list changed each time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "vocabulary::data_key")]
-    pub key: String,
-    /// What stands there. Plain: the client secret itself, 16 to 72 visible ASCII characters. BcryptHash:
-    /// its bcrypt hash, of the cost that the release wants (12 unless it says otherwise).
-    #[serde(default)]
-    pub format: SecretFormat,
+    pub key: Option<String>,
+    /// What stands there. Plain, also where absent: the client secret itself, 16 to 72 printable ASCII
+    /// characters. BcryptHash: its bcrypt hash, of the cost that the release wants (12 unless it says
+    /// otherwise).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<SecretFormat>,
+}
+
+impl SuppliedRef {
+    /// The key in the Secret.
+    pub fn key(&self) -> &str {
+        self.key.as_deref().unwrap_or("client_secret")
+    }
+
+    /// Whether a hash stands there.
+    pub fn is_hashed(&self) -> bool {
+        self.format == Some(SecretFormat::BcryptHash)
+    }
 }
 
 /// In which form a person supplies a client secret.

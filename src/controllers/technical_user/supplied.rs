@@ -309,10 +309,11 @@ impl Visit<'_> {
 
     /// Where client secrets that work are supplied, in words.
     pub(super) fn told_of_supply(&self) -> String {
-        let places = self.seen.supplied.iter().map(|seen| {
-            let SuppliedRef { name, key, .. } = &seen.place;
-            format!("Secret {name} (key {key})")
-        });
+        let places = self
+            .seen
+            .supplied
+            .iter()
+            .map(|seen| format!("Secret {} (key {})", seen.place.name, seen.place.key()));
         places.collect::<Vec<_>>().join(" or ")
     }
 

@@ -85,8 +85,8 @@ pub struct World {
 fn place() -> SuppliedRef {
     SuppliedRef {
         name: "mine".into(),
-        key: "client_secret".into(),
-        format: chancery::api::v1alpha1::SecretFormat::Plain,
+        key: None,
+        format: None,
     }
 }
 

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use zeroize::Zeroizing;
 
-use crate::api::v1alpha1::{SecretFormat, SuppliedRef, TechnicalUser};
+use crate::api::v1alpha1::{SuppliedRef, TechnicalUser};
 use crate::controllers::Error;
 use crate::controllers::operator::Context;
 use crate::controllers::technical_user::Sight;
@@ -89,8 +89,8 @@ fn known(cx: &Context, namespace: &str, place: &SuppliedRef, stored: &[Stored]) 
     let meta = Stores::get(&cx.stores.named_secrets, namespace, &place.name)?;
     let source = SourceOf {
         secret: place.name.clone(),
-        key: place.key.clone(),
-        hashed: place.format == SecretFormat::BcryptHash,
+        key: place.key().to_owned(),
+        hashed: place.is_hashed(),
         uid: meta.uid()?,
         resource_version: meta.resource_version()?,
     };
@@ -120,7 +120,7 @@ async fn read(
     place: &SuppliedRef,
     stored: &[Stored],
 ) -> Result<Found, Error> {
-    let SuppliedRef { name, key, format } = place;
+    let (name, key) = (&place.name, place.key());
     let Some(secret) = cx.get::<Secret>(namespace, name).await? else {
         return Ok(Found::Missing(format!(
             "Secret {name}, which spec.credential.secret.secretRefs names, is not there."
@@ -137,13 +137,11 @@ async fn read(
         )));
     };
     let settings = cx.settings.secrets;
-    let offered = match format {
-        SecretFormat::Plain => {
-            supplied::plain(&value.0).map(|plain| Offered::Plain(Zeroizing::new(plain.to_owned())))
-        }
-        SecretFormat::BcryptHash => {
-            supplied::hashed(&value.0, settings).map(|hash| Offered::Hash(hash.to_owned()))
-        }
+    let offered = if place.is_hashed() {
+        supplied::hashed(&value.0, settings).map(|hash| Offered::Hash(hash.to_owned()))
+    } else {
+        let plain = supplied::plain(&value.0);
+        plain.map(|plain| Offered::Plain(Zeroizing::new(plain.to_owned())))
     };
     let offered = match offered {
         Ok(offered) => offered,
@@ -155,8 +153,8 @@ async fn read(
     };
     let source = SourceOf {
         secret: name.clone(),
-        key: key.clone(),
-        hashed: *format == SecretFormat::BcryptHash,
+        key: key.to_owned(),
+        hashed: place.is_hashed(),
         uid: secret.uid().unwrap_or_default(),
         resource_version: secret.resource_version().unwrap_or_default(),
     };
