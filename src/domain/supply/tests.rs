@@ -123,6 +123,11 @@ fn what_can_not_be_seen_goes_on() {
         (keys[0].life.retired, followed),
         (None, Followed::default())
     );
+    // Nor where another one works.
+    let mut both = vec![active(1, 100), active(2, 200)];
+    let one_gone = supply(&["2"], &["1"], 0);
+    follow(&mut both, &one_gone, &policy(GRACE), sure(1_000_000));
+    assert_eq!(both[0].life.retired, None);
     // Nor does what nobody names any more end, as long as nothing else works.
     let followed = follow(&mut keys, &supply(&[], &[], 0), &policy(0), sure(1_000_000));
     assert_eq!(
