@@ -318,7 +318,7 @@ impl Visit<'_> {
         };
         let object = Object::Secret(Box::new(template));
         decision.writes.push(Write::Create(object, fill));
-        decision.writes.push(Note::warning(r::SECRET_REPAIRED, "The hash of the client secret was lost, and was made again from the delivered Secret: clients go on as before."));
+        decision.writes.push(Note::warning(r::SECRET_REPAIRED, "The hash of the client secret was lost, and was made again from the delivered Secret: clients that use what stands there go on. Older client secrets, in their grace, have ended."));
         true
     }
 
