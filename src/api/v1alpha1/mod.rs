@@ -6,6 +6,7 @@
 mod assertion;
 mod conditions;
 mod crds;
+mod one_time;
 mod publish;
 mod secret_credential;
 mod signing_key;
@@ -15,6 +16,7 @@ mod technical_user;
 pub use assertion::*;
 pub use conditions::*;
 pub use crds::{all_crds, to_yaml};
+pub use one_time::*;
 pub use publish::*;
 pub use secret_credential::*;
 pub use signing_key::*;

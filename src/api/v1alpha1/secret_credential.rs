@@ -11,31 +11,46 @@ use crate::domain::period::Period;
 use crate::domain::vocabulary;
 
 /// A client secret that the operator generates.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.recipient) || self.delivery == 'OneTime'")
+        .message("recipient is whom a client secret is sealed to, which is done with delivery OneTime alone: set that, or take recipient away.").field_path(".recipient"),
+    validation = Rule::new("self.delivery != 'OneTime' || !has(self.secretName) && !has(self.labels) && !has(self.annotations)")
+        .message("secretName, labels and annotations are for the Secret that delivers a client secret, and with delivery OneTime there is none: take them away."),
+)]
 pub struct SecretCredential {
-    /// How you get it. Secret: in a Secret of this namespace.
+    /// How you get it. Secret: in a Secret of this namespace. OneTime: it is stored nowhere; whoever
+    /// claims it first gives a public key, and then it is made, and stands in status sealed to that key.
+    #[serde(default)]
     pub delivery: Delivery,
+    /// With delivery OneTime: the age recipient (age1..., as age-keygen -y prints it) that client secrets
+    /// are sealed to. Without it each waits until somebody claims it: kubectl chancery claim. Another
+    /// recipient is that of the next client secret; the one that is there stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "vocabulary::age_recipient")]
+    pub recipient: Option<String>,
     /// The Secret's name; <name>-credentials where absent. A Secret that the operator did not
     /// make is never touched.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "vocabulary::secret_name")]
     pub secret_name: Option<String>,
     /// What the Secret's keys are called, where not client_id, client_secret, token_url, issuer. Keys
     /// that are renamed stand there under both names for a gracePeriod.
+    #[serde(default)]
     pub keys: SecretKeys,
     /// Labels of your choosing on the Secret.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "vocabulary::chosen_labels")]
     pub labels: BTreeMap<String, String>,
     /// Annotations of your choosing on the Secret, such as those that a tool which restarts Deployments
     /// or copies Secrets looks for.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "vocabulary::chosen_annotations")]
     pub annotations: BTreeMap<String, String>,
     /// When secrets follow one another, and for how long the old one works beside the new one. Without
     /// it a new one is made when the annotation chancery.dev/rotate gets a new value.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<SecretRotation>,
 }
 
@@ -77,6 +92,8 @@ pub enum Delivery {
     /// In a Secret of the technical user's namespace.
     #[default]
     Secret,
+    /// In status, sealed to a public key: that of spec.credential.secret.recipient, or of whoever claims it.
+    OneTime,
 }
 
 /// What the keys of the delivered Secret are called.

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::assertion::{PublicKeyCredential, ServiceAccountCredential, ServiceAccountStatus};
+use super::one_time::SealedStatus;
 use super::secret_credential::{SecretCredential, SecretKeys};
 use crate::domain::client::{DEFAULT_SECRET_GRACE, Family};
 use crate::domain::names;
@@ -143,13 +144,14 @@ pub struct Credential {
 pub struct TechnicalUserStatus {
     /// The metadata.generation that this status speaks of; -1 before the first visit.
     pub observed_generation: i64,
-    /// Ready, and while they hold Reconciling, Stalled and Restricted.
+    /// Ready, and while they hold Reconciling, Stalled, Restricted and RotationPaused.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// The client id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
-    /// How it authenticates: Secret, PublicKey or ServiceAccount.
+    /// How it authenticates: Secret, OneTime (a client secret that is delivered once), PublicKey or
+    /// ServiceAccount.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,
     /// The ids (kid) of the public keys that its assertions verify with.
@@ -170,6 +172,13 @@ pub struct TechnicalUserStatus {
     /// The last value of the annotation chancery.dev/rotate for which a secret was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_handled_rotation: Option<String>,
+    /// With delivery OneTime: the client secret, sealed to whoever claimed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<SealedStatus>,
+    /// The last value of the annotation chancery.dev/claim that was looked at: a client secret was sealed to
+    /// it, or there was none to be claimed. It seals no other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_handled_claim: Option<String>,
     /// The Subscription that holds for it now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subscription: Option<String>,
@@ -243,6 +252,12 @@ impl TechnicalUser {
     pub fn secret_keys(&self) -> SecretKeys {
         let secret = self.secret_credential();
         secret.map(|s| s.keys.clone()).unwrap_or_default()
+    }
+
+    /// The Secret that its client secret is to be delivered in, if it is to be.
+    pub fn delivers_in(&self) -> Option<String> {
+        let delivers = self.secret_credential().is_some() && self.one_time().is_none();
+        delivers.then(|| self.secret_name())
     }
 
     /// The Secret that its credential is delivered in, where it authenticates with a client secret.
