@@ -227,11 +227,13 @@ impl Desk {
                         self.made.push((id, to));
                         self.hashes = Some(secret);
                     }
-                    Fill::NewSecret(_) => {
+                    Fill::NewSecret(under) => {
+                        delivery::fill(&mut secret, &under, "plain");
                         let (id, _) = self.made.last().cloned().expect("made before");
                         self.delivered = Some((secret, id));
                     }
-                    _ if secret.metadata.namespace.as_deref() == Some("acme") => {
+                    Fill::Secret(under, plain) => {
+                        delivery::fill(&mut secret, &under, &plain);
                         let id = delivery::credential_id(&secret).expect("an id").to_owned();
                         self.delivered = Some((secret, id));
                     }
