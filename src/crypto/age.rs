@@ -324,7 +324,7 @@ mod tests {
             );
             assert!(file.lines().all(|line| line.len() <= COLUMNS));
         }
-        assert_eq!(seal(mine.recipient(), &[0; CHUNK + 1]), Err(SealFault));
+        assert_eq!(seal(mine.recipient(), &vec![0; CHUNK + 1]), Err(SealFault));
     }
 
     /// One changed bit, wherever it is, is noticed.

@@ -76,7 +76,7 @@ impl Claims {
         status
     }
 
-    async fn settled(&mut self, states: &[CredentialState], of: &mut Run) -> TechnicalUserStatus {
+    async fn settled(&mut self, wanted: &[CredentialState], of: &mut Run) -> TechnicalUserStatus {
         let what = self.what.clone();
         eventually(&what, async || {
             of.survive();
@@ -84,7 +84,7 @@ impl Claims {
             let lives: Vec<_> = status.credentials.iter().map(|c| c.state).collect();
             let newest = self.keys.last().map(|k| k.recipient().to_string());
             let shown = status.sealed.as_ref().map(|s| s.recipient.clone());
-            (lives == states && shown == newest).then_some(status)
+            (lives == wanted && shown == newest).then_some(status)
         })
         .await
     }
@@ -125,8 +125,8 @@ async fn claimed_twice(n: i64, fault: Fault) -> u64 {
     claims.claim("").await;
     claims.settled(&[CredentialState::Active], &mut run).await;
     claims.claim("now").await;
-    let states = [CredentialState::Retired, CredentialState::Active];
-    let status = claims.settled(&states, &mut run).await;
+    let both = [CredentialState::Retired, CredentialState::Active];
+    let status = claims.settled(&both, &mut run).await;
     assert_eq!(
         status.last_handled_rotation.as_deref(),
         Some("now"),

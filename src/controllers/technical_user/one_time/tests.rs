@@ -64,7 +64,7 @@ fn subscription() -> SubscriptionFacts {
 }
 
 impl Desk {
-    fn new(secret: serde_json::Value) -> Self {
+    fn new(secret: &serde_json::Value) -> Self {
         let user = json!({
             "apiVersion": "chancery.dev/v1alpha1", "kind": "TechnicalUser",
             "metadata": {"name": "user", "namespace": "acme", "uid": "uid", "generation": 1, "resourceVersion": "0"},
@@ -83,7 +83,7 @@ impl Desk {
 
     /// One that was claimed, by that key.
     fn claimed() -> (Self, String) {
-        let mut desk = Self::new(json!({"delivery": "OneTime"}));
+        let mut desk = Self::new(&json!({"delivery": "OneTime"}));
         let key = recipient();
         desk.annotate(CLAIM_ANNOTATION, &key);
         desk.settle();
@@ -248,7 +248,7 @@ impl Desk {
 
 #[test]
 fn nothing_is_made_before_it_is_claimed() {
-    let mut desk = Desk::new(json!({"delivery": "OneTime"}));
+    let mut desk = Desk::new(&json!({"delivery": "OneTime"}));
     desk.settle();
     assert!(desk.made.is_empty() && desk.hashes.is_none());
     let (reason, told) = desk.holds("Reconciling").expect("told");
@@ -347,7 +347,7 @@ fn a_claim_counts_for_one_client_secret() {
 #[test]
 fn the_spec_goes_before_a_claim() {
     let (spec, claim) = (recipient(), recipient());
-    let mut desk = Desk::new(json!({"delivery": "OneTime", "recipient": spec}));
+    let mut desk = Desk::new(&json!({"delivery": "OneTime", "recipient": spec}));
     desk.annotate(CLAIM_ANNOTATION, &claim);
     desk.settle();
     assert_eq!(desk.made, [("1".into(), Some(spec))]);
@@ -373,7 +373,7 @@ fn by_the_clock_only_with_a_recipient() {
     let rotation = json!({"interval": "240h", "gracePeriod": "1h"});
     let key = recipient();
     let mut desk =
-        Desk::new(json!({"delivery": "OneTime", "recipient": key, "rotation": rotation}));
+        Desk::new(&json!({"delivery": "OneTime", "recipient": key, "rotation": rotation}));
     desk.settle();
     desk.pass(240 * 3600);
     desk.pass(2);
@@ -384,7 +384,7 @@ fn by_the_clock_only_with_a_recipient() {
     assert_eq!(desk.made.len(), 2);
 
     // By claim the old one works on past its interval.
-    let mut desk = Desk::new(json!({"delivery": "OneTime", "rotation": rotation}));
+    let mut desk = Desk::new(&json!({"delivery": "OneTime", "rotation": rotation}));
     desk.annotate(CLAIM_ANNOTATION, &key);
     desk.settle();
     desk.pass(1000 * 3600);
@@ -410,7 +410,7 @@ fn by_the_clock_only_with_a_recipient() {
 fn what_is_no_key_is_told() {
     // The checksum is wrong.
     let wrong = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8q";
-    let mut desk = Desk::new(json!({"delivery": "OneTime", "recipient": wrong}));
+    let mut desk = Desk::new(&json!({"delivery": "OneTime", "recipient": wrong}));
     desk.settle();
     let (reason, told) = desk.holds("Stalled").expect("told");
     assert_eq!(reason, r::INVALID_SPEC);
@@ -419,7 +419,7 @@ fn what_is_no_key_is_told() {
     desk.settle();
     assert_eq!((desk.made.len(), desk.holds("Stalled")), (1, None));
 
-    let mut desk = Desk::new(json!({"delivery": "OneTime"}));
+    let mut desk = Desk::new(&json!({"delivery": "OneTime"}));
     desk.annotate(CLAIM_ANNOTATION, "me");
     desk.settle();
     let (_, told) = desk.holds("Stalled").expect("told");
@@ -429,7 +429,7 @@ fn what_is_no_key_is_told() {
 
 #[test]
 fn from_a_delivered_secret_and_back_without_an_outage() {
-    let mut desk = Desk::new(json!({}));
+    let mut desk = Desk::new(&json!({}));
     desk.settle();
     assert_eq!(desk.states(), [CredentialState::Active]);
     assert_eq!(desk.made, [("1".into(), None)]);
