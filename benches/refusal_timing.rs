@@ -1,6 +1,6 @@
 //! Whether the time of a refusal tells what exists: Welch's t-test between a known client with a
 //! wrong secret, an unknown client, and a suspended client with its right secret, each with 20,000
-//! samples in random order. |t| below 4.5 is what a test of leakage calls even (ISO 17825).
+//! samples in random order; and the same for client assertions. |t| below 4.5 is what a test of leakage calls even (ISO 17825).
 //!
 //! `cargo bench --bench refusal_timing`; it takes some 7 minutes. That it can fail is seen with
 //! `cargo bench --bench refusal_timing -- --without-dummies`, which takes the equal-cost step out.
@@ -12,22 +12,31 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use chancery::crypto::random;
+use chancery::domain::algorithm::Algorithm;
 use chancery::domain::client::Client;
 use chancery::domain::rate::Rate;
 use chancery::domain::settings::{Settings, ThrottleSettings};
 use chancery::serve::secrets::HashLimits;
+use chancery::serve::trust::{Keys, Trusted};
+use http::Request;
 use http_body_util::Full;
+use serde_json::json;
 
+#[allow(dead_code)]
+#[path = "../tests/http/jwt.rs"]
+mod jwt;
 #[allow(dead_code)]
 #[path = "../tests/http/support.rs"]
 mod support;
 
-use support::{ISSUER, World, basic, es256, new_secret, post, ring, robot, snapshot};
+use jwt::{body, public, sign, unique};
+use support::{ISSUER, NOW, World, basic, es256, key, new_secret, post, ring, robot, snapshot};
 
 /// The most that |t| may be.
 const LIMIT: f64 = 4.5;
-const CLASSES: [&str; 3] = ["known, wrong secret", "unknown", "suspended, right secret"];
+const CLASSES: [&str; 3] = ["known, wrong", "unknown", "suspended, right"];
 
 fn main() -> ExitCode {
     let without_dummies = std::env::args().any(|a| a == "--without-dummies");
@@ -57,13 +66,10 @@ fn main() -> ExitCode {
         suspended: true,
         ..known.clone()
     };
-    world
-        .store
-        .publish(snapshot([ring("main", &es256())], [known, suspended]));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    world.store.publish(snapshot(
+        [ring("main", &es256())],
+        [known.clone(), suspended.clone()],
+    ));
 
     println!("{samples} samples each, in random order; |t| has to be below {LIMIT}");
     let mut even = true;
@@ -75,11 +81,7 @@ fn main() -> ExitCode {
                 "x".repeat(52)
             }
         };
-        let mut times: [Vec<f64>; 3] = Default::default();
-        let mut order: Vec<usize> = (0..3 * samples).map(|n| n % 3).collect();
-        shuffle(&mut order);
-        let warm_up = [0, 1, 2].repeat(20);
-        for (n, class) in warm_up.iter().chain(&order).copied().enumerate() {
+        let request = |class| {
             let (id, secret) = match class {
                 0 => ("acme.robot", wrong()),
                 1 => ("acme.none1", wrong()),
@@ -87,33 +89,33 @@ fn main() -> ExitCode {
                 _ => ("acme.gone1", wrong()),
             };
             let headers = [("authorization", &*basic(id, &secret))];
-            let request = post(&headers, "grant_type=client_credentials");
-            let request = request.map(|body| -> Full<_> { body });
-            let app = Arc::clone(&world.app);
-            let began = Instant::now();
-            let answer = runtime.block_on(app.respond(request));
-            let took = began.elapsed();
-            assert_eq!(answer.status(), 401);
-            if n >= warm_up.len() {
-                times[class].push(took.as_secs_f64() * 1e6);
-            }
-        }
+            post(&headers, "grant_type=client_credentials")
+        };
         println!("a secret {shape}:");
-        for (name, times) in CLASSES.iter().zip(&times) {
-            let (mean, variance) = moments(times);
-            println!(
-                "  {name:24} mean {mean:9.2} us, deviation {:9.2} us",
-                variance.sqrt()
-            );
-        }
-        for (a, b) in [(0, 1), (0, 2), (1, 2)] {
-            let t = welch(&times[a], &times[b]);
-            let verdict = if t.abs() < LIMIT { "even" } else { "UNEVEN" };
-            println!(
-                "  t = {t:+8.2}  {verdict}  ({} / {})",
-                CLASSES[a], CLASSES[b]
-            );
-            even &= t.abs() < LIMIT;
+        even &= measured(&world, samples, request);
+    }
+    if !without_dummies {
+        for algorithm in [Algorithm::ES256, Algorithm::RS256] {
+            let (own, others) = (key(algorithm), key(algorithm));
+            let trust = Arc::new(Trusted::PublicKey(Keys(vec![public(&own, Some("k1"))])));
+            let mut all = snapshot([ring("main", &es256())], [known.clone(), suspended.clone()]);
+            for client in [&known, &suspended] {
+                all.trusted.insert(client.id.clone(), Arc::clone(&trust));
+            }
+            world.store.publish(all);
+            let request = |class| {
+                let (id, key) = match class {
+                    0 => ("acme.robot", &others),
+                    1 => ("acme.none1", &others),
+                    _ => ("acme.gone1", &own),
+                };
+                let header = json!({"alg": algorithm.name(), "kid": "k1"});
+                let claims =
+                    json!({"iss": id, "sub": id, "aud": ISSUER, "exp": NOW + 60, "jti": unique()});
+                post(&[], body(&sign(key, &header, &claims), ""))
+            };
+            println!("an assertion, {}:", algorithm.name());
+            even &= measured(&world, samples, request);
         }
     }
     if even {
@@ -121,6 +123,51 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Whether refusals of the three classes take equally long.
+fn measured(
+    world: &World,
+    samples: usize,
+    request: impl Fn(usize) -> Request<Full<Bytes>>,
+) -> bool {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let mut times: [Vec<f64>; 3] = Default::default();
+    let mut order: Vec<usize> = (0..3 * samples).map(|n| n % 3).collect();
+    shuffle(&mut order);
+    let warm_up = [0, 1, 2].repeat(20);
+    for (n, class) in warm_up.iter().chain(&order).copied().enumerate() {
+        let request = request(class);
+        let app = Arc::clone(&world.app);
+        let began = Instant::now();
+        let answer = runtime.block_on(app.respond(request));
+        let took = began.elapsed();
+        assert_eq!(answer.status(), 401);
+        if n >= warm_up.len() {
+            times[class].push(took.as_secs_f64() * 1e6);
+        }
+    }
+    for (name, times) in CLASSES.iter().zip(&times) {
+        let (mean, variance) = moments(times);
+        println!(
+            "  {name:24} mean {mean:9.2} us, deviation {:9.2} us",
+            variance.sqrt()
+        );
+    }
+    let mut even = true;
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        let t = welch(&times[a], &times[b]);
+        let verdict = if t.abs() < LIMIT { "even" } else { "UNEVEN" };
+        println!(
+            "  t = {t:+8.2}  {verdict}  ({} / {})",
+            CLASSES[a], CLASSES[b]
+        );
+        even &= t.abs() < LIMIT;
+    }
+    even
 }
 
 /// Welch's t: the difference of the means over its standard error.

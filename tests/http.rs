@@ -6,6 +6,8 @@ mod assertions;
 mod authentication;
 #[path = "http/documents.rs"]
 mod documents;
+#[path = "http/jwt.rs"]
+mod jwt;
 #[path = "http/listening.rs"]
 mod listening;
 #[path = "http/revoke.rs"]

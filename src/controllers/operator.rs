@@ -37,6 +37,8 @@ use crate::tenancy::{Tenancy, TenancyCache};
 const CONCURRENCY: usize = 8;
 /// How soon to look again when the world was not as it was seen; its watch usually wakes us first.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// The same where somebody waits for it.
+const LOOK_AGAIN_URGENTLY: Duration = Duration::from_millis(100);
 /// How soon at the earliest to try again what was refused, where something is due by the clock.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest sleep: a wake-up further off is looked at again in between.
@@ -112,9 +114,8 @@ pub struct Operator {
     cx: Arc<Context>,
     changes: mpsc::UnboundedReceiver<Change>,
     signing_rings: Vec<String>,
-    /// What was last seen of each ring that others have to know: whether it has an active key, and is
-    /// the one that signs.
-    standings: Vec<(String, bool, bool)>,
+    /// What was last seen of the rings that others have to know.
+    told: Vec<signing_key::Told>,
     /// What the issuer's ConfigMap was last seen to hold, by ring.
     shares: BTreeMap<String, Share>,
 }
@@ -148,7 +149,7 @@ impl Operator {
             cx: Arc::new(cx),
             changes,
             signing_rings: Vec::new(),
-            standings: Vec::new(),
+            told: Vec::new(),
             shares: BTreeMap::new(),
         }
     }
@@ -213,7 +214,7 @@ impl Operator {
                 });
             }
             let idle = visits.len() >= CONCURRENCY;
-            let due = queue.next_due().filter(|_| leads && !idle);
+            let due = queue.next_due(Instant::now()).filter(|_| leads && !idle);
             tokio::select! {
                 () = &mut stop => break,
                 () = &mut follow => {}
@@ -246,7 +247,12 @@ impl Operator {
             }
             Ok(Outcome::LookAgain) => {
                 queue.done(&key);
-                queue.add(key, now + LOOK_AGAIN);
+                let wait = if queue.is_urgent(&key) {
+                    LOOK_AGAIN_URGENTLY
+                } else {
+                    LOOK_AGAIN
+                };
+                queue.add(key, now + wait);
             }
             Ok(Outcome::Refused(wake_at)) => {
                 queue.failed(key.clone(), now, random::fraction());

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Key;
+use super::{Key, Kind};
 
 /// The first wait after a failure; it doubles with each further one.
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 /// The longest wait after a failure.
 const LONGEST_BACKOFF: Duration = Duration::from_mins(1);
+
+/// How long before an urgent one is due the others of its kind begin to wait.
+const HELD_FOR: Duration = Duration::from_millis(150);
 
 /// Objects to visit, each with its time.
 #[derive(Debug, Default)]
@@ -72,6 +75,29 @@ impl Queue {
         self.add(key, at);
     }
 
+    /// Whether it goes before all others that are due.
+    pub fn is_urgent(&self, key: &Key) -> bool {
+        self.urgent.contains(key)
+    }
+
+    /// The kinds of which an urgent one is under visit or about to be: the others of such a kind wait,
+    /// since they write what it writes, and each of them that is first makes it look again.
+    fn held(&self, now: Instant) -> BTreeSet<Kind> {
+        let at_work = |key: &&Key| {
+            let due = self.due.get(*key);
+            self.visited_now.contains(*key) || due.is_some_and(|due| *due <= now + HELD_FOR)
+        };
+        let urgent = self.urgent.iter().filter(at_work);
+        urgent.map(|key| key.kind).collect()
+    }
+
+    /// The first in order that does not wait for an urgent one.
+    fn first(&self, now: Instant) -> Option<&(Instant, Key)> {
+        let held = self.held(now);
+        let free = |key: &Key| !held.contains(&key.kind) || self.is_urgent(key);
+        self.order.iter().find(|(_, key)| free(key))
+    }
+
     /// The next object that may be visited now; it is then under visit until [`Self::done`].
     pub fn take(&mut self, now: Instant) -> Option<Key> {
         if self.order.first()?.0 > now {
@@ -83,16 +109,17 @@ impl Queue {
             .filter(|key| !self.visited_now.contains(*key));
         let due = waiting.filter_map(|key| Some((*self.due.get(key)?, key.clone())));
         let urgent = due.filter(|(at, _)| *at <= now).min();
-        let (at, key) = urgent.or_else(|| self.order.first().cloned())?;
+        let first = urgent.or_else(|| self.first(now).cloned());
+        let (at, key) = first.filter(|(at, _)| *at <= now)?;
         self.order.remove(&(at, key.clone()));
         self.due.remove(&key);
         self.visited_now.insert(key.clone());
         Some(key)
     }
 
-    /// When the next object is due that is not under visit.
-    pub fn next_due(&self) -> Option<Instant> {
-        self.order.first().map(|(at, _)| *at)
+    /// When the next object is due that is not under visit, and waits for no urgent one.
+    pub fn next_due(&self, now: Instant) -> Option<Instant> {
+        self.first(now).map(|(at, _)| *at)
     }
 
     fn leave(&mut self, key: &Key) {
@@ -132,7 +159,6 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controllers::Kind;
 
     fn key(name: &str) -> Key {
         Key {
@@ -151,9 +177,39 @@ mod tests {
         assert_eq!(queue.take(now), Some(key("a")));
         queue.add(key("a"), now);
         assert_eq!(queue.take(now), None, "a is under visit, b is not due");
-        assert_eq!(queue.next_due(), Some(now + Duration::from_secs(1)));
+        assert_eq!(queue.next_due(now), Some(now + Duration::from_secs(1)));
         queue.done(&key("a"));
         assert_eq!(queue.take(now), Some(key("a")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_urgent_one_is_not_disturbed() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let user = Key {
+            kind: Kind::TechnicalUser,
+            ..key("user")
+        };
+        for key in [key("a"), key("b"), key("c"), user.clone()] {
+            queue.add(key, now);
+        }
+        queue.set_urgent(key("c"), true);
+        assert_eq!(queue.take(now), Some(key("c")), "it goes first");
+        assert_eq!(queue.take(now), Some(user), "another kind does not wait");
+        assert_eq!((queue.take(now), queue.next_due(now)), (None, None));
+        queue.done(&key("c"));
+        let soon = now + Duration::from_millis(100);
+        queue.add(key("c"), soon);
+        assert_eq!((queue.take(now), queue.next_due(now)), (None, Some(soon)));
+        queue.add(key("c"), now);
+        assert_eq!(queue.take(now), Some(key("c")));
+        queue.failed(key("c"), now, 0.0);
+        assert_eq!(
+            queue.take(now),
+            Some(key("a")),
+            "a failed one holds nobody up"
+        );
+        queue.set_urgent(key("c"), false);
+        assert_eq!(queue.take(now), Some(key("b")));
     }
 
     #[tokio::test(start_paused = true)]
@@ -165,7 +221,7 @@ mod tests {
         let wait = queue.failed(key("a"), now, 0.0);
         queue.add(key("a"), now);
         assert_eq!(queue.take(now), None);
-        assert_eq!(queue.next_due(), Some(now + wait));
+        assert_eq!(queue.next_due(now), Some(now + wait));
     }
 
     #[tokio::test(start_paused = true)]

@@ -34,7 +34,7 @@ use crate::objects::jwks_map::{self, Share};
 pub use copies::{Troubles, publishing, see as see_copies, write as write_copies};
 pub use facts::{algorithm_violation_of, policy_of, violation_of};
 pub use look::{Looked, ParsedKeys, Reads, look};
-pub use preference::{Peer, is_urgent, peers, standings};
+pub use preference::{Peer, Told, all_told, is_urgent, peers};
 pub use publish::Copies;
 pub use see::brought_from;
 

@@ -13,6 +13,7 @@ use super::metrics::{AssertionCheck, Metrics};
 use super::replay::{Now, Refused, Replay, ReplayLimits};
 use super::reply::Refusal;
 use super::snapshot::View;
+use super::throttle::TooOften;
 use super::trust::Trusted;
 use crate::clock::Clock;
 use crate::crypto::public_key::PublicKey;
@@ -46,21 +47,29 @@ impl Assertions {
         }
     }
 
-    /// The client that an assertion speaks for, if it proves that.
+    /// The client that an assertion speaks for, if it proves that. `failed` counts one that does not,
+    /// for the client id that it names if its form is sound. It is asked afterwards: a right one is
+    /// never turned away for others' failures, and to verify one costs less than the request around it.
     pub(super) fn authenticate<'v>(
         &self,
         view: &'v View,
         asserted: &Asserted,
         settings: &Settings,
         clock: &dyn Clock,
+        failed: impl Fn(Option<&str>) -> Result<(), TooOften>,
     ) -> Result<&'v Arc<Client>, Refusal> {
         let now = Now {
             wall: clock.now().as_second(),
             elapsed: clock.elapsed(),
         };
+        let counted = |client_id, refusal| match failed(client_id) {
+            Ok(()) => refusal,
+            Err(too_often) => Refusal::failed_too_often(too_often),
+        };
         let told = |defect: Defect| {
             self.metrics.asserted(AssertionCheck::Malformed);
-            Refusal::new(ErrorCode::InvalidClient, defect.to_string())
+            let refusal = Refusal::new(ErrorCode::InvalidClient, defect.to_string());
+            counted(None, refusal)
         };
         if asserted.kind.as_deref() != Some(ASSERTION_TYPE) {
             return Err(told(Defect(
@@ -79,7 +88,9 @@ impl Assertions {
             Err(Why::Taken(Refused::Full)) => AssertionCheck::Shed,
         });
         outcome.map_err(|why| match why {
-            Why::Wrong | Why::Taken(Refused::Replayed) => Refusal::invalid_client(),
+            Why::Wrong | Why::Taken(Refused::Replayed) => {
+                counted(Some(client_id), Refusal::invalid_client())
+            }
             Why::Taken(Refused::Full) => Refusal::unavailable(
                 "as many assertions are in use as can be remembered: use access tokens until they \
                  expire, and give assertions short lives.",

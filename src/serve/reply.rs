@@ -13,6 +13,7 @@ use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 
+use super::throttle::TooOften;
 use crate::domain::oauth_error::{ErrorCode, OAuthError};
 
 /// Every answer of this server is made whole before it is sent.
@@ -89,6 +90,14 @@ impl Refusal {
             retry_after: Some(seconds.max(1)),
             ..Self::new(ErrorCode::SlowDown, sentence)
         }
+    }
+
+    /// Too many authentications have failed, of the client or from the source.
+    pub(super) fn failed_too_often(TooOften(after): TooOften) -> Self {
+        Self::too_often(
+            after,
+            "too many client authentications have failed: come again after Retry-After.",
+        )
     }
 
     /// The status that it is answered with.

@@ -58,10 +58,11 @@ impl Throttle {
 
     /// Before a secret is judged that is not remembered: counts the attempt for both client id and
     /// source. One that turns out to be right has been counted too; it is remembered from then on.
+    /// Also counts an assertion that has proved nothing.
     ///
     /// # Errors
     /// One of them has failed too often. No bcrypt may be spent on it.
-    pub fn attempt(&self, client_id: &str, source: Option<IpAddr>) -> Result<(), TooOften> {
+    pub fn attempt(&self, client_id: Option<&str>, source: Option<IpAddr>) -> Result<(), TooOften> {
         let now = self.now();
         let source = source.map(network);
         let per_source = self.settings.failures_per_source;
@@ -73,9 +74,11 @@ impl Throttle {
                 .look(source, per_source, now)
                 .map_err(by_source)?;
         }
-        self.by_client
-            .take(client_id, self.settings.failures_per_client, now)
-            .map_err(|wait| self.refuse(ThrottledBy::Client, wait))?;
+        if let Some(client_id) = client_id {
+            self.by_client
+                .take(client_id, self.settings.failures_per_client, now)
+                .map_err(|wait| self.refuse(ThrottledBy::Client, wait))?;
+        }
         if let Some(source) = &source {
             self.by_source
                 .take(source, per_source, now)

@@ -145,25 +145,25 @@ pub(super) async fn authenticate<'v>(
         let why = "this replica has just started, and has not read yet who there is.";
         return Err(Refusal::unavailable(why));
     }
+    let counted = |client_id: Option<&str>| {
+        let throttle = &app.settings.throttle;
+        let source = source::of(&head.headers, &head.extensions, throttle);
+        app.throttle.attempt(client_id, source)
+    };
     match &presented {
         Presented::Secret(Known { client_id, secret }) => app
             .secrets
             .authenticate(view, client_id, secret, app.clock.now(), || {
-                let throttle = &app.settings.throttle;
-                let source = source::of(&head.headers, &head.extensions, throttle);
-                app.throttle.attempt(client_id, source)
+                counted(Some(client_id))
             })
             .await
             .map_err(|denied| match denied {
                 Denied::Invalid => Refusal::invalid_client(),
                 Denied::Busy => Refusal::unavailable("too many client secrets are being checked."),
-                Denied::TooOften(TooOften(after)) => Refusal::too_often(
-                    after,
-                    "too many client authentications have failed: come again after Retry-After.",
-                ),
+                Denied::TooOften(too_often) => Refusal::failed_too_often(too_often),
             }),
         Presented::Assertion(asserted) => {
-            (app.assertions).authenticate(view, asserted, &app.settings, &*app.clock)
+            (app.assertions).authenticate(view, asserted, &app.settings, &*app.clock, counted)
         }
     }
 }

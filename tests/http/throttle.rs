@@ -1,18 +1,24 @@
 //! What is asked, or fails, too often: who is turned away and who never.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use chancery::crypto::key_pair::KeyPair;
+use chancery::domain::algorithm::Algorithm;
 use chancery::domain::client::Client;
 use chancery::domain::rate::Rate;
 use chancery::domain::settings::{ForwardedHeader, ThrottleSettings};
 use chancery::serve::metrics::ThrottledBy;
 use chancery::serve::secrets::HashLimits;
 use chancery::serve::source::Peer;
+use chancery::serve::trust::{Keys, Trusted};
 use http::Request;
 use http_body_util::Full;
+use serde_json::json;
 
+use crate::jwt::{body, public, sign, unique};
 use crate::support::*;
 
 fn few() -> ThrottleSettings {
@@ -192,4 +198,50 @@ async fn a_client_gets_tokens_at_its_rate_and_no_other_notices() {
     world.clock.0.fetch_add(30, Ordering::Relaxed);
     assert_eq!(world.token("acme.slow", &secret, "").await.status, 200);
     assert_eq!(world.metrics.throttled_so_far(ThrottledBy::TokenRate), 9);
+}
+
+/// A wrong assertion counts like a wrong secret; a right one is never turned away for others' failures.
+#[tokio::test]
+async fn assertions_that_prove_nothing_are_counted_and_right_ones_pass() {
+    let (robot, _) = robot();
+    let world = world(few(), std::slice::from_ref(&robot));
+    let (right, wrong) = (es256(), key(Algorithm::ES256));
+    let trusted = Trusted::PublicKey(Keys(vec![public(&right, Some("k1"))]));
+    let mut all = snapshot([ring("main", &es256())], [robot]);
+    all.trusted = HashMap::from([("acme.robot".to_owned(), Arc::new(trusted))]);
+    world.store.publish(all);
+    let assertion = |key: &KeyPair, id: &str| {
+        let header = json!({"alg": "ES256", "kid": "k1"});
+        let claims = json!({"iss": id, "sub": id, "aud": ISSUER, "exp": NOW + 60, "jti": unique()});
+        sign(key, &header, &claims)
+    };
+    let ask = async |source: &str, text: &str| {
+        let mut request = post(&[], body(text, ""));
+        let peer = source.parse().expect("an address");
+        request.extensions_mut().insert(Peer(peer));
+        world.send(request).await
+    };
+    // By client, known or not: three, and then one every 20 s.
+    let mut told = Vec::new();
+    for id in ["acme.robot", "acme.nobody"] {
+        for n in 0..6 {
+            let answer = ask(&format!("192.0.2.{n}"), &assertion(&wrong, id)).await;
+            assert_eq!(answer.status, if n < 3 { 401 } else { 429 }, "{id} {n}");
+            if n >= 3 {
+                assert_eq!(answer.header("retry-after"), "20");
+                told.push(answer.body);
+            }
+        }
+    }
+    told.dedup();
+    assert_eq!(told.len(), 1, "the answers differ: {told:?}");
+    let passes = ask("192.0.2.1", &assertion(&right, "acme.robot")).await;
+    assert_eq!(passes.status, 200);
+    // By source, also what is no assertion at all; and the right one passes from there too.
+    for n in 0..7 {
+        let answer = ask("198.51.100.1", "no.assertion.").await;
+        assert_eq!(answer.status, if n < 5 { 401 } else { 429 }, "{n}");
+    }
+    let passes = ask("198.51.100.1", &assertion(&right, "acme.robot")).await;
+    assert_eq!(passes.status, 200);
 }

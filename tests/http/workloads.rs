@@ -10,7 +10,7 @@ use chancery::domain::settings::{Policy, Settings};
 use chancery::serve::trust::{Account, Keys, Trusted};
 use serde_json::{Value, json};
 
-use crate::assertions::{body, public, sign, with};
+use crate::jwt::{body, public, sign, with};
 use crate::support::*;
 
 const CLUSTER: &str = "https://kubernetes.example";

@@ -22,19 +22,11 @@ impl Operator {
             spec,
         } = change;
         if *kind == Watched::SigningKeys {
-            let key = Key {
-                kind: Kind::SigningKey,
-                namespace: namespace.clone(),
-                name: name.clone(),
-            };
             if *spec {
                 // An emergency is not to wait for what failed before.
-                queue.forgive(&key);
+                queue.forgive(&ring_key(namespace, name));
             }
-            let rings = &self.cx.stores.signing_keys;
-            let ring = Stores::get(rings, namespace, name);
-            let ring = ring.as_ref().and_then(|ring| ring.0.as_ref().ok());
-            queue.set_urgent(key, ring.is_some_and(signing_key::is_urgent));
+            self.weigh(namespace, name, queue);
         }
         let mut add = |kind, namespace: &str, name: &str| {
             queue.add(
@@ -52,12 +44,17 @@ impl Operator {
                 add(Kind::SigningKey, namespace, name);
                 let rings = technical_user::signing_rings(&self.cx.stores);
                 let others_sign = rings != self.signing_rings;
-                let standings = signing_key::standings(&self.cx.stores);
-                if *spec || standings != self.standings {
-                    self.standings = standings;
-                    // What it publishes no more may be another's now, and another one may sign.
+                let told = signing_key::all_told(&self.cx.stores);
+                if told != self.told {
+                    self.told = told;
+                    // Another one may sign now.
                     for ring in self.cx.stores.signing_keys.state() {
                         add(Kind::SigningKey, operator_namespace, &ring.name_any());
+                    }
+                } else if *spec {
+                    // What it publishes no more may be another's now.
+                    for ring in signing_key::publishing(&self.cx.stores, None) {
+                        add(Kind::SigningKey, operator_namespace, &ring);
                     }
                 }
                 if others_sign {
@@ -127,12 +124,13 @@ impl Operator {
                         .as_ref()
                         .is_ok_and(|ring| ring.spec.private_key.is_some());
                     if waits || changed(&ring_name) {
-                        add(Kind::SigningKey, operator_namespace, &ring_name);
+                        queue.add(ring_key(namespace, &ring_name), now);
                     }
+                    self.weigh(namespace, &ring_name, queue);
                 }
                 // A ring that is gone may still have its share.
                 for ring in self.shares.keys().filter(|ring| changed(ring)) {
-                    add(Kind::SigningKey, operator_namespace, ring);
+                    queue.add(ring_key(namespace, ring), now);
                 }
             }
             Watched::ConfigMaps if [names::OUTBOX, names::REVOCATIONS].contains(&name.as_str()) => {
@@ -177,6 +175,16 @@ impl Operator {
         }
     }
 
+    /// Whether a ring goes before all others.
+    fn weigh(&self, namespace: &str, name: &str, queue: &mut Queue) {
+        let rings = &self.cx.stores.signing_keys;
+        let ring = Stores::get(rings, namespace, name);
+        let ring = ring.as_ref().and_then(|ring| ring.0.as_ref().ok());
+        let share = self.shares.get(name);
+        let urgent = ring.is_some_and(|ring| signing_key::is_urgent(ring, share));
+        queue.set_urgent(ring_key(namespace, name), urgent);
+    }
+
     pub(super) fn outbox(&self) -> Key {
         Key {
             kind: Kind::Outbox,
@@ -206,5 +214,13 @@ impl Operator {
                 queue.add(key, Instant::now());
             }
         }
+    }
+}
+
+fn ring_key(namespace: &str, name: &str) -> Key {
+    Key {
+        kind: Kind::SigningKey,
+        namespace: namespace.into(),
+        name: name.into(),
     }
 }

@@ -16,6 +16,7 @@ use crate::domain::preference::{Standing, in_order};
 use crate::domain::reasons as r;
 use crate::domain::rotation::{KeyFacts, Policy, effective_lead, signer};
 use crate::domain::settings::Settings;
+use crate::objects::jwks_map::Share;
 use crate::objects::{Ownership, key_secret, label, ownership};
 use crate::stores::Stores;
 
@@ -91,40 +92,50 @@ pub fn peers(stores: &Stores, settings: &Settings, ring: &SigningKey) -> Vec<Pee
     peers.collect()
 }
 
-/// Of each ring, whether it has an active key, and whether it is the one that signs.
-pub fn standings(stores: &Stores) -> Vec<(String, bool, bool)> {
+/// What others have to know of a ring.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Told {
+    name: String,
+    priority: i32,
+    /// Whether it has an active key.
+    active: bool,
+    /// Whether it is the one that signs.
+    signing: bool,
+}
+
+/// What of each ring others have to know, as status last told it.
+pub fn all_told(stores: &Stores) -> Vec<Told> {
     let rings = stores.signing_keys.state();
     let rings = rings.iter().filter_map(|ring| ring.0.as_ref().ok());
-    let mut standings: Vec<_> = rings
+    let mut told: Vec<_> = rings
         .map(|ring| {
             let status = ring.status.as_ref();
             let signs = |c: &Condition| c.type_ == SIGNING && c.status == "True";
-            let active = status.is_some_and(|s| s.active_key_id.is_some());
-            let signing = status.is_some_and(|s| s.conditions.iter().any(signs));
-            (ring.name_any(), active, signing)
+            Told {
+                name: ring.name_any(),
+                priority: ring.spec.priority,
+                active: status.is_some_and(|s| s.active_key_id.is_some()),
+                signing: status.is_some_and(|s| s.conditions.iter().any(signs)),
+            }
         })
         .collect();
-    standings.sort();
-    standings
+    told.sort();
+    told
 }
 
-/// Whether somebody waits for a ring: it has no key that signs, or a person has ordered that a key which
-/// is still trusted is trusted no more from now on.
-pub fn is_urgent(ring: &SigningKey) -> bool {
-    let keys = ring.status.as_ref().map_or(&[][..], |s| &s.keys);
+/// Whether somebody waits for a ring: it has no key that signs, or a person has ordered that a key is
+/// trusted no more from now on, and it still stands in what the ring has in the issuer's JWKS.
+pub fn is_urgent(ring: &SigningKey, share: Option<&Share>) -> bool {
     let at_once = ring.spec.invalidated.iter().filter(|i| {
         let grace = i.grace_period;
         grace.is_some_and(|grace| grace.as_duration().is_zero())
     });
-    let trusted = |kid: &str| {
-        keys.iter()
-            .any(|k| k.key_id == kid && k.removed_at.is_none())
-    };
+    let published = |kid: &str| share.is_some_and(|s| s.keys.iter().any(|k| k.jwk.kid == kid));
     let unsigned = ring
         .status
         .as_ref()
         .is_none_or(|s| s.active_key_id.is_none());
-    unsigned || at_once.map(|i| i.key_id.as_str()).any(trusted)
+    unsigned || at_once.map(|i| i.key_id.as_str()).any(published)
 }
 
 /// With the condition that says whether this ring is the one that signs; and when that is to be looked

@@ -49,17 +49,17 @@ fn failures_count_by_client_whoever_makes_them() {
     let (throttle, clock) = throttle(few());
     for n in 0..3 {
         let source = Some(ip(&format!("192.0.2.{n}")));
-        assert_eq!(throttle.attempt("acme.robot", source), Ok(()));
+        assert_eq!(throttle.attempt(Some("acme.robot"), source), Ok(()));
     }
-    let wait = throttle.attempt("acme.robot", Some(ip("192.0.2.9")));
+    let wait = throttle.attempt(Some("acme.robot"), Some(ip("192.0.2.9")));
     assert_eq!(wait, Err(TooOften(Duration::from_secs(20))));
     assert_eq!(
-        throttle.attempt("acme.other", Some(ip("192.0.2.9"))),
+        throttle.attempt(Some("acme.other"), Some(ip("192.0.2.9"))),
         Ok(())
     );
     clock.0.store(20, Ordering::Relaxed);
-    assert_eq!(throttle.attempt("acme.robot", None), Ok(()));
-    assert!(throttle.attempt("acme.robot", None).is_err());
+    assert_eq!(throttle.attempt(Some("acme.robot"), None), Ok(()));
+    assert!(throttle.attempt(Some("acme.robot"), None).is_err());
 }
 
 #[test]
@@ -67,36 +67,39 @@ fn failures_count_by_source_whatever_client_they_name() {
     let (throttle, _) = throttle(few());
     for n in 0..5 {
         let source = Some(ip(&format!("2001:db8:1:2::{n}")));
-        assert_eq!(throttle.attempt(&format!("a.{n}"), source), Ok(()));
+        assert_eq!(throttle.attempt(Some(&format!("a.{n}")), source), Ok(()));
     }
     let same_network = Some(ip("2001:db8:1:2:ffff::1"));
-    assert!(throttle.attempt("a.9", same_network).is_err());
-    assert_eq!(throttle.attempt("a.9", Some(ip("2001:db8:1:3::1"))), Ok(()));
+    assert!(throttle.attempt(Some("a.9"), same_network).is_err());
+    assert_eq!(
+        throttle.attempt(Some("a.9"), Some(ip("2001:db8:1:3::1"))),
+        Ok(())
+    );
     // Who is refused for its address counts against no client.
     for _ in 0..9 {
-        assert!(throttle.attempt("b", same_network).is_err());
+        assert!(throttle.attempt(Some("b"), same_network).is_err());
     }
     for _ in 0..3 {
-        assert_eq!(throttle.attempt("b", Some(ip("192.0.2.1"))), Ok(()));
+        assert_eq!(throttle.attempt(Some("b"), Some(ip("192.0.2.1"))), Ok(()));
     }
     assert_eq!(network(ip("::ffff:192.0.2.1")), ip("192.0.2.1"));
     // Who is refused for others' failures is not blamed for it.
     for _ in 0..9 {
-        assert!(throttle.attempt("b", Some(ip("192.0.2.2"))).is_err());
+        assert!(throttle.attempt(Some("b"), Some(ip("192.0.2.2"))).is_err());
     }
-    assert_eq!(throttle.attempt("c", Some(ip("192.0.2.2"))), Ok(()));
+    assert_eq!(throttle.attempt(Some("c"), Some(ip("192.0.2.2"))), Ok(()));
 }
 
 #[test]
 fn nothing_pushes_a_count_out() {
     let (throttle, _) = throttle(few());
     for _ in 0..3 {
-        assert_eq!(throttle.attempt("victim", None), Ok(()));
+        assert_eq!(throttle.attempt(Some("victim"), None), Ok(()));
     }
     for n in 0..300_000 {
-        let _ = throttle.attempt(&format!("name.{n}"), None);
+        let _ = throttle.attempt(Some(&format!("name.{n}")), None);
         if n % 10_000 == 0 {
-            assert!(throttle.attempt("victim", None).is_err(), "after {n}");
+            assert!(throttle.attempt(Some("victim"), None).is_err(), "after {n}");
         }
     }
 }
@@ -105,9 +108,10 @@ fn nothing_pushes_a_count_out() {
 fn some_thousand_names_at_their_limit_hinder_hardly_anyone_else() {
     let (throttle, _) = throttle(few());
     for n in 0..2000 {
-        while throttle.attempt(&format!("name.{n}"), None).is_ok() {}
+        while throttle.attempt(Some(&format!("name.{n}")), None).is_ok() {}
     }
-    let hindered = (0..10_000).filter(|n| throttle.attempt(&format!("other.{n}"), None).is_err());
+    let hindered =
+        (0..10_000).filter(|n| throttle.attempt(Some(&format!("other.{n}")), None).is_err());
     // An eighth of the cells is full, so that 1 in 5000 is expected; those that are asked about fill
     // more of them a little.
     let hindered = hindered.count();
