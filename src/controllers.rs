@@ -20,6 +20,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use crate::api::v1alpha1::SealedBy;
+use crate::crypto::age::Recipient;
 use crate::domain::algorithm::{Algorithm, RsaKeySize};
 use crate::domain::client::Family;
 use crate::domain::rotation::Cause;
@@ -144,6 +146,9 @@ pub enum Fill {
         cause: Cause,
         /// The value of the rotate annotation that is handled with it.
         handled: Option<String>,
+        /// Whom the secret is sealed to, in the same write, where it is delivered once. It is not
+        /// remembered then.
+        seal: Option<SealTo>,
         /// The time of the visit.
         now: Timestamp,
     },
@@ -160,6 +165,15 @@ pub enum Fill {
     NewSecret(Vec<String>),
     /// A client secret that a delivered Secret holds, under these keys.
     Secret(Vec<String>, Zeroizing<String>),
+}
+
+/// Whom a client secret is sealed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealTo {
+    /// The public key.
+    pub recipient: Recipient,
+    /// Who gave it.
+    pub by: SealedBy,
 }
 
 impl std::fmt::Debug for Fill {

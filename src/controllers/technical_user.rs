@@ -9,6 +9,7 @@ mod assertions;
 mod delivering;
 mod made;
 mod obstacles;
+mod one_time;
 mod report;
 mod revoked;
 mod rotation;
@@ -220,6 +221,7 @@ impl Visit<'_> {
         let violation = self.violation();
         let violation = violation.map(|(reason, message)| Conditions::stalled(reason, message));
         match self.user.secret_credential() {
+            Some(_) if self.user.one_time().is_some() => self.one_time(violation, decision),
             Some(_) => self.secret(violation, decision),
             None => self.without_secret(violation, decision),
         }
@@ -283,7 +285,7 @@ impl Visit<'_> {
             self.keep_delivered(standing, (plain, id), &rotation, decision);
         }
         // Ready comes with the visit that sees it, so that status tells of what is there.
-        let works = rotation.active().is_some() && rotation.current.is_some();
+        let works = rotation.works();
         (rotation, (!works).then(being_made))
     }
 
