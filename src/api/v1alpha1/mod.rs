@@ -4,6 +4,7 @@
 #![allow(clippy::doc_markdown)]
 
 mod assertion;
+mod companion;
 mod conditions;
 mod crds;
 mod publish;
@@ -12,6 +13,7 @@ mod subscription;
 mod technical_user;
 
 pub use assertion::*;
+pub use companion::*;
 pub use conditions::*;
 pub use crds::{all_crds, to_yaml};
 pub use publish::*;

@@ -109,9 +109,16 @@ impl Visit<'_> {
             Some(stalled) => Conditions::ready_but_stalled((reason, message), stalled),
             None => Conditions::ready(reason, message),
         };
+        let device = self.device().filter(|device| device.suspended);
         let mut conditions = if self.user.spec.suspended {
             let message = format!(
                 "{id} is suspended: no token is issued until spec.suspended is taken back."
+            );
+            told(r::SUSPENDED, message)
+        } else if let Some(device) = device {
+            let message = format!(
+                "{id} is suspended with its device {}: no token is issued until spec.suspended of that is taken back.",
+                device.name
             );
             told(r::SUSPENDED, message)
         } else if let Some(credential) = &self.user.spec.credential.public_key {
@@ -231,6 +238,7 @@ impl Visit<'_> {
             .flatten()
             .or_else(|| before.and_then(|s| s.last_handled_rotation.clone())),
             subscription: current.map(|c| c.name.clone()),
+            companion_agent: self.companion_status(),
             revoked: self.revoked(),
         };
         let events = status::warnings(stood, conditions);
