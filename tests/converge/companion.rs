@@ -237,11 +237,11 @@ async fn made(n: i64, fault: Fault) -> u64 {
     );
     let users = street.users().list(&ListParams::default()).await;
     assert_eq!(users.expect("a list").items.len(), 2, "{what}");
-    let names = |secrets: Vec<Secret>| -> Vec<String> {
+    let called = |secrets: Vec<Secret>| -> Vec<String> {
         secrets.iter().map(ResourceExt::name_any).collect()
     };
     assert_eq!(
-        names(street.secrets(OPERATOR).await),
+        called(street.secrets(OPERATOR).await),
         [
             "acme.phone-agent-credentials",
             "acme.phone-credentials",
@@ -266,7 +266,7 @@ async fn made(n: i64, fault: Fault) -> u64 {
     eventually(&format!("{what}: all is gone"), async || {
         mortal.replace_if_dead(&street);
         let users = street.users().list(&ListParams::default()).await;
-        let left = names(street.secrets(OPERATOR).await);
+        let left = called(street.secrets(OPERATOR).await);
         let gone = users.expect("a list").items.is_empty()
             && left == ["main-1"]
             && street.secrets(TENANT).await.is_empty();

@@ -214,7 +214,7 @@ async fn an_old_secret_ends_with_its_own_grace_amid_an_exchange() {
     let hashes = scene.hashes().await.expect("the hashes");
     let stored = credentials::read_hashes(&hashes).expect("hashes");
     assert_eq!(
-        stored[0].expires_at.map(|at| at.as_second()),
+        stored[0].expires_at.map(jiff::Timestamp::as_second),
         Some(end.as_second())
     );
     assert_eq!(stored[1].expires_at, None);

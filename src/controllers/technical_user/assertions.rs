@@ -64,7 +64,7 @@ impl Visit<'_> {
             };
             return (nothing(), Some(violation.unwrap_or(revoked)));
         }
-        if let Some(hashes) = own.filter(|own| self.is_back(own)) {
+        if let Some(hashes) = own.filter(|own| Self::is_back(own)) {
             self.bring_back(hashes, decision);
             self.clean_up(decision);
             return (nothing(), violation);

@@ -51,7 +51,7 @@ impl Visit<'_> {
 
     /// Of what authenticates with assertions, and was revoked once: its hashes' Secret holds no more than
     /// the note of that.
-    pub(super) fn is_back(&self, hashes: &Secret) -> bool {
+    pub(super) fn is_back(hashes: &Secret) -> bool {
         credentials::last_revocation(hashes).is_some() && credentials::read(hashes).is_empty()
     }
 
