@@ -21,6 +21,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::api::v1alpha1::SealedBy;
+use crate::api::v1alpha1::TechnicalUser;
 use crate::crypto::age::Recipient;
 use crate::domain::algorithm::{Algorithm, RsaKeySize};
 use crate::domain::client::Family;
@@ -32,7 +33,7 @@ pub use signing_key::{Copies, Looked, Reads, look as look_at_ring};
 #[doc(hidden)] // For the simulation in tests/, which carries its writes out one by one.
 pub mod secrets {
     pub use super::technical_user::{
-        DeliverySeen, MadeSeen, SERVERS_FOLLOW, Seen, Workload, decide,
+        Companionship, DeliverySeen, MadeSeen, SERVERS_FOLLOW, Seen, Workload, decide,
     };
 }
 pub use signing_key::{
@@ -124,6 +125,8 @@ pub enum Object {
     Secret(Box<Secret>),
     /// A `ConfigMap`.
     ConfigMap(Box<ConfigMap>),
+    /// A technical user: the companion agent of a device.
+    TechnicalUser(Box<TechnicalUser>),
 }
 
 /// Secret material that is put into an object just before it is written, so that no decision

@@ -9,6 +9,8 @@ mod support;
 mod algorithms;
 #[path = "cluster/assertions.rs"]
 mod assertions;
+#[path = "cluster/companion.rs"]
+mod companion;
 #[path = "cluster/copied.rs"]
 mod copied;
 #[path = "cluster/credentials.rs"]

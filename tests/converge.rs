@@ -2,6 +2,8 @@
 //! the answer lost. Whatever happens, what is there in the end is one key, one secret, no orphan,
 //! and a token.
 
+#[path = "converge/companion.rs"]
+mod companion;
 #[path = "converge/credentials.rs"]
 mod credentials;
 #[path = "converge/exchange.rs"]

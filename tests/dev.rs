@@ -3,6 +3,8 @@
 // Real processes take real time.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "dev/companion.rs"]
+mod companion;
 #[path = "dev/desk.rs"]
 mod desk;
 mod support;

@@ -6,6 +6,7 @@
 //! keys (`rotation`); how a secret reaches its holder is in `delivery`.
 
 mod assertions;
+mod companion;
 mod delivering;
 mod made;
 mod obstacles;
@@ -35,6 +36,7 @@ use crate::tenancy::Tenancy;
 
 use rotation::Rotation;
 
+pub use companion::{Companionship, DeviceSeen};
 pub use made::{Made, MadeSecret};
 pub use rotation::SERVERS_FOLLOW;
 pub use see::{Proofs, Sight, see, signing_rings};
@@ -69,6 +71,8 @@ pub struct Seen {
     pub others_wait: Option<SignedDuration>,
     /// The `ServiceAccount` that authenticates it, if one does.
     pub workload: Workload,
+    /// Its companions, or whose companion it is.
+    pub companionship: Companionship,
 }
 
 /// A secret that was made and not delivered yet.
@@ -197,9 +201,17 @@ impl Visit<'_> {
                     ),
                 )),
             ),
-            Tenant::Current(_) | Tenant::NotCurrent => self.credential(&mut decision),
+            Tenant::Current(_) | Tenant::NotCurrent => match self.goes_too() {
+                Some(gone) => (self.rotation(self.own_hashes(), Source::Hold), Some(gone)),
+                None => self.credential(&mut decision),
+            },
         };
-        let conditions = conditions.unwrap_or_else(|| self.conditions(&tenant, &rotation));
+        let mut conditions = conditions.unwrap_or_else(|| self.conditions(&tenant, &rotation));
+        if !matches!(tenant, Tenant::None)
+            && let Some((reason, why)) = self.companion(&mut decision)
+        {
+            conditions = conditions.ready_though(reason, why);
+        }
         let current = match tenant {
             Tenant::Current(current) => Some(current),
             _ => None,
@@ -247,7 +259,7 @@ impl Visit<'_> {
             let conditions = obstacle.unwrap_or_else(|| self.foreign_hashes(foreign, decision));
             return (self.rotation(None, Source::Hold), Some(conditions));
         }
-        if let Some(revoked) = self.revoked() {
+        if let Some(revoked) = self.revoked().or_else(|| self.overtaken(hashes)) {
             let revoked = self.stay_revoked(&revoked, hashes, decision);
             let conditions = obstacle.unwrap_or(revoked);
             return (self.rotation(hashes, Source::Hold), Some(conditions));
@@ -265,7 +277,7 @@ impl Visit<'_> {
                 return (rotation, obstacle);
             }
         } else if hashes.is_none()
-            && self.was_revoked().is_none()
+            && !self.was_ever_revoked()
             && self.hash_again(standing, decision)
         {
             return (rotation, Some(being_made()));

@@ -270,6 +270,8 @@ schemas! {
     object_name = text(253, &[OBJECT_NAME]);
     /// The name of a Secret.
     secret_name = text(253, &[OBJECT_NAME]);
+    /// The name of a technical user, which is shorter, since others follow from it.
+    technical_user_name = text(63, &[OBJECT_NAME]);
     /// The name of a `SigningKey`, which is shorter, since others follow from it.
     signing_key_name = text(52, &[OBJECT_NAME]);
     /// A key in a Secret's data.

@@ -65,24 +65,40 @@ pub fn hashes_of(secret: &Secret) -> Option<(&str, &str, &str)> {
 /// On a Secret with hashes: that its technical user was revoked, as JSON.
 const REVOKED: &str = "chancery.dev/revoked";
 
+/// On a Secret with hashes: when its technical user was last revoked, where that is over.
+const REVOKED_BEFORE: &str = "chancery.dev/revoked-before";
+
+/// When a technical user was last revoked, whether that is over or not.
+pub fn last_revocation(hashes: &Secret) -> Option<Timestamp> {
+    let now = revoked(hashes).map(|revoked| revoked.at.0);
+    now.or_else(|| time_annotation(&hashes.metadata, REVOKED_BEFORE))
+}
+
+/// Writes down when it was, where that is over.
+pub fn set_last_revocation(hashes: &mut Secret, at: Timestamp) {
+    let annotations = hashes.metadata.annotations.get_or_insert_default();
+    annotations.insert(REVOKED_BEFORE.into(), write_time(at));
+}
+
 /// That a technical user was revoked: its hashes are gone, and no new secret is made until the
 /// annotation `chancery.dev/rotate` asks for one anew.
 pub fn revoked(hashes: &Secret) -> Option<RevokedStatus> {
     serde_json::from_str(annotation(&hashes.metadata, REVOKED)?).ok()
 }
 
-/// Notes that, and takes the hashes away; or takes the note back.
+/// Notes that, and takes the hashes away; or takes the note back, which leaves when it was.
 pub fn set_revoked(hashes: &mut Secret, revoked: Option<&RevokedStatus>) {
+    let last = last_revocation(hashes);
     let annotations = hashes.metadata.annotations.get_or_insert_default();
-    match revoked {
-        Some(revoked) => {
-            let json = serde_json::to_string(revoked).unwrap_or_default();
-            annotations.insert(REVOKED.into(), json);
-            write(hashes, &[]);
-        }
-        None => {
-            annotations.remove(REVOKED);
-        }
+    if let Some(revoked) = revoked {
+        let json = serde_json::to_string(revoked).unwrap_or_default();
+        annotations.insert(REVOKED.into(), json);
+        annotations.remove(REVOKED_BEFORE);
+        write(hashes, &[]);
+    } else if annotations.remove(REVOKED).is_some()
+        && let Some(last) = last
+    {
+        set_last_revocation(hashes, last);
     }
 }
 
@@ -128,6 +144,10 @@ pub struct Known {
     /// When another one was delivered, or when it was lost or given up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retired_at: Option<Timestamp>,
+    /// When its grace is over: holds on where something else takes the place of secrets, and with them
+    /// of the grace that the spec gives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<Timestamp>,
     /// Why it was made, as [`Cause::name`] says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
@@ -175,6 +195,7 @@ impl Stored {
             delivered_at: life.published,
             activated_at: life.activated,
             retired_at: life.retired,
+            ends_at: self.known.ends_at,
             cause: Some(cause.name().to_owned()),
             handled,
             sealed: self.known.sealed.take(),

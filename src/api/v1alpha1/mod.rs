@@ -4,6 +4,7 @@
 #![allow(clippy::doc_markdown)]
 
 mod assertion;
+mod companion;
 mod conditions;
 mod crds;
 mod one_time;
@@ -14,6 +15,7 @@ mod subscription;
 mod technical_user;
 
 pub use assertion::*;
+pub use companion::*;
 pub use conditions::*;
 pub use crds::{all_crds, to_yaml};
 pub use one_time::*;

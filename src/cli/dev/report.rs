@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::curl::{self, CurlFiles};
 use crate::api::v1alpha1::{PUBLISHED, READY, STALLED, TechnicalUser};
-
+use crate::domain::reasons::SUSPENDED;
 use crate::objects::delivery::plain_secrets;
 use crate::stores::{Guarded, Stores};
 
@@ -185,7 +185,7 @@ impl Report {
                     continue;
                 }
             }
-            if user.spec.suspended {
+            if is_suspended(user) {
                 continue;
             }
             if !self.shown.contains(&id) {
@@ -254,6 +254,13 @@ fn is_ready(user: &TechnicalUser) -> Option<bool> {
             .iter()
             .any(|c| c.type_ == READY && c.status == "True")
     })
+}
+
+/// Whether it is suspended, by itself or with its device.
+fn is_suspended(user: &TechnicalUser) -> bool {
+    let conditions = user.status.iter().flat_map(|status| &status.conditions);
+    let mut ready = conditions.filter(|c| c.type_ == READY);
+    user.spec.suspended || ready.any(|c| c.reason == SUSPENDED)
 }
 
 /// What the conditions say, if they speak of the object as it is now.

@@ -110,9 +110,16 @@ impl Visit<'_> {
             Some(stalled) => Conditions::ready_but_stalled((reason, message), stalled),
             None => Conditions::ready(reason, message),
         };
+        let device = self.device().filter(|device| device.suspended);
         let mut conditions = if self.user.spec.suspended {
             let message = format!(
                 "{id} is suspended: no token is issued until spec.suspended is taken back."
+            );
+            told(r::SUSPENDED, message)
+        } else if let Some(device) = device {
+            let message = format!(
+                "{id} is suspended with its device {}: no token is issued until spec.suspended of that is taken back.",
+                device.name
             );
             told(r::SUSPENDED, message)
         } else if let Some(credential) = &self.user.spec.credential.public_key {
@@ -252,6 +259,7 @@ impl Visit<'_> {
             sealed: self.to_show(rotation).0.cloned(),
             last_handled_claim: self.handled_claim(),
             subscription: current.map(|c| c.name.clone()),
+            companion_agent: self.companion_status(),
             revoked: self.revoked(),
         };
         let events = status::warnings(stood, conditions);

@@ -13,6 +13,7 @@ use super::{DeliverySeen, Visit};
 use crate::api::v1alpha1::ROTATE_ANNOTATION;
 use crate::controllers::{Decision, Fill, Note, Object, SealTo, Write};
 use crate::domain::client::DEFAULT_SECRET_GRACE;
+use crate::domain::moment::Moment;
 use crate::domain::period::Period;
 use crate::domain::reasons as r;
 use crate::domain::rotation::{
@@ -60,13 +61,24 @@ pub(super) struct ToMake {
 impl<'a> Visit<'a> {
     /// Looks, and asks the engine. `source`: whether a new secret can be made.
     pub(super) fn rotation(&self, hashes: Option<&Secret>, source: Source) -> Rotation<'a> {
-        let stored = hashes.map(credentials::read).unwrap_or_default();
+        let mut stored = hashes.map(credentials::read).unwrap_or_default();
         let current = self.current(&stored);
         let mut keys = self.facts(&stored, current.map(|(_, _, id)| id));
         let (policy, slip) = self.policy(&stored, source);
-        let plan = rotation::plan(&keys, &policy, self.moment);
+        let mut plan = rotation::plan(&keys, &policy, self.moment);
         for step in &plan.steps {
             carry_out(&mut keys, step, self.moment.now);
+        }
+        if self.user.secret_credential().is_some() {
+            for secret in &mut stored {
+                let ends_at = plan.ends.get(&secret.credential.id).copied();
+                if secret.known.ends_at.is_some() {
+                    secret.credential.expires_at = None;
+                }
+                secret.known.ends_at = ends_at;
+            }
+        } else {
+            self.own_ends(&mut stored, &mut keys, &mut plan);
         }
         Rotation {
             stored,
@@ -77,6 +89,31 @@ impl<'a> Visit<'a> {
             claim: None,
             awaits: None,
             current,
+        }
+    }
+
+    /// Where something else has taken the place of secrets: one that was old by then ends when it was to,
+    /// and works no longer for that.
+    fn own_ends(&self, stored: &mut [Stored], keys: &mut [SecretFacts], plan: &mut Plan<SecretId>) {
+        let Moment { now, sure } = self.moment;
+        for secret in stored {
+            let Some(end) = secret.known.ends_at else {
+                continue;
+            };
+            let id = &secret.credential.id;
+            // Servers see to it by themselves.
+            secret.credential.expires_at = Some(end);
+            if end <= now && sure {
+                plan.ends.remove(id);
+                for key in keys.iter_mut().filter(|key| key.kid() == id) {
+                    key.life.removed = key.life.removed.or(Some(now));
+                }
+            } else {
+                let planned = plan.ends.entry(id.clone()).or_insert(end);
+                *planned = end.min(*planned);
+                let ahead = Some(end).filter(|end| *end > now);
+                plan.wake_at = plan.wake_at.into_iter().chain(ahead).min();
+            }
         }
     }
 
@@ -209,6 +246,9 @@ impl<'a> Visit<'a> {
         }
         if make.is_some() {
             credentials::set_revoked(&mut after, None);
+            if let Some(last) = self.device().and_then(|device| device.last_revocation) {
+                credentials::set_last_revocation(&mut after, last);
+            }
         }
         credentials::write(&mut after, &rotation.list());
         if let Some(claim) = &rotation.claim {

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use zeroize::Zeroizing;
 
-use super::{DeliverySeen, MadeSeen, Seen, Workload, service_account};
+use super::{Companionship, DeliverySeen, MadeSeen, Seen, Workload, companion, service_account};
 use crate::api::v1alpha1::{KeyAudience, TechnicalUser};
 use crate::controllers::operator::Context;
 use crate::controllers::{Error, Key};
@@ -47,6 +47,7 @@ pub async fn see(
         made: None,
         others_wait: None,
         workload: Workload::default(),
+        companionship: Companionship::default(),
     };
     let environment = seen.tenancy.environments.get(namespace);
     if user.is_some() && environment.is_some_and(|other| *other != cx.settings.environment) {
@@ -63,6 +64,8 @@ pub async fn see(
         cx.made.forget(of);
         return Ok(seen);
     };
+    // A companion's device after its own hashes: what those do not say of a revocation is known then.
+    seen.companionship = companion::see(cx, &user, namespace, sight).await?;
     if let Some(credential) = &user.spec.credential.service_account {
         seen.workload = service_account::see(cx, namespace, credential);
     }

@@ -295,9 +295,18 @@ fn a_device_that_revoked_itself_is_told_apart_and_all_its_tokens_are_revoked() {
     revoke(&mut home, of, "held").expect("room");
     let mut all = Revocations::default();
     let with = (at(NOW), &BOUNDS);
-    assert_eq!(all.revoke_device(&home, of, with), Ok(true));
-    assert_eq!(all.revoke_device(&home, of, with), Ok(false), "known");
-    assert!(holds(&all, "acme.device", "any", NOW));
+    let agent = Some("acme.device-agent");
+    assert_eq!(all.revoke_device(&home, of, agent, with), Ok(true));
+    assert_eq!(
+        all.revoke_device(&home, of, agent, with),
+        Ok(false),
+        "known"
+    );
+    for id in ["acme.device", "acme.device-agent"] {
+        assert!(holds(&all, id, "any", NOW), "{id}");
+        assert!(!holds(&all, id, "any", NOW + 1), "{id}");
+    }
+    assert!(!holds(&all, "acme.other", "any", NOW));
     // It waits for the operator, however long.
     all.forget(at(NOW + 99_999));
     let device = Device {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chancery::api::v1alpha1::TechnicalUser;
-use chancery::controllers::secrets::{DeliverySeen, MadeSeen, Seen, Workload, decide};
+use chancery::controllers::secrets::{
+    Companionship, DeliverySeen, MadeSeen, Seen, Workload, decide,
+};
 use chancery::controllers::{Decision, Fill, Object, Write};
 use chancery::domain::client::StoredCredential;
 use chancery::domain::moment::Moment;
@@ -253,6 +255,7 @@ impl World {
             }),
             others_wait: None,
             workload: Workload::default(),
+            companionship: Companionship::default(),
         }
     }
 

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::super::{DeliverySeen, Seen, Workload, decide};
+use super::super::{Companionship, DeliverySeen, Seen, Workload, decide};
 use crate::api::v1alpha1::{
     CLAIM_ANNOTATION, CredentialState, Delivery, ROTATE_ANNOTATION, SealedBy, SealedStatus,
     TechnicalUser, TechnicalUserStatus,
@@ -165,7 +165,9 @@ impl Desk {
             hashes: self.hashes.clone().map(Arc::new),
             deliveries: deliveries.collect(),
             made: None,
+            others_wait: None,
             workload: Workload::default(),
+            companionship: Companionship::default(),
         };
         let settings = Settings {
             issuer: "http://127.0.0.1:8080".into(),
