@@ -83,7 +83,13 @@ pub struct Bounds {
     pub bytes: usize,
     /// The longest, in seconds, that a token issued now lives anywhere.
     pub longest_life: i64,
+    /// For how many seconds a replica that has not heard of it may still issue tokens to a device that has
+    /// revoked itself, by its own clock.
+    pub follow: i64,
 }
+
+/// Within so many seconds each replica that has contact knows what was answered.
+const KNOWN_WITHIN: i64 = 2;
 
 impl Bounds {
     /// Those of a release.
@@ -94,6 +100,7 @@ impl Bounds {
             entries_per_tenant: usize(settings.revocation.entries_per_tenant),
             bytes: MOST_BYTES,
             longest_life: settings.tokens.max_ttl.as_secs() + leeway(settings),
+            follow: (KNOWN_WITHIN + leeway(settings)).min(SKEW),
         }
     }
 }
@@ -174,7 +181,7 @@ impl OfClient {
         match (self.before, self.until) {
             (None, None) => None,
             (Some(before), Some(until))
-                if (0..=soon).contains(&before) && before < until && until <= latest =>
+                if (0..=soon + SKEW).contains(&before) && before < until && until <= latest =>
             {
                 None
             }
@@ -316,7 +323,8 @@ impl Revocations {
             if let Some(held) = held.and_then(|of| of.get(id)) {
                 one.join(held);
             }
-            one.revoke_all(now, bounds);
+            // A thief who asks all the while is not to keep what a slower replica gave him meanwhile.
+            one.revoke_all(now + bounds.follow, bounds);
         }
         clients.entry(client_id.to_owned()).or_default().device = Some(now);
         let entries: usize = clients.values().map(|c| 1 + c.tokens.len()).sum();

@@ -11,12 +11,11 @@ use crate::domain::reasons as r;
 use crate::objects::credentials;
 
 impl Visit<'_> {
-    /// That it was revoked: its hashes' Secret says so, or, where that is gone, its status.
+    /// That it was revoked: its hashes' Secret says so, or its status, where a backup of that Secret was
+    /// put back, or it is gone.
     pub(super) fn was_revoked(&self) -> Option<RevokedStatus> {
-        match self.own_hashes() {
-            Some(hashes) => credentials::revoked(hashes),
-            None => self.user.status.as_ref()?.revoked.clone(),
-        }
+        let noted = self.own_hashes().and_then(credentials::revoked);
+        noted.or_else(|| self.user.status.as_ref()?.revoked.clone())
     }
 
     /// The same, unless a person has asked for a new secret since: by another value of the annotation.
