@@ -20,7 +20,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use crate::api::v1alpha1::SealedBy;
 use crate::api::v1alpha1::TechnicalUser;
+use crate::crypto::age::Recipient;
 use crate::domain::algorithm::{Algorithm, RsaKeySize};
 use crate::domain::client::Family;
 use crate::domain::rotation::Cause;
@@ -147,6 +149,9 @@ pub enum Fill {
         cause: Cause,
         /// The value of the rotate annotation that is handled with it.
         handled: Option<String>,
+        /// Whom the secret is sealed to, in the same write, where it is delivered once. It is not
+        /// remembered then.
+        seal: Option<SealTo>,
         /// The time of the visit.
         now: Timestamp,
     },
@@ -163,6 +168,15 @@ pub enum Fill {
     NewSecret(Vec<String>),
     /// A client secret that a delivered Secret holds, under these keys.
     Secret(Vec<String>, Zeroizing<String>),
+}
+
+/// Whom a client secret is sealed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealTo {
+    /// The public key.
+    pub recipient: Recipient,
+    /// Who gave it.
+    pub by: SealedBy,
 }
 
 impl std::fmt::Debug for Fill {

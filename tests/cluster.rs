@@ -29,6 +29,8 @@ mod kills;
 mod leader;
 #[path = "cluster/load.rs"]
 mod load;
+#[path = "cluster/one_time.rs"]
+mod one_time;
 #[path = "cluster/ownership.rs"]
 mod ownership;
 #[path = "cluster/publish.rs"]

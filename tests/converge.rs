@@ -12,6 +12,8 @@ mod exchange;
 mod jwks;
 #[path = "converge/obstacles.rs"]
 mod obstacles;
+#[path = "converge/one_time.rs"]
+mod one_time;
 #[path = "converge/scene.rs"]
 mod scene;
 

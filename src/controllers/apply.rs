@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use kube::core::{DynamicObject, NamespaceResourceScope};
 use kube::discovery::ApiResource;
@@ -18,8 +18,8 @@ use zeroize::Zeroizing;
 
 use super::operator::Context;
 use super::technical_user::{Made, MadeSecret};
-use super::{Error, Fill, Key, Kind, Object, Write};
-use crate::api::v1alpha1::{SigningKey, Subscription, TechnicalUser};
+use super::{Error, Fill, Key, Kind, Object, SealTo, Write};
+use crate::api::v1alpha1::{SealedStatus, SigningKey, Subscription, TechnicalUser};
 use crate::crypto;
 use crate::crypto::key_pair::KeyPair;
 use crate::domain::client::StoredCredential;
@@ -228,17 +228,24 @@ impl<'a> Applier<'a> {
                 id,
                 cause,
                 handled,
+                seal,
                 now,
             } => {
                 let plain = crypto::secret::generate(family);
                 let new = hashed(plain.clone(), id, now).await?;
-                self.secret = Some(MadeSecret {
-                    id: new.id.clone(),
-                    hash: new.hash.clone(),
-                    plain,
-                    since: Instant::now(),
-                });
-                credentials::put(&mut secret, Stored::new(new, cause, handled));
+                let mut stored = Stored::new(new, cause, handled);
+                match seal {
+                    Some(to) => stored.known.sealed = Some(sealed(&plain, &to, &stored)?),
+                    None => {
+                        self.secret = Some(MadeSecret {
+                            id: stored.credential.id.clone(),
+                            hash: stored.credential.hash.clone(),
+                            plain,
+                            since: Instant::now(),
+                        });
+                    }
+                }
+                credentials::put(&mut secret, stored);
             }
             Fill::HashOf { plain, id, now } => {
                 let new = hashed(plain, id, now).await?;
@@ -254,6 +261,18 @@ impl<'a> Applier<'a> {
         }
         Ok(Object::Secret(secret))
     }
+}
+
+/// A client secret, sealed to whoever claimed it.
+fn sealed(plain: &str, to: &SealTo, stored: &Stored) -> Result<SealedStatus, Error> {
+    let ciphertext = crypto::age::seal(&to.recipient, plain.as_bytes());
+    Ok(SealedStatus {
+        credential_id: stored.credential.id.clone(),
+        recipient: to.recipient.to_string(),
+        by: to.by,
+        sealed_at: Time(credentials::whole_second(stored.credential.created_at)),
+        ciphertext: ciphertext.map_err(|e| Error::Material(e.to_string()))?,
+    })
 }
 
 async fn hashed(

@@ -10,6 +10,7 @@ mod companion;
 mod delivering;
 mod made;
 mod obstacles;
+mod one_time;
 mod report;
 mod revoked;
 mod rotation;
@@ -232,6 +233,7 @@ impl Visit<'_> {
         let violation = self.violation();
         let violation = violation.map(|(reason, message)| Conditions::stalled(reason, message));
         match self.user.secret_credential() {
+            Some(_) if self.user.one_time().is_some() => self.one_time(violation, decision),
             Some(_) => self.secret(violation, decision),
             None => self.without_secret(violation, decision),
         }
@@ -295,7 +297,7 @@ impl Visit<'_> {
             self.keep_delivered(standing, (plain, id), &rotation, decision);
         }
         // Ready comes with the visit that sees it, so that status tells of what is there.
-        let works = rotation.active().is_some() && rotation.current.is_some();
+        let works = rotation.works();
         (rotation, (!works).then(being_made))
     }
 
@@ -330,7 +332,7 @@ impl Visit<'_> {
         };
         let object = Object::Secret(Box::new(template));
         decision.writes.push(Write::Create(object, fill));
-        decision.writes.push(Note::warning(r::SECRET_REPAIRED, "The hash of the client secret was lost, and was made again from the delivered Secret: clients go on as before."));
+        decision.writes.push(Note::warning(r::SECRET_REPAIRED, "The hash of the client secret was lost, and was made again from the delivered Secret: clients that use what stands there go on. Older client secrets, in their grace, have ended."));
         true
     }
 

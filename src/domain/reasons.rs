@@ -81,6 +81,10 @@ pub const CREDENTIAL_ROTATED: &str = "CredentialRotated";
 pub const CREDENTIAL_REMOVED: &str = "CredentialRemoved";
 /// As many client secrets work as may work at once.
 pub const TOO_MANY_CREDENTIALS: &str = "TooManyCredentials";
+/// A client secret is made once somebody claims it.
+pub const CLAIM_AWAITED: &str = "ClaimAwaited";
+/// There was no client secret to be claimed.
+pub const CLAIM_REFUSED: &str = "ClaimRefused";
 /// Another way to authenticate took the place of the client secret, which works on through its grace.
 pub const CREDENTIAL_EXCHANGED: &str = "CredentialExchanged";
 /// A device's companion agent was made.

@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
 use super::{annotation, label, labels, time_annotation, write_time};
-use crate::api::v1alpha1::{RevokedStatus, TechnicalUser};
+use crate::api::v1alpha1::{RevokedStatus, SealedStatus, TechnicalUser};
 use crate::domain::client::StoredCredential;
 use crate::domain::names::{
     self, PART_CREDENTIALS, TENANT_NAME_LABEL, TENANT_NAMESPACE_LABEL, UID_LABEL,
@@ -102,6 +102,21 @@ pub fn set_revoked(hashes: &mut Secret, revoked: Option<&RevokedStatus>) {
     }
 }
 
+/// On a Secret with hashes: the last value of the claim annotation that was looked at. It outlasts the
+/// hashes: a claim counts for one client secret alone.
+const HANDLED_CLAIM: &str = "chancery.dev/handled-claim";
+
+/// The last claim that was looked at.
+pub fn handled_claim(hashes: &Secret) -> Option<&str> {
+    annotation(&hashes.metadata, HANDLED_CLAIM)
+}
+
+/// Writes that a claim was looked at.
+pub fn set_handled_claim(hashes: &mut Secret, claim: &str) {
+    let annotations = hashes.metadata.annotations.get_or_insert_default();
+    annotations.insert(HANDLED_CLAIM.into(), claim.into());
+}
+
 /// The hashes in a Secret; none if it holds something else.
 pub fn read_hashes(secret: &Secret) -> Option<Vec<StoredCredential>> {
     serde_json::from_slice(&secret.data.as_ref()?.get(HASHES)?.0).ok()
@@ -139,6 +154,10 @@ pub struct Known {
     /// The value of the rotate annotation that had been handled when it was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handled: Option<String>,
+    /// It, sealed to whoever claimed it, where it is delivered once. Status shows this; here it is written
+    /// together with the hash, so that no crash and no loss of a status loses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<SealedStatus>,
 }
 
 impl Stored {
@@ -179,6 +198,7 @@ impl Stored {
             ends_at: self.known.ends_at,
             cause: Some(cause.name().to_owned()),
             handled,
+            sealed: self.known.sealed.take(),
         };
     }
 }

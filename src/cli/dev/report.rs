@@ -164,6 +164,11 @@ impl Report {
                 working.extend(self.shown.get(&id).cloned());
                 continue;
             };
+            if user.one_time().is_some() {
+                self.one_time(user, &id);
+                working.insert(id);
+                continue;
+            }
             let Some(secret) = ready.then(|| self.secret(user)).flatten() else {
                 continue;
             };
@@ -191,6 +196,27 @@ impl Report {
         }
         self.shown = working;
         self.curl.keep(&known);
+    }
+
+    /// A client secret that is delivered once: how to come by it, where no kubectl reaches.
+    fn one_time(&self, user: &TechnicalUser, id: &str) {
+        let sealed = user.status.as_ref().and_then(|s| s.sealed.as_ref());
+        let path = self.curl.sealed_path(id);
+        match sealed.map(|sealed| self.curl.write_sealed(id, &sealed.ciphertext)) {
+            Some(Ok(written)) if written || !self.shown.contains(id) => {
+                let line = curl::sealed_line(id, &path, &self.token_url);
+                say(format_args!("  {line}"));
+            }
+            Some(Ok(_)) => {}
+            Some(Err(why)) => complain(format_args!(
+                "{}: it can not be written: {why}.",
+                path.display()
+            )),
+            None if self.shown.contains(id) => {}
+            None => say(format_args!(
+                "  {id} is sealed to no key yet, and kubectl reaches nothing here: age-keygen makes one; put what age-keygen -y prints into credential.secret.recipient of its manifest."
+            )),
+        }
     }
 
     fn secret(&self, user: &TechnicalUser) -> Option<zeroize::Zeroizing<String>> {

@@ -99,6 +99,10 @@ impl Visit<'_> {
                 r::CREDENTIAL_ROTATED,
                 format!("Client secret {id} stands in Secret {name}, as a rotation was asked for; {old}."),
             ),
+            Cause::Algorithm => Note::normal(
+                r::CREDENTIAL_ROTATED,
+                format!("Client secret {id} stands in Secret {name}, as spec.credential.secret.delivery says so now; {old}."),
+            ),
             _ if known => {
                 let what = if standing.is_some() { "altered" } else { "deleted" };
                 Note::warning(

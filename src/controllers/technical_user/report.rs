@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::assertions::{OWN, judge};
+use super::one_time::Sealing;
 use super::rotation::{Rotation, SecretFacts};
 use super::{RESTRICTED, Tenant, Visit};
 use crate::api::v1alpha1::{
@@ -125,9 +126,16 @@ impl Visit<'_> {
             self.of_public_keys(&credential.jwks)
         } else if let Some(credential) = &self.user.spec.credential.service_account {
             self.of_service_account(credential)
+        } else if self.user.one_time().is_some() {
+            told(r::SUCCEEDED, self.of_one_time(rotation))
         } else {
             let secret = self.user.secret_name();
-            let message = format!("{id} gets tokens with the secret in Secret {secret}.");
+            let message = match rotation.current {
+                Some(_) => format!("{id} gets tokens with the secret in Secret {secret}."),
+                None => format!(
+                    "{id} gets tokens with the client secret that was claimed; the next one is about to stand in Secret {secret}."
+                ),
+            };
             told(r::SUCCEEDED, message)
         };
         if !beyond.is_empty() {
@@ -135,7 +143,11 @@ impl Visit<'_> {
             let told = conditions.ready_adds(&restricted);
             conditions = told.and(RESTRICTED, true, r::BEYOND_SUBSCRIPTION, restricted);
         }
-        if rotation.plan.crowded && self.user.secret_credential().is_some() {
+        if let Some(cause) = rotation.awaits {
+            let told = self.awaiting(cause);
+            conditions = conditions.ready_adds(&told);
+            conditions = conditions.and(ROTATION_PAUSED, true, r::CLAIM_AWAITED, told);
+        } else if rotation.plan.crowded && self.user.secret_credential().is_some() {
             conditions = conditions.and(
                 ROTATION_PAUSED,
                 true,
@@ -151,6 +163,12 @@ impl Visit<'_> {
         self.user.secret_credential()?;
         if let Some(slip) = &rotation.slip {
             return Some((r::INVALID_SPEC, slip.clone()));
+        }
+        if self.user.one_time().is_some() {
+            return match self.sealing() {
+                Sealing::Faulty(why) => Some((r::INVALID_SPEC, why)),
+                Sealing::To(_) | Sealing::Unclaimed => None,
+            };
         }
         let target = self.user.secret_name();
         let standing = self.seen.deliveries.iter();
@@ -215,10 +233,11 @@ impl Visit<'_> {
                 ("PublicKey", judged.key_ids)
             }
             (None, Some(_)) => ("ServiceAccount", Vec::new()),
+            (None, None) if self.user.one_time().is_some() => ("OneTime", Vec::new()),
             (None, None) => ("Secret", Vec::new()),
         };
-        let secret_name = match spec.secret {
-            Some(_) => working.then(|| self.user.secret_name()),
+        let secret_name = match self.user.delivers_in() {
+            Some(name) => working.then_some(name),
             None => self.delivered(),
         };
         let stood = before.map_or(&[][..], |s| &s.conditions);
@@ -237,6 +256,8 @@ impl Visit<'_> {
                 .then(|| rotation.policy.rotate.clone()))
             .flatten()
             .or_else(|| before.and_then(|s| s.last_handled_rotation.clone())),
+            sealed: self.to_show(rotation).0.cloned(),
+            last_handled_claim: self.handled_claim(),
             subscription: current.map(|c| c.name.clone()),
             companion_agent: self.companion_status(),
             revoked: self.revoked(),

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::{DeliverySeen, Visit};
 use crate::api::v1alpha1::ROTATE_ANNOTATION;
-use crate::controllers::{Decision, Fill, Note, Object, Write};
+use crate::controllers::{Decision, Fill, Note, Object, SealTo, Write};
 use crate::domain::client::DEFAULT_SECRET_GRACE;
 use crate::domain::moment::Moment;
 use crate::domain::period::Period;
@@ -42,6 +42,10 @@ pub(super) struct Rotation<'a> {
     pub plan: Plan<SecretId>,
     /// What of the spec is not obeyed.
     pub slip: Option<String>,
+    /// The value of the claim annotation that is looked at now, and counts no more then.
+    pub claim: Option<String>,
+    /// Why the next secret should be made, where nobody has claimed it yet.
+    pub awaits: Option<Cause>,
     /// The newest secret that is delivered: where it stands, itself, and its id.
     pub current: Option<(&'a DeliverySeen, &'a Zeroizing<String>, &'a str)>,
 }
@@ -51,6 +55,7 @@ pub(super) struct ToMake {
     pub id: String,
     pub cause: Cause,
     pub handled: Option<String>,
+    pub seal: Option<SealTo>,
 }
 
 impl<'a> Visit<'a> {
@@ -81,6 +86,8 @@ impl<'a> Visit<'a> {
             policy,
             plan,
             slip,
+            claim: None,
+            awaits: None,
             current,
         }
     }
@@ -129,6 +136,7 @@ impl<'a> Visit<'a> {
     }
 
     fn facts(&self, stored: &[Stored], current: Option<&str>) -> Vec<SecretFacts> {
+        let one_time = self.user.one_time().is_some();
         let facts = stored.iter().map(|s| {
             let id = &s.credential.id;
             let life = s.life();
@@ -136,6 +144,9 @@ impl<'a> Visit<'a> {
             let made = self.seen.made.as_ref();
             let made = made.is_some_and(|m| m.id == *id && m.hash == s.credential.hash);
             let made = made && life.is_fresh();
+            let sealed = s.known.sealed.is_some();
+            // Once it was delivered otherwise, its holder has it, and the operator need not.
+            let held = sealed || one_time && life.activated.is_some();
             KeyFacts {
                 sequence: number(id),
                 jwk: SecretId(id.clone()),
@@ -146,10 +157,10 @@ impl<'a> Visit<'a> {
                 // No token hangs on it.
                 max_ttl: Some(SignedDuration::ZERO),
                 window: rotation::Window::default(),
-                fits: true,
+                fits: self.user.secret_credential().is_none() || sealed == one_time,
                 // Whoever holds a retired one holds it; from here it can not be had, and need not.
-                has_material: delivered || made || life.retired.is_some(),
-                in_jwks: delivered,
+                has_material: delivered || made || held || life.retired.is_some(),
+                in_jwks: delivered || sealed && self.shows(id),
             }
         });
         facts.collect()
@@ -240,6 +251,9 @@ impl<'a> Visit<'a> {
             }
         }
         credentials::write(&mut after, &rotation.list());
+        if let Some(claim) = &rotation.claim {
+            credentials::set_handled_claim(&mut after, claim);
+        }
         let same = |before: &Secret| {
             before.data == after.data
                 && before.metadata.labels == after.metadata.labels
@@ -251,6 +265,7 @@ impl<'a> Visit<'a> {
                 id: make.id,
                 cause: make.cause,
                 handled: make.handled,
+                seal: make.seal,
                 now: self.moment.now,
             },
             None if hashes.is_none_or(same) => return,
@@ -278,6 +293,7 @@ impl Rotation<'_> {
                 id: sequence.to_string(),
                 cause: *cause,
                 handled: self.policy.rotate.clone().or(self.policy.handled.clone()),
+                seal: None,
             }),
             Step::Restore { key_id } => {
                 let key = self.find(key_id)?;
@@ -285,6 +301,7 @@ impl Rotation<'_> {
                     id: key_id.clone(),
                     cause: key.cause,
                     handled: key.handled.clone(),
+                    seal: None,
                 })
             }
             _ => None,
@@ -298,6 +315,16 @@ impl Rotation<'_> {
     /// The secret that holds now, once it was seen to be delivered.
     pub(super) fn active(&self) -> Option<&SecretFacts> {
         signer(&self.keys)
+    }
+
+    /// Whether one works whose holder has it, or finds it.
+    pub(super) fn works(&self) -> bool {
+        let sealed = |id: &str| {
+            let mut sealed = self.stored.iter().filter(|s| s.known.sealed.is_some());
+            sealed.any(|s| s.credential.id == id)
+        };
+        let active = self.active();
+        active.is_some_and(|k| self.current.is_some() || sealed(k.kid()))
     }
 
     /// Whether a new secret need not wait for servers to learn of its hash: nobody has another one, or

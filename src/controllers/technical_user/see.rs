@@ -72,7 +72,7 @@ pub async fn see(
     let key = user.secret_keys().client_secret;
     let key = key.as_str();
     let uid = user.uid().unwrap_or_default();
-    let target = user.secret_credential().map(|_| user.secret_name());
+    let target = user.delivers_in();
     let mut secrets: Vec<Arc<Secret>> = cx.stores.deliveries.state_filter(|s| {
         let wanted = target.as_ref() == Some(&s.name_any());
         s.namespace().as_deref() == Some(namespace)
