@@ -178,7 +178,7 @@ async fn a_key_that_can_not_be_used_is_told_and_the_others_work() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_secret_ends_with_its_own_grace_amid_an_exchange() {
     let scene = Exchange::start().await;
-    let rotation = json!({"secret": {"rotation": {"gracePeriod": "6s"}}});
+    let rotation = json!({"secret": {"rotation": {"gracePeriod": "12s"}}});
     scene.credential(rotation).await;
     let asked = json!({"metadata": {"annotations": {"chancery.dev/rotate": "now"}}});
     let patch = Patch::Merge(asked);
@@ -202,9 +202,10 @@ async fn an_old_secret_ends_with_its_own_grace_amid_an_exchange() {
         "secret": null, "gracePeriod": "1h", "publicKey": {"jwks": {"keys": [key("k1")]}},
     });
     scene.credential(to_key).await;
-    let status = scene
-        .settled("the key, and both", |s| s.key_ids == ["k1"])
-        .await;
+    let ended = |s: &chancery::api::v1alpha1::TechnicalUserStatus| {
+        s.key_ids == ["k1"] && s.credentials.iter().all(|c| c.expires_at.is_some())
+    };
+    let status = scene.settled("the key, and both", ended).await;
     let until = |n: usize| status.credentials[n].expires_at.as_ref().expect("an end").0;
     assert!(status.credentials.len() == 2, "{:?}", status.credentials);
     assert_eq!(until(0), end, "not longer than it was to");
