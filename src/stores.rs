@@ -52,8 +52,8 @@ pub enum Watched {
     Published,
     /// Namespaces; only the operator watches them.
     Namespaces,
-    /// All Secrets in the operator namespace, their metadata alone: people name some in
-    /// `SigningKey`s. Only the operator watches them.
+    /// All Secrets everywhere, their names and versions alone: people name some in `SigningKey`s and
+    /// technical users. Only the operator watches them.
     NamedSecrets,
     /// `ServiceAccount`s everywhere, their metadata alone: technical users name some. Only the operator
     /// watches them.
@@ -112,7 +112,7 @@ pub struct Stores {
     pub published: Store<ConfigMap>,
     /// Namespaces; empty where they are not watched.
     pub namespaces: Store<Namespace>,
-    /// The metadata of all Secrets in the operator namespace; empty where they are not watched.
+    /// The names and versions of all Secrets; empty where they are not watched.
     pub named_secrets: Store<PartialObjectMeta<Secret>>,
     /// The metadata of all `ServiceAccount`s; empty where they are not watched.
     pub service_accounts: Store<PartialObjectMeta<ServiceAccount>>,
@@ -203,7 +203,7 @@ impl Stores {
             ),
             named_secrets: starter.operators(
                 Watched::NamedSecrets,
-                Api::namespaced(client.clone(), namespace),
+                Api::all(client.clone()),
                 all(),
                 hints::none,
             ),

@@ -787,6 +787,16 @@ fn what_can_not_work_is_refused_with_a_sentence() {
         (&LEAST, &["jwks.maxAge=-1m"], "at '/jwks/maxAge'"),
         (
             &LEAST,
+            &["secrets.generatedCost=10"],
+            "at '/secrets/generatedCost'",
+        ),
+        (
+            &LEAST,
+            &["secrets.suppliedCost=9"],
+            "at '/secrets/suppliedCost'",
+        ),
+        (
+            &LEAST,
             &["tokens.clockLeeway=one"],
             "at '/tokens/clockLeeway'",
         ),

@@ -41,6 +41,8 @@ mod quickstart;
 mod release;
 #[path = "cluster/restore.rs"]
 mod restore;
+#[path = "cluster/restored.rs"]
+mod restored;
 #[path = "cluster/revocation.rs"]
 mod revocation;
 #[path = "cluster/ring.rs"]
@@ -49,6 +51,8 @@ mod ring;
 mod rotation;
 #[path = "cluster/staleness.rs"]
 mod staleness;
+#[path = "cluster/supplied.rs"]
+mod supplied;
 #[path = "cluster/tenancy.rs"]
 mod tenancy;
 #[path = "cluster/windows.rs"]

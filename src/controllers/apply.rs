@@ -50,6 +50,8 @@ pub struct Applier<'a> {
     key: &'a Key,
     /// Client secrets between their hash's write and their delivery.
     made: &'a Made,
+    /// The bcrypt cost of generated secrets.
+    cost: u32,
     /// The one whose hash is just being written.
     secret: Option<MadeSecret>,
 }
@@ -62,6 +64,7 @@ impl<'a> Applier<'a> {
             leadership: &cx.leadership,
             key,
             made: &cx.made,
+            cost: cx.settings.secrets.generated_cost,
             secret: None,
         }
     }
@@ -232,7 +235,7 @@ impl<'a> Applier<'a> {
                 now,
             } => {
                 let plain = crypto::secret::generate(family);
-                let new = hashed(plain.clone(), id, now).await?;
+                let new = hashed(plain.clone(), self.cost, id, now).await?;
                 let mut stored = Stored::new(new, cause, handled);
                 match seal {
                     Some(to) => stored.known.sealed = Some(sealed(&plain, &to, &stored)?),
@@ -248,8 +251,14 @@ impl<'a> Applier<'a> {
                 credentials::put(&mut secret, stored);
             }
             Fill::HashOf { plain, id, now } => {
-                let new = hashed(plain, id, now).await?;
+                let new = hashed(plain, self.cost, id, now).await?;
                 credentials::put(&mut secret, Stored::new(new, Cause::First, None));
+            }
+            Fill::Supplied(all) => {
+                for supplied in all {
+                    let stored = blocking(move || supplied.hashed()).await?;
+                    credentials::put(&mut secret, stored);
+                }
             }
             Fill::NewSecret(under) => {
                 let made = self.made.get(self.key).ok_or_else(|| {
@@ -277,13 +286,12 @@ fn sealed(plain: &str, to: &SealTo, stored: &Stored) -> Result<SealedStatus, Err
 
 async fn hashed(
     plain: Zeroizing<String>,
+    cost: u32,
     id: String,
     now: jiff::Timestamp,
 ) -> Result<StoredCredential, Error> {
-    let hash = blocking(move || {
-        crypto::hash::hash(&plain, crypto::hash::GENERATED_COST).map_err(|e| e.to_string())
-    })
-    .await?;
+    let hash =
+        blocking(move || crypto::hash::hash(&plain, cost).map_err(|e| e.to_string())).await?;
     Ok(StoredCredential {
         id,
         hash,

@@ -62,6 +62,7 @@ pub struct Context {
     pub(super) events: Events,
     pub(super) tenancy: TenancyCache,
     pub(super) proofs: technical_user::Proofs,
+    pub(super) compared: technical_user::Comparisons,
     pub(super) made: technical_user::Made,
     pub(super) troubles: signing_key::Troubles,
     pub(super) parsed_keys: signing_key::ParsedKeys,
@@ -118,6 +119,8 @@ pub struct Operator {
     told: Vec<signing_key::Told>,
     /// What the issuer's ConfigMap was last seen to hold, by ring.
     shares: BTreeMap<String, Share>,
+    /// Which technical users name which Secrets.
+    supplied: technical_user::Index,
 }
 
 impl Operator {
@@ -139,6 +142,7 @@ impl Operator {
             leadership,
             tenancy: TenancyCache::default(),
             proofs: technical_user::Proofs::default(),
+            compared: technical_user::Comparisons::default(),
             made: technical_user::Made::default(),
             troubles: signing_key::Troubles::default(),
             parsed_keys: signing_key::ParsedKeys::default(),
@@ -151,6 +155,7 @@ impl Operator {
             signing_rings: Vec::new(),
             told: Vec::new(),
             shares: BTreeMap::new(),
+            supplied: technical_user::Index::default(),
         }
     }
 

@@ -5,6 +5,7 @@
 //! proves it, and makes a new one in its place. What follows what is decided by the engine of signing
 //! keys (`rotation`); how a secret reaches its holder is in `delivery`.
 
+mod adoption;
 mod assertions;
 mod companion;
 mod delivering;
@@ -16,6 +17,7 @@ mod revoked;
 mod rotation;
 mod see;
 mod service_account;
+mod supplied;
 
 use std::sync::Arc;
 
@@ -41,6 +43,7 @@ pub use made::{Made, MadeSecret};
 pub use rotation::SERVERS_FOLLOW;
 pub use see::{Proofs, Sight, see, signing_rings};
 pub use service_account::Workload;
+pub use supplied::{Comparisons, Found, Index, Offered, SuppliedSeen, ToStore};
 
 /// The condition that tells of roles, scopes or audiences beyond the Subscription.
 pub const RESTRICTED: &str = "Restricted";
@@ -67,6 +70,8 @@ pub struct Seen {
     pub deliveries: Vec<DeliverySeen>,
     /// A secret that this process has made and not delivered yet.
     pub made: Option<MadeSeen>,
+    /// Where a person supplies its client secrets, as the spec names the places.
+    pub supplied: Vec<SuppliedSeen>,
     /// For how long this process has seen one that another has made, and that is not delivered.
     pub others_wait: Option<SignedDuration>,
     /// The `ServiceAccount` that authenticates it, if one does.
@@ -110,10 +115,7 @@ impl DeliverySeen {
 /// What to do with a technical user.
 pub fn decide(seen: &Seen, settings: &Settings, moment: Moment) -> Decision {
     match &seen.user {
-        None => Decision {
-            writes: sweep(seen),
-            wake_at: None,
-        },
+        None => sweep(seen, moment),
         Some(user) if user.metadata.deletion_timestamp.is_some() => Decision::default(),
         Some(user) => Visit {
             seen,
@@ -126,15 +128,19 @@ pub fn decide(seen: &Seen, settings: &Settings, moment: Moment) -> Decision {
 }
 
 /// Hashes whose technical user is gone go too.
-fn sweep(seen: &Seen) -> Vec<Write> {
-    let hashes = seen
-        .hashes
-        .as_deref()
-        .filter(|s| credentials::hashes_of(s).is_some());
-    hashes
-        .map(|s| Write::Delete(Object::Secret(Box::new(s.clone()))))
-        .into_iter()
-        .collect()
+fn sweep(seen: &Seen, moment: Moment) -> Decision {
+    let mut decision = Decision::default();
+    let hashes = seen.hashes.as_deref();
+    if let Some(hashes) = hashes.filter(|s| credentials::hashes_of(s).is_some()) {
+        match adoption::awaited_until(hashes) {
+            Some(until) if moment.now < until => decision.wake_by([until]),
+            _ => {
+                let object = Object::Secret(Box::new(hashes.clone()));
+                decision.writes.push(Write::Delete(object));
+            }
+        }
+    }
+    decision
 }
 
 struct Visit<'a> {
@@ -234,6 +240,7 @@ impl Visit<'_> {
         let violation = violation.map(|(reason, message)| Conditions::stalled(reason, message));
         match self.user.secret_credential() {
             Some(_) if self.user.one_time().is_some() => self.one_time(violation, decision),
+            Some(secret) if secret.is_supplied() => self.supplied(violation, decision),
             Some(_) => self.secret(violation, decision),
             None => self.without_secret(violation, decision),
         }
@@ -248,6 +255,10 @@ impl Visit<'_> {
         let target = self.user.secret_name();
         let mut deliveries = self.seen.deliveries.iter();
         let standing = deliveries.find(|d| d.secret.name_any() == target);
+        if let Some(adopted) = self.adopt(standing, decision) {
+            let conditions = violation.unwrap_or(adopted);
+            return (self.rotation(None, Source::Hold), Some(conditions));
+        }
         let foreign = standing.filter(|s| !s.ours());
         let mut obstacle = foreign.map(|s| self.in_the_way(s, decision));
         if obstacle.is_none() {

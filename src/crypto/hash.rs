@@ -4,12 +4,14 @@ use std::str::FromStr as _;
 
 use bcrypt::HashParts;
 
-/// The bcrypt cost of generated secrets: about 3 ms. They hold 256 random bits, which no one
-/// guesses at any cost.
-pub const GENERATED_COST: u32 = 5;
+use crate::domain::settings::secrets as domain;
+
+/// The bcrypt cost of generated secrets where a release sets none: about 3 ms. They hold 256 random bits,
+/// which no one guesses at any cost.
+pub const GENERATED_COST: u32 = domain::GENERATED_COST;
 
 /// The longest secret in bytes: bcrypt ignores what comes after.
-pub const MAX_SECRET_LEN: usize = 71;
+pub const MAX_SECRET_LEN: usize = 72;
 
 /// Why a secret can not be hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +39,8 @@ pub fn hash(secret: &str, cost: u32) -> Result<String, HashError> {
     if !(4..=31).contains(&cost) {
         return Err(HashError::Cost(cost));
     }
-    bcrypt::non_truncating_hash(secret, cost).map_err(|_| HashError::Random)
+    // Of 72 bytes the crate leaves out the final NUL, as all implementations do, and calls that cut.
+    bcrypt::hash(secret, cost).map_err(|_| HashError::Random)
 }
 
 /// Whether the secret is the one that was hashed. False for anything that is no bcrypt hash and
@@ -45,7 +48,7 @@ pub fn hash(secret: &str, cost: u32) -> Result<String, HashError> {
 pub fn verify(secret: &str, hash: &str) -> bool {
     hashable(secret).is_ok()
         && cost_of(hash).is_some()
-        && bcrypt::non_truncating_verify(secret, hash).unwrap_or(false)
+        && bcrypt::verify(secret, hash).unwrap_or(false)
 }
 
 /// The cost of a bcrypt hash; none if the text is no hash.
@@ -56,6 +59,18 @@ pub fn cost_of(hash: &str) -> Option<u32> {
     }
     let cost = HashParts::from_str(hash).ok()?.get_cost();
     (4..=31).contains(&cost).then_some(cost)
+}
+
+/// Whether hashes of this cost are of secrets that have the shape of generated ones; the others are of
+/// what people supply. The settings' bounds keep the two apart, also where a release changes them.
+pub fn is_of_generated(cost: u32) -> bool {
+    cost <= domain::HIGHEST_GENERATED_COST
+}
+
+/// A hash of that cost, from 4 to 31, that is no secret's: comparing with it takes as long as with any
+/// other of that cost.
+pub fn of_nothing(cost: u32) -> String {
+    format!("$2b${cost:02}${}", ".".repeat(53))
 }
 
 fn hashable(secret: &str) -> Result<(), HashError> {
@@ -89,6 +104,15 @@ mod tests {
     }
 
     #[test]
+    fn a_hash_of_nothing_is_compared_with_like_any_other() {
+        for cost in [4, 5, 12] {
+            assert_eq!(cost_of(&of_nothing(cost)), Some(cost));
+        }
+        assert_eq!(bcrypt::verify("x", &of_nothing(4)).ok(), Some(false));
+        assert!(is_of_generated(GENERATED_COST) && !is_of_generated(12));
+    }
+
+    #[test]
     fn odd_hashes_are_refused_and_never_panic() {
         let sixty = format!("$2b$04${}é", "a".repeat(51));
         assert_eq!(sixty.len(), 60);
@@ -107,12 +131,13 @@ mod tests {
 
     #[test]
     fn secrets_that_bcrypt_would_cut_are_refused() {
-        let long = "x".repeat(72);
+        let long = "x".repeat(73);
         assert_eq!(hash(&long, 4), Err(HashError::TooLong));
         assert_eq!(hash("a\0b", 4), Err(HashError::Nul));
         assert_eq!(hash("a", 3), Err(HashError::Cost(3)));
-        let stored = hash(&long[..71], 4).expect("71 bytes fit");
-        assert!(verify(&long[..71], &stored) && !verify(&long, &stored));
+        let stored = hash(&long[..72], 4).expect("72 bytes fit");
+        assert!(verify(&long[..72], &stored) && !verify(&long, &stored));
+        assert!(!verify(&long[..71], &stored));
         assert!(!verify("a\0b", &hash("a", 4).expect("hashed")));
     }
 }

@@ -1,8 +1,8 @@
 //! How keys and secrets are made and checked, on aws-lc-rs alone (bcrypt apart).
 //!
 //! [`key_pair`] (keys that sign), [`public_key`] (keys of others, that verify), [`jws`] (tokens),
-//! [`secret`] (client secrets that we make), [`age`] (how they are
-//! sealed to who claims them), [`hash`] (how secrets are stored), [`random`].
+//! [`secret`] (client secrets that we make), [`supplied`] (those that people supply), [`age`] (how the
+//! former are sealed to who claims them), [`hash`] (how secrets are stored), [`random`].
 
 pub mod age;
 pub mod hash;
@@ -12,6 +12,7 @@ pub mod own_token;
 pub mod public_key;
 pub mod random;
 pub mod secret;
+pub mod supplied;
 
 /// The SHA-256 digest in base64url without padding.
 pub fn sha256_base64url(bytes: &[u8]) -> String {

@@ -30,5 +30,6 @@ pub mod service_account;
 pub mod settings;
 pub mod staleness;
 pub mod subscription;
+pub mod supply;
 pub mod tier;
 pub mod vocabulary;

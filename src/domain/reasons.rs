@@ -95,6 +95,14 @@ pub const COMPANION_UPDATED: &str = "CompanionUpdated";
 pub const COMPANION_DELETED: &str = "CompanionDeleted";
 /// A technical user of the name that a device's companion agent should have was not made for it.
 pub const COMPANION_NAME_CONFLICT: &str = "CompanionNameConflict";
+/// A client secret that a restore brought back was taken over.
+pub const CREDENTIAL_ADOPTED: &str = "CredentialAdopted";
+/// A client secret that a person supplies was read.
+pub const CREDENTIAL_SUPPLIED: &str = "CredentialSupplied";
+/// The Secret, or the key in it, that is to supply a client secret is not there.
+pub const SUPPLIED_SECRET_NOT_FOUND: &str = "SuppliedSecretNotFound";
+/// What is supplied can not be used as a client secret.
+pub const SUPPLIED_SECRET_REFUSED: &str = "SuppliedSecretRefused";
 /// The `ServiceAccount` that authenticates is not there.
 pub const SERVICE_ACCOUNT_NOT_FOUND: &str = "ServiceAccountNotFound";
 /// The `ServiceAccount` that authenticates was seen.

@@ -12,10 +12,12 @@ use super::tier::{Catalogue, default_catalogue};
 
 mod claims;
 mod revocation;
+pub mod secrets;
 mod throttle;
 
 pub use claims::ClaimNames;
 pub use revocation::{MOST_ENTRIES, MOST_TOKENS, RevocationSettings};
+pub use secrets::SecretSettings;
 pub use throttle::{ForwardedHeader, MOST_PROXIES, ThrottleSettings};
 
 /// Everything that a release decides for all of its resources. Read from YAML (`--config`);
@@ -31,6 +33,8 @@ pub struct Settings {
     pub operator_namespace: String,
     /// How long tokens live.
     pub tokens: TokenSettings,
+    /// How client secrets are hashed.
+    pub secrets: SecretSettings,
     /// How the JWKS is served.
     pub jwks: JwksSettings,
     /// How long a replica goes on by itself.
@@ -105,6 +109,7 @@ impl Default for Settings {
             issuer: String::new(),
             operator_namespace: "chancery-system".into(),
             tokens: TokenSettings::default(),
+            secrets: SecretSettings::default(),
             jwks: JwksSettings::default(),
             serving: ServingSettings::default(),
             throttle: ThrottleSettings::default(),
@@ -283,6 +288,7 @@ impl Settings {
                     .into(),
             );
         }
+        problems.extend(self.secrets.problems());
         problems.extend(self.throttle.problems());
         problems.extend(self.revocation.problems());
         problems.extend(self.policy.audience_problems());

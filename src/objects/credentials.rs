@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
 use super::{annotation, label, labels, time_annotation, write_time};
-use crate::api::v1alpha1::{RevokedStatus, SealedStatus, TechnicalUser};
+use crate::api::v1alpha1::{RevokedStatus, SealedStatus, SuppliedRef, TechnicalUser};
 use crate::domain::client::StoredCredential;
 use crate::domain::names::{
     self, PART_CREDENTIALS, TENANT_NAME_LABEL, TENANT_NAMESPACE_LABEL, UID_LABEL,
@@ -158,6 +158,33 @@ pub struct Known {
     /// together with the hash, so that no crash and no loss of a status loses it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sealed: Option<SealedStatus>,
+    /// Where a person supplies it; none: it was generated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceOf>,
+}
+
+/// Where a client secret stands that a person supplies, as it was when it was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SourceOf {
+    /// The Secret's name.
+    pub secret: String,
+    /// The key in it.
+    pub key: String,
+    /// Whether its hash stands there, and not itself.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub hashed: bool,
+    /// The Secret's UID and resourceVersion: while they are the same, so is what stands there.
+    pub uid: String,
+    /// See `uid`.
+    pub resource_version: String,
+}
+
+impl SourceOf {
+    /// Whether it is the place that a spec names.
+    pub fn is(&self, place: &SuppliedRef) -> bool {
+        self.secret == place.name && self.key == place.key()
+    }
 }
 
 impl Stored {
@@ -199,6 +226,7 @@ impl Stored {
             cause: Some(cause.name().to_owned()),
             handled,
             sealed: self.known.sealed.take(),
+            source: self.known.source.take(),
         };
     }
 }

@@ -12,7 +12,7 @@ use kube::ResourceExt as _;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{annotation, labels, owner, time_annotation, write_time};
+use super::{annotation, label, labels, owner, time_annotation, write_time};
 use crate::api::v1alpha1::{SecretCredential, SecretKeys, SecretValue, TechnicalUser};
 use crate::domain::names::PART_DELIVERY;
 use crate::domain::rotation::later;
@@ -205,6 +205,15 @@ pub fn supersede(secret: &mut Secret, until: Timestamp) {
 /// The operator namespace of the release that delivered a Secret.
 pub fn delivered_from(secret: &Secret) -> Option<&str> {
     annotation(&secret.metadata, DELIVERED_FROM)
+}
+
+/// Whether it says that this release delivered it: by its labels and where it came from. Tenants can
+/// write that too.
+pub fn was_delivered(secret: &Secret, settings: &Settings) -> bool {
+    let all = labels(&settings.environment, PART_DELIVERY);
+    let has =
+        |(name, value): (&String, &String)| label(&secret.metadata, name) == Some(value.as_str());
+    all.iter().all(has) && delivered_from(secret) == Some(&settings.operator_namespace)
 }
 
 /// Which credential a delivered Secret says that it holds.

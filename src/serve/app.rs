@@ -73,7 +73,7 @@ enum Route {
 }
 
 impl App {
-    /// A server of these parts. Blocks for one bcrypt of a few milliseconds.
+    /// A server of these parts.
     pub fn new(parts: Parts) -> Arc<Self> {
         Self::with_secrets(parts, |secrets| secrets)
     }
@@ -125,7 +125,11 @@ impl App {
         Arc::new(Self {
             challenge: header(challenge, "Basic realm=\"token\""),
             cache_control: header(cache_control, "no-cache"),
-            secrets: prepare(Secrets::new(hash_limits, Arc::clone(&metrics))),
+            secrets: prepare(Secrets::new(
+                hash_limits,
+                settings.secrets,
+                Arc::clone(&metrics),
+            )),
             throttle: Throttle::new(settings.throttle, Arc::clone(&clock), Arc::clone(&metrics)),
             assertions: Assertions::new(replay_limits, Arc::clone(&metrics)),
             settings,

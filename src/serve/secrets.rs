@@ -5,58 +5,44 @@
 //!   hot path costs no bcrypt. What is remembered belongs to a snapshot and is carried over to
 //!   the next one as far as client and hash are still there.
 //! - **Refused at one price.** What a refusal costs follows from the shape of what was
-//!   presented. Not one of our generated secrets by prefix and checksum: no hash at all, for
-//!   known and unknown clients alike. Of their shape: exactly [`COMPARISONS`] bcrypt comparisons
-//!   at [`GENERATED_COST`], against the client's hashes and, as far as it has fewer (or is
-//!   unknown, or suspended), against dummies made at start. Dummies come last, so that the right
-//!   secret costs one. The newest hashes count; more than [`COMPARISONS`] of one client never
-//!   work, nor does one of another cost.
+//!   presented. Of the shape of a generated secret, by prefix and checksum: exactly [`COMPARISONS`]
+//!   bcrypt comparisons of each cost that hashes of generated secrets have (one, but while a
+//!   release changes it), against the client's hashes and, as far as it has fewer (or is
+//!   unknown, or suspended), against dummies. Of the shape of a supplied one ([`supplied::shape`]): the
+//!   same with the costs that hashes of supplied secrets have, which are others; none at all where
+//!   nobody in the whole release has supplied one. Of neither shape: no hash at all. Which costs there
+//!   are is the same for known and unknown clients. Dummies come last, so that the right
+//!   secret costs one. The newest hashes count; more than [`COMPARISONS`] of one client never work.
 //! - **Bounded.** bcrypt runs on few threads at once with a bounded queue before them; beyond
-//!   that a request is turned away. Requests with the same secret share one check.
+//!   that a request is turned away. Supplied secrets, whose checks take long, have threads and a queue
+//!   of their own. Requests with the same secret share one check.
 
-use std::collections::HashMap;
+mod pool;
+
 use std::collections::hash_map::Entry;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use aws_lc_rs::{constant_time, hmac};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
 
 use super::metrics::{Metrics, SecretCheck};
 use super::snapshot::View;
 use super::throttle::TooOften;
-use crate::crypto::hash::{self, GENERATED_COST};
-use crate::crypto::{random, secret};
-use crate::domain::client::{Client, Family};
+use crate::crypto::{hash, random, secret, supplied};
+use crate::domain::client::Client;
 use crate::domain::rotation::MOST_SECRETS;
+use crate::domain::settings::SecretSettings;
+use crate::domain::settings::secrets::HIGHEST_SUPPLIED_COST;
+
+pub use pool::HashLimits;
+use pool::Pool;
 
 /// How many hashes a well-shaped secret is compared with before it is refused: as many as may work at
 /// once. Equal for all, so that the time tells nothing about anyone.
 pub const COMPARISONS: usize = MOST_SECRETS;
-
-/// How much bcrypt may go on at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HashLimits {
-    /// Checks that run at once.
-    pub running: usize,
-    /// Checks that wait beside them; what comes on top is turned away.
-    pub waiting: usize,
-}
-
-impl Default for HashLimits {
-    /// All cores but one, and a queue of about 200 ms.
-    fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let running = cores.saturating_sub(1).max(1);
-        Self {
-            running,
-            waiting: running * 32,
-        }
-    }
-}
 
 /// Why a client is not authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +53,58 @@ pub enum Denied {
     Busy,
     /// Too many have failed.
     TooOften(TooOften),
+}
+
+/// The bcrypt costs that the hashes of all clients have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Costs {
+    /// Of generated secrets.
+    generated: BTreeSet<u32>,
+    /// Of supplied ones.
+    supplied: BTreeSet<u32>,
+}
+
+impl Costs {
+    /// Those of all these clients, suspended or not.
+    pub(super) fn of(clients: &HashMap<String, Arc<Client>>) -> Self {
+        let mut costs = Self::default();
+        for credential in clients.values().flat_map(|c| &c.credentials) {
+            match Shape::of_hash(&credential.hash) {
+                Some((Shape::Generated, cost)) => costs.generated.insert(cost),
+                Some((Shape::Supplied, cost)) => costs.supplied.insert(cost),
+                None => false,
+            };
+        }
+        costs
+    }
+}
+
+/// What a secret looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    Generated,
+    Supplied,
+}
+
+impl Shape {
+    fn of(presented: &str) -> Option<Self> {
+        if secret::shape(presented).is_some() {
+            Some(Self::Generated)
+        } else {
+            supplied::shape(presented).then_some(Self::Supplied)
+        }
+    }
+
+    /// The shape that the secret of a hash has, with the hash's cost.
+    fn of_hash(stored: &str) -> Option<(Self, u32)> {
+        let cost = hash::cost_of(stored).filter(|cost| *cost <= HIGHEST_SUPPLIED_COST)?;
+        let shape = if hash::is_of_generated(cost) {
+            Self::Generated
+        } else {
+            Self::Supplied
+        };
+        Some((shape, cost))
+    }
 }
 
 type Tag = [u8; 32];
@@ -150,8 +188,10 @@ type Check = Shared<BoxFuture<'static, Result<Option<Arc<Verified>>, Denied>>>;
 #[derive(Debug)]
 pub struct Secrets {
     key: hmac::Key,
-    dummy_hash: String,
+    settings: SecretSettings,
     pool: Arc<Pool>,
+    /// For secrets that people supply.
+    slow_pool: Arc<Pool>,
     under_way: Mutex<HashMap<(u64, Tag), Check>>,
     metrics: Arc<Metrics>,
     /// Whether a refusal costs the same for everyone: always, but in a benchmark that is to fail.
@@ -159,20 +199,13 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// A checker with a key of its own. Blocks for one bcrypt of a few milliseconds.
-    pub fn new(limits: HashLimits, metrics: Arc<Metrics>) -> Self {
-        let dummy_hash = hash::hash(&secret::generate(Family::Integration), GENERATED_COST)
-            .expect("a generated secret can be hashed");
-        let pool = Pool {
-            permits: Arc::new(Semaphore::new(limits.running)),
-            waiting: AtomicUsize::new(0),
-            limits,
-            metrics: Arc::clone(&metrics),
-        };
+    /// A checker with a key of its own.
+    pub fn new(limits: HashLimits, settings: SecretSettings, metrics: Arc<Metrics>) -> Self {
         Self {
             key: hmac::Key::new(hmac::HMAC_SHA256, &random::bytes::<32>()),
-            dummy_hash,
-            pool: Arc::new(pool),
+            settings,
+            pool: Arc::new(Pool::new(limits, &metrics)),
+            slow_pool: Arc::new(Pool::new(limits.of_supplied(), &metrics)),
             under_way: Mutex::default(),
             metrics,
             equal: true,
@@ -208,13 +241,17 @@ impl Secrets {
             self.metrics.checked(SecretCheck::Remembered);
             return Ok(client);
         }
-        if secret::shape(secret).is_none() {
+        let shape = Shape::of(secret).filter(|shape| {
+            // That nobody at all has such a secret tells nothing about anyone.
+            *shape == Shape::Generated || !view.costs.supplied.is_empty()
+        });
+        let Some(shape) = shape else {
             attempt().map_err(Denied::TooOften)?;
             self.metrics.checked(SecretCheck::Misshapen);
             return Err(Denied::Invalid);
-        }
+        };
         let outcome = self
-            .check_once(view, client, (tag, secret), now, attempt)
+            .check_once(view, client, (tag, secret, shape), now, attempt)
             .await;
         let verified = outcome.inspect_err(|denied| {
             if *denied == Denied::Busy {
@@ -246,7 +283,7 @@ impl Secrets {
         &self,
         view: &View,
         client: Option<&Arc<Client>>,
-        (tag, secret): (Tag, &str),
+        (tag, secret, shape): (Tag, &str, Shape),
         now: Timestamp,
         attempt: impl FnOnce() -> Result<(), TooOften>,
     ) -> Result<Option<Arc<Verified>>, Denied> {
@@ -260,7 +297,8 @@ impl Secrets {
                 Entry::Occupied(joined) => joined.get().clone(),
                 Entry::Vacant(place) => {
                     attempt().map_err(Denied::TooOften)?;
-                    place.insert(self.check(client, (tag, secret), now)).clone()
+                    let check = self.check(&view.costs, client, (tag, secret, shape), now);
+                    place.insert(check).clone()
                 }
             }
         };
@@ -274,20 +312,25 @@ impl Secrets {
 
     fn check(
         &self,
+        costs: &Costs,
         client: Option<&Arc<Client>>,
-        (tag, secret): (Tag, &str),
+        (tag, secret, shape): (Tag, &str, Shape),
         now: Timestamp,
     ) -> Check {
         let mut credentials: Vec<_> = client.iter().flat_map(|c| &c.credentials).collect();
-        credentials.retain(|c| c.works_at(now) && hash::cost_of(&c.hash) == Some(GENERATED_COST));
+        let of_shape = |hash: &str| Shape::of_hash(hash).is_some_and(|(of, _)| of == shape);
+        credentials.retain(|c| c.works_at(now) && of_shape(&c.hash));
         credentials.sort_by_key(|c| std::cmp::Reverse(c.created_at));
         credentials.truncate(COMPARISONS);
         let candidates: Vec<_> = credentials
             .into_iter()
             .map(|c| (c.id.clone(), c.hash.clone()))
             .collect();
-        let dummies = COMPARISONS - candidates.len();
-        let (dummy_hash, equal) = (self.dummy_hash.clone(), self.equal);
+        let dummies = if self.equal {
+            self.dummies(costs, shape, &candidates)
+        } else {
+            Vec::new()
+        };
         let secret = zeroize::Zeroizing::new(secret.to_owned());
         let metrics = Arc::clone(&self.metrics);
         let compare = move || {
@@ -301,15 +344,35 @@ impl Secrets {
                     }));
                 }
             }
-            for _ in 0..if equal { dummies } else { 0 } {
+            for dummy in dummies {
                 metrics.comparisons.inc();
                 // Its result counts for nothing, whatever it is.
-                std::hint::black_box(hash::verify(&secret, &dummy_hash));
+                std::hint::black_box(hash::verify(&secret, &dummy));
             }
             None
         };
-        let pool = Arc::clone(&self.pool);
+        let pool = Arc::clone(match shape {
+            Shape::Generated => &self.pool,
+            Shape::Supplied => &self.slow_pool,
+        });
         async move { pool.run(compare).await }.boxed().shared()
+    }
+
+    /// What is to be compared with besides, so that all cost the same.
+    fn dummies(&self, costs: &Costs, shape: Shape, candidates: &[(String, String)]) -> Vec<String> {
+        let usual = BTreeSet::from([self.settings.generated_cost]);
+        let costs = match shape {
+            Shape::Generated if costs.generated.is_empty() => &usual,
+            Shape::Generated => &costs.generated,
+            Shape::Supplied => &costs.supplied,
+        };
+        let of_cost = |cost: &u32| {
+            let real = candidates.iter();
+            let real = real.filter(|(_, stored)| hash::cost_of(stored) == Some(*cost));
+            let missing = COMPARISONS.saturating_sub(real.count());
+            std::iter::repeat_n(hash::of_nothing(*cost), missing)
+        };
+        costs.iter().flat_map(of_cost).collect()
     }
 }
 
@@ -325,56 +388,5 @@ impl Drop for Forget<'_> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&self.key);
-    }
-}
-
-/// Few threads at once, few waiting before them.
-#[derive(Debug)]
-struct Pool {
-    permits: Arc<Semaphore>,
-    waiting: AtomicUsize,
-    limits: HashLimits,
-    metrics: Arc<Metrics>,
-}
-
-impl Pool {
-    async fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Denied> {
-        let permit = if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            permit
-        } else {
-            let _place = self.queue().ok_or(Denied::Busy)?;
-            let permit = Arc::clone(&self.permits).acquire_owned().await;
-            permit.map_err(|_| Denied::Busy)?
-        };
-        let metrics = Arc::clone(&self.metrics);
-        let done = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            metrics.hashing.inc();
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-            metrics.hashing.dec();
-            result
-        });
-        done.await.ok().and_then(Result::ok).ok_or(Denied::Busy)
-    }
-
-    fn queue(&self) -> Option<Place<'_>> {
-        let place = Place(self);
-        let before = self.waiting.fetch_add(1, Ordering::AcqRel);
-        self.metrics.hash_queue.inc();
-        // Dropping the place gives it back.
-        (before < self.limits.waiting).then_some(place)
-    }
-}
-
-/// A place in the queue, given back when it is dropped.
-struct Place<'a>(&'a Pool);
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
-        self.0.metrics.hash_queue.dec();
     }
 }

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::secrets::Remembered;
+use super::secrets::{Costs, Remembered};
 use super::trust::Trusted;
 use crate::clock::{Clock, SharedClock};
 use crate::crypto::key_pair::KeyPair;
@@ -91,6 +91,8 @@ pub struct View {
     rings: Vec<Arc<Ring>>,
     /// Secrets that were verified against this snapshot's hashes.
     pub(super) remembered: Remembered,
+    /// What the hashes of all clients cost.
+    pub(super) costs: Costs,
     /// The metadata document, written at its first use.
     pub(super) metadata: OnceLock<Bytes>,
 }
@@ -176,6 +178,7 @@ impl View {
             .cloned()
             .collect();
         let metadata = OnceLock::new();
+        let costs = Costs::of(&snapshot.clients);
         Self {
             snapshot,
             generation,
@@ -183,6 +186,7 @@ impl View {
             contact,
             rings,
             remembered,
+            costs,
             metadata,
         }
     }

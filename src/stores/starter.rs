@@ -45,6 +45,12 @@ const LONGEST_VALUE: usize = 16 * 1024;
 /// Takes away what nobody here reads.
 fn trim<K: Watchable>(kind: Watched, object: &mut K) {
     object.meta_mut().managed_fields = None;
+    if kind == Watched::NamedSecrets {
+        // There may be many, and name and version are all that is asked for.
+        let meta = object.meta_mut();
+        (meta.labels, meta.annotations) = (None, None);
+        return;
+    }
     let annotations = object.annotations_mut();
     annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
     match kind {

@@ -15,36 +15,36 @@ use crate::support::{Proc, eventually, free_port, http};
 
 /// A technical user of a release, by its name.
 #[derive(Clone, Copy)]
-struct User<'a> {
-    release: &'a Release,
-    tenant: &'a str,
-    name: &'a str,
+pub struct User<'a> {
+    pub release: &'a Release,
+    pub tenant: &'a str,
+    pub name: &'a str,
 }
 
 impl User<'_> {
-    fn get(&self) -> Value {
+    pub fn get(&self) -> Value {
         self.release.get("technicaluser", self.tenant, self.name)
     }
 
-    fn patch(&self, patch: &Value) {
+    pub fn patch(&self, patch: &Value) {
         let patch = patch.to_string();
         let of = ["patch", "technicaluser", self.name, "-n", self.tenant];
         let how = ["--type=merge", "-p", &patch];
         self.release.cluster.kubectl_ok(&[&of[..], &how].concat());
     }
 
-    fn secret(&self, spec: &Value) {
+    pub fn secret(&self, spec: &Value) {
         self.patch(&json!({"spec": {"credential": {"secret": spec}}}));
     }
 
-    fn rotate(&self, value: &str) {
+    pub fn rotate(&self, value: &str) {
         self.patch(&json!({"metadata": {"annotations": {"chancery.dev/rotate": value}}}));
         self.wait("it is handled", |user| {
             (user["status"]["lastHandledRotation"] == value).then_some(())
         });
     }
 
-    fn wait<T>(&self, what: &str, mut look: impl FnMut(&Value) -> Option<T>) -> T {
+    pub fn wait<T>(&self, what: &str, mut look: impl FnMut(&Value) -> Option<T>) -> T {
         eventually(&format!("{}: {what}", self.name), LIMIT, || {
             let user = self.get();
             look(&user).ok_or_else(|| format!("{}\n{}", user["status"], self.release.tail()))
@@ -52,13 +52,13 @@ impl User<'_> {
     }
 
     /// The states of its secrets in status, oldest first.
-    fn states(&self) -> Vec<String> {
+    pub fn states(&self) -> Vec<String> {
         let all = self.get()["status"]["credentials"].clone();
         let all = all.as_array().cloned().unwrap_or_default();
         all.iter().filter_map(|c| text(&c["state"])).collect()
     }
 
-    fn wait_states(&self, wanted: &[&str]) {
+    pub fn wait_states(&self, wanted: &[&str]) {
         eventually(&format!("{wanted:?}"), LIMIT, || {
             let states = self.states();
             (states == wanted)
@@ -68,7 +68,7 @@ impl User<'_> {
     }
 
     /// What its Secret of that name holds under that key, once it is another than before.
-    fn follows(&self, name: &str, key: &str, before: &str) -> String {
+    pub fn follows(&self, name: &str, key: &str, before: &str) -> String {
         eventually("another client secret", LIMIT, || {
             let value = self.release.secret_value(self.tenant, name, key);
             value
@@ -77,7 +77,7 @@ impl User<'_> {
         })
     }
 
-    fn told(&self, reason: &str) -> Vec<String> {
+    pub fn told(&self, reason: &str) -> Vec<String> {
         let events = self.release.list("events", self.tenant);
         let mine = events
             .iter()
@@ -87,15 +87,15 @@ impl User<'_> {
 }
 
 /// A release with a second replica that serves, and a technical user.
-struct Trial {
-    release: Release,
-    tenant: String,
+pub struct Trial {
+    pub release: Release,
+    pub tenant: String,
     second: Proc,
-    ports: Vec<u16>,
+    pub ports: Vec<u16>,
 }
 
 impl Trial {
-    fn start(prefix: &str) -> Self {
+    pub fn start(prefix: &str) -> Self {
         let mut release = Release::prepared(prefix);
         release.run(&SECONDS);
         let tenant = release.tenant(&format!("{prefix}-tenant"));
@@ -122,7 +122,7 @@ impl Trial {
         trial
     }
 
-    fn user(&self) -> User<'_> {
+    pub fn user(&self) -> User<'_> {
         User {
             release: &self.release,
             tenant: &self.tenant,
@@ -131,7 +131,7 @@ impl Trial {
     }
 
     /// Until both replicas refuse this secret; how long the slower one took.
-    fn refused(&self, id: &str, secret: &str) -> Duration {
+    pub fn refused(&self, id: &str, secret: &str) -> Duration {
         let begun = Instant::now();
         for port in &self.ports {
             eventually("it is refused", LIMIT, || match ask(*port, id, secret) {
@@ -142,21 +142,21 @@ impl Trial {
         begun.elapsed()
     }
 
-    fn end(self) {
+    pub fn end(self) {
         self.second.signal(crate::support::Signal::Term);
         self.second.wait_exit(LIMIT);
         self.release.printed(self.second.output());
     }
 }
 
-fn ask(port: u16, id: &str, secret: &str) -> Result<u16, String> {
+pub fn ask(port: u16, id: &str, secret: &str) -> Result<u16, String> {
     let url = format!("http://127.0.0.1:{port}/oauth/token");
     let answer = http::token(&url, id, secret, "").map_err(|e| e.to_string())?;
     Ok(answer.status)
 }
 
 /// Asks both replicas without rest, with what `read` finds each time, while something is done.
-fn unnoticed<T>(
+pub fn unnoticed<T>(
     what: &str,
     trial: &Trial,
     read: impl Fn() -> Option<(String, String)> + Sync,

@@ -70,8 +70,9 @@ async fn what_is_remembered_ends_with_its_hash_its_client_and_its_suspension() {
 async fn three_work_and_a_fourth_does_not() {
     let (mut client, second) = robot();
     let (oldest, third, newest) = (new_secret(), new_secret(), new_secret());
+    // One that a person has supplied takes no other's place.
     let mut costly = credential("c4", &new_secret(), 9);
-    costly.hash = hash::hash("sk-supplied", 6).expect("hashed");
+    costly.hash = hash::hash("correct horse battery staple", 10).expect("hashed");
     client.credentials = vec![
         credential("c0", &oldest, 0),
         credential("c1", &second, 1),
@@ -155,4 +156,112 @@ async fn many_first_requests_share_one_check() {
     }
     assert_eq!(world.metrics.checks(Shed), 0);
     assert_eq!(world.metrics.hashing.get(), 0);
+}
+
+/// What a refusal costs follows from what is presented, and not from whose it is: of a secret that a
+/// person could have supplied as much as such hashes cost, and nothing where nobody has supplied one.
+#[tokio::test]
+async fn supplied_secrets_work_and_are_refused_at_one_price() {
+    const CHOSEN: &str = "correct horse battery staple";
+    let (generated, secret) = robot();
+    let of = |id: &str, suspended, credentials| Client {
+        id: id.into(),
+        suspended,
+        credentials,
+        ..generated.clone()
+    };
+    let world = World::new();
+    let price = async |id: &str, presented: &str| {
+        let before = world.metrics.comparisons.get();
+        let answer = world.token(id, presented, "").await;
+        (
+            answer.status.as_u16(),
+            world.metrics.comparisons.get() - before,
+        )
+    };
+    publish(&world, &generated);
+    assert_eq!(
+        price("acme.robot", CHOSEN).await,
+        (401, 0),
+        "nobody has supplied one"
+    );
+
+    let chosen = of("acme.chosen", false, vec![supplied("1", CHOSEN, 10)]);
+    let suspended = of("acme.gone", true, vec![supplied("1", CHOSEN, 10)]);
+    let clients = [generated.clone(), chosen.clone(), suspended.clone()];
+    world
+        .store
+        .publish(snapshot([ring("main", &es256())], clients));
+    for (id, presented) in [
+        ("acme.chosen", "another horse battery staple"),
+        ("acme.robot", CHOSEN),
+        ("acme.gone", CHOSEN),
+        ("acme.unknown", CHOSEN),
+    ] {
+        assert_eq!(price(id, presented).await, (401, 3), "{id}");
+        assert_eq!(price(id, &new_secret()).await, (401, 3), "{id}");
+        for neither in ["too short", &"x".repeat(73), "not\tprintable at all"] {
+            assert_eq!(price(id, neither).await, (401, 0), "{id} {neither}");
+        }
+    }
+    assert_eq!(price("acme.chosen", CHOSEN).await, (200, 1));
+    assert_eq!(
+        price("acme.chosen", CHOSEN).await,
+        (200, 0),
+        "it is remembered"
+    );
+    assert_eq!(price("acme.robot", &secret).await, (200, 1));
+
+    // While a release changes its costs, old hashes work, and all refusals cost both.
+    let old = of(
+        "acme.old",
+        false,
+        vec![supplied("1", CHOSEN, 11), supplied("2", &new_secret(), 6)],
+    );
+    let clients = [generated.clone(), chosen, suspended, old];
+    world
+        .store
+        .publish(snapshot([ring("main", &es256())], clients));
+    assert_eq!(price("acme.old", CHOSEN).await, (200, 1));
+    for id in ["acme.chosen", "acme.old", "acme.unknown"] {
+        assert_eq!(
+            price(id, "another horse battery staple").await,
+            (401, 6),
+            "{id}"
+        );
+        assert_eq!(price(id, &new_secret()).await, (401, 6), "{id}");
+    }
+}
+
+/// Guesses of supplied secrets do not turn away the first checks of generated ones.
+#[tokio::test]
+async fn supplied_secrets_have_a_pool_of_their_own() {
+    let (mut client, secret) = robot();
+    client
+        .credentials
+        .push(supplied("2", "correct horse battery staple", 10));
+    let limits = HashLimits {
+        running: 1,
+        waiting: 0,
+    };
+    let world = Arc::new(World::with(ISSUER, limits));
+    publish(&world, &client);
+    let guess = tokio::spawn({
+        let world = Arc::clone(&world);
+        async move {
+            world
+                .token("acme.robot", "another horse battery staple", "")
+                .await
+        }
+    });
+    eventually("it is compared", || world.metrics.hashing.get() == 1).await;
+    assert_eq!(
+        world
+            .token("acme.robot", "a third horse battery staple", "")
+            .await
+            .status,
+        503
+    );
+    assert_eq!(world.token("acme.robot", &secret, "").await.status, 200);
+    assert_eq!(guess.await.expect("answered").status, 401);
 }

@@ -324,6 +324,14 @@ pub fn credential(id: &str, secret: &str, created: i64) -> StoredCredential {
     }
 }
 
+/// One that a person supplies, of the least cost that it can have.
+pub fn supplied(id: &str, secret: &str, cost: u32) -> StoredCredential {
+    StoredCredential {
+        hash: hash::hash(secret, cost).expect("hashed"),
+        ..credential(id, secret, 1)
+    }
+}
+
 pub fn new_secret() -> String {
     secret::generate(Family::Integration).as_str().to_owned()
 }

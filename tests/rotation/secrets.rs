@@ -72,6 +72,21 @@ const SCENARIOS: &[Scenario] = &[
         ],
     },
     Scenario {
+        name: "supplied, replaced, lost, and generated again",
+        deeds: &[
+            (60, Deed::Rotate("a")),
+            (HOUR, Deed::Supply("chosen 1")),
+            (2 * HOUR, Deed::Supply("chosen 2")),
+            (2 * HOUR + 1, Deed::Lose),
+            (40 * HOUR, Deed::Supply("chosen 3")),
+            (80 * HOUR, Deed::Generate),
+            (80 * HOUR + 1, Deed::Supply("chosen 4")),
+            (120 * HOUR, Deed::Generate),
+            (121 * HOUR, Deed::Rotate("b")),
+            (190 * HOUR, Deed::Look),
+        ],
+    },
+    Scenario {
         name: "the clock jumps",
         deeds: &[
             (60, Deed::Rotate("a")),
@@ -150,7 +165,7 @@ fn kills_at_every_write_of_client_secrets() {
 }
 
 /// Operators that are broken on purpose.
-const BROKEN: [(&str, Tamper); 5] = [
+const BROKEN: [(&str, Tamper); 6] = [
     ("forgets the old hashes", |decision| {
         for write in &mut decision.writes {
             if let Write::Replace(Object::Secret(s), Fill::NewHash { .. }) = write {
@@ -201,6 +216,13 @@ const BROKEN: [(&str, Tamper); 5] = [
         if let Some(object) = tried.filter(|_| makes && !delivers) {
             let fill = Fill::NewSecret(vec!["client_secret".into()]);
             decision.writes.push(Write::Replace(object, fill));
+        }
+    }),
+    ("forgets what was supplied before", |decision| {
+        for write in &mut decision.writes {
+            if let Write::Replace(Object::Secret(s), Fill::Supplied(_)) = write {
+                credentials::write(s, &[]);
+            }
         }
     }),
     ("delivers without a hash", |decision| {

@@ -10,10 +10,27 @@ use crate::domain::client::DEFAULT_SECRET_GRACE;
 use crate::domain::period::Period;
 use crate::domain::vocabulary;
 
-/// A client secret that the operator generates.
+/// A client secret: one that the operator generates, or that you supply.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    validation = Rule::new("self.delivery != 'Reference' || has(self.secretRefs)")
+        .message("delivery is Reference, and secretRefs is absent: name the Secret of this namespace that holds the client secret.")
+        .field_path(".secretRefs"),
+    validation = Rule::new("self.delivery == 'Reference' || !has(self.secretRefs)")
+        .message("secretRefs names Secrets that you supply, and the operator generates the client secret: set delivery to Reference, or take secretRefs away.")
+        .field_path(".secretRefs"),
+    validation = Rule::new("self.delivery != 'Reference' || !has(self.secretName)")
+        .message("secretName says where a generated secret is delivered, and with delivery Reference you supply it: take the field away, and name your Secret in secretRefs.")
+        .field_path(".secretName"),
+    validation = Rule::new("self.delivery != 'Reference' || !has(self.keys) || self.keys.clientId == 'client_id' && self.keys.clientSecret == 'client_secret' && self.keys.tokenUrl == 'token_url' && self.keys.issuer == 'issuer'")
+        .message("keys says what a generated secret is delivered under, and with delivery Reference you supply it: take the field away, and name your Secret's key in secretRefs.")
+        .field_path(".keys"),
+    validation = Rule::new("self.delivery != 'Reference' || !has(self.labels) && !has(self.annotations)")
+        .message("labels and annotations are put on a Secret that the operator delivers, and with delivery Reference it touches none: take them away, and put them on your Secret yourself."),
+    validation = Rule::new("self.delivery != 'Reference' || !has(self.rotation) || !has(self.rotation.interval)")
+        .message("rotation.interval has the operator generate secrets, and with delivery Reference you supply them: take it away, and rotate by changing your Secret, or by a second one in secretRefs.")
+        .field_path(".rotation.interval"),
     validation = Rule::new("!has(self.recipient) || self.delivery == 'OneTime'")
         .message("recipient is whom a client secret is sealed to, which is done with delivery OneTime alone: set that, or take recipient away.").field_path(".recipient"),
     validation = Rule::new("self.delivery != 'OneTime' || !has(self.secretName) && !has(self.labels) && !has(self.annotations)")
@@ -22,6 +39,7 @@ use crate::domain::vocabulary;
 pub struct SecretCredential {
     /// How you get it. Secret: in a Secret of this namespace. OneTime: it is stored nowhere; whoever
     /// claims it first gives a public key, and then it is made, and stands in status sealed to that key.
+    /// Reference: you supply it yourself, in Secrets that secretRefs names, as does External Secrets, say.
     #[serde(default)]
     pub delivery: Delivery,
     /// With delivery OneTime: the age recipient (age1..., as age-keygen -y prints it) that client secrets
@@ -30,6 +48,14 @@ pub struct SecretCredential {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "vocabulary::age_recipient")]
     pub recipient: Option<String>,
+    /// With delivery Reference: the Secrets of this namespace that hold the client secret, which you
+    /// supply. Both work where there are two, so that one can take the other's place without an
+    /// outage. They are read and followed, and never written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 2))]
+    #[x_kube(validation = Rule::new("self.size() < 2 || self[0].name != self[1].name || (has(self[0].key) ? self[0].key : 'client_secret') != (has(self[1].key) ? self[1].key : 'client_secret')")
+        .message("secretRefs names the same key of the same Secret twice: take one away, or name where the other client secret is."))]
+    pub secret_refs: Vec<SuppliedRef>,
     /// The Secret's name; <name>-credentials where absent. A Secret that the operator did not
     /// make is never touched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,7 +75,9 @@ pub struct SecretCredential {
     #[schemars(schema_with = "vocabulary::chosen_annotations")]
     pub annotations: BTreeMap<String, String>,
     /// When secrets follow one another, and for how long the old one works beside the new one. Without
-    /// it a new one is made when the annotation chancery.dev/rotate gets a new value.
+    /// it a new one is made when the annotation chancery.dev/rotate gets a new value. With delivery
+    /// Reference there is only a gracePeriod: for so long a client secret works on that your Secrets do
+    /// not hold any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<SecretRotation>,
 }
@@ -79,6 +107,11 @@ pub struct SecretRotation {
 }
 
 impl SecretCredential {
+    /// Whether a person supplies it.
+    pub fn is_supplied(&self) -> bool {
+        self.delivery == Delivery::Reference
+    }
+
     /// How long an old secret works beside the new one.
     pub fn grace_period(&self) -> Period {
         let set = self.rotation.as_ref().and_then(|r| r.grace_period);
@@ -86,7 +119,7 @@ impl SecretCredential {
     }
 }
 
-/// How a generated secret reaches the person or the workload.
+/// How a client secret comes to whoever uses it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Delivery {
     /// In a Secret of the technical user's namespace.
@@ -94,6 +127,49 @@ pub enum Delivery {
     Secret,
     /// In status, sealed to a public key: that of spec.credential.secret.recipient, or of whoever claims it.
     OneTime,
+    /// The person supplies it.
+    Reference,
+}
+
+/// Where a client secret stands that a person supplies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SuppliedRef {
+    /// The Secret's name, in the namespace of the technical user.
+    #[schemars(schema_with = "vocabulary::secret_name")]
+    pub name: String,
+    /// The key in it; client_secret where absent.
+    // No defaults in the schema, as kubectl apply would find the list changed each time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "vocabulary::data_key")]
+    pub key: Option<String>,
+    /// What stands there. Plain, also where absent: the client secret itself, 16 to 72 printable ASCII
+    /// characters. BcryptHash: its bcrypt hash, of the cost that the release wants (12 unless it says
+    /// otherwise).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<SecretFormat>,
+}
+
+impl SuppliedRef {
+    /// The key in the Secret.
+    pub fn key(&self) -> &str {
+        self.key.as_deref().unwrap_or("client_secret")
+    }
+
+    /// Whether a hash stands there.
+    pub fn is_hashed(&self) -> bool {
+        self.format == Some(SecretFormat::BcryptHash)
+    }
+}
+
+/// In which form a person supplies a client secret.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SecretFormat {
+    /// As it is.
+    #[default]
+    Plain,
+    /// As a bcrypt hash: the secret itself is nowhere in the cluster.
+    BcryptHash,
 }
 
 /// What the keys of the delivered Secret are called.

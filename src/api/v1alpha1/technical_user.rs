@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::assertion::{PublicKeyCredential, ServiceAccountCredential, ServiceAccountStatus};
 use super::companion::{CompanionAgent, CompanionStatus};
 use super::one_time::SealedStatus;
-use super::secret_credential::{SecretCredential, SecretKeys};
+use super::secret_credential::{Delivery, SecretCredential, SecretKeys};
 use crate::domain::client::{DEFAULT_SECRET_GRACE, Family};
 use crate::domain::names;
 use crate::domain::period::Period;
@@ -226,15 +226,18 @@ pub struct RevokedStatus {
 pub struct CredentialStatus {
     /// Names it; no secret.
     pub id: String,
-    /// When it was made.
+    /// When it was made; of one that you supply, when it was first read.
     pub created_at: Time,
-    /// Next: made, and about to be delivered. Active: the one that was delivered last. Retired: an old
-    /// one, which works until expiresAt.
+    /// Next: made, and about to be delivered. Active: the one that was delivered last, or that you supply;
+    /// there can be two of these. Retired: an old one, which works until expiresAt.
     #[serde(default)]
     pub state: CredentialState,
     /// Until when it works, where that is settled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Time>,
+    /// The Secret that it was read from, where you supply it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_name: Option<String>,
 }
 
 /// Where a credential is in its life.
@@ -276,8 +279,9 @@ impl TechnicalUser {
 
     /// The Secret that its client secret is to be delivered in, if it is to be.
     pub fn delivers_in(&self) -> Option<String> {
-        let delivers = self.secret_credential().is_some() && self.one_time().is_none();
-        delivers.then(|| self.secret_name())
+        let delivers = |s: &&SecretCredential| s.delivery == Delivery::Secret;
+        let delivers = self.secret_credential().filter(delivers);
+        delivers.map(|_| self.secret_name())
     }
 
     /// The Secret that its credential is delivered in, where it authenticates with a client secret.

@@ -181,8 +181,13 @@ impl Operator {
                 }
             }
             Watched::NamedSecrets => {
-                for ring in signing_key::brought_from(&self.cx.stores, name) {
-                    add(Kind::SigningKey, operator_namespace, &ring);
+                if namespace == operator_namespace {
+                    for ring in signing_key::brought_from(&self.cx.stores, name) {
+                        add(Kind::SigningKey, operator_namespace, &ring);
+                    }
+                }
+                for user in self.supplied.named(&self.cx.stores, namespace, name) {
+                    add(Kind::TechnicalUser, namespace, user);
                 }
             }
             Watched::Deliveries => {

@@ -95,13 +95,13 @@ impl Visit<'_> {
                 r::CREDENTIAL_ROTATED,
                 format!("Client secret {id} stands in Secret {name}, as its turn has come; {old}."),
             ),
+            Cause::Algorithm => Note::normal(
+                r::CREDENTIAL_EXCHANGED,
+                format!("Client secret {id} was generated, and stands in Secret {name}, as spec.credential.secret.delivery says so now; {old}."),
+            ),
             Cause::Request => Note::normal(
                 r::CREDENTIAL_ROTATED,
                 format!("Client secret {id} stands in Secret {name}, as a rotation was asked for; {old}."),
-            ),
-            Cause::Algorithm => Note::normal(
-                r::CREDENTIAL_ROTATED,
-                format!("Client secret {id} stands in Secret {name}, as spec.credential.secret.delivery says so now; {old}."),
             ),
             _ if known => {
                 let what = if standing.is_some() { "altered" } else { "deleted" };
@@ -164,7 +164,12 @@ impl Visit<'_> {
 
     /// Secrets of ours under another name, from before `secretName` was changed: what mounts them has a
     /// grace to follow.
-    fn retire_former(&self, name: &str, rotation: &Rotation<'_>, decision: &mut Decision) {
+    pub(super) fn retire_former(
+        &self,
+        name: &str,
+        rotation: &Rotation<'_>,
+        decision: &mut Decision,
+    ) {
         let now = self.moment.now;
         let former = self.seen.deliveries.iter();
         for other in former.filter(|d| d.ours() && d.secret.name_any() != name) {

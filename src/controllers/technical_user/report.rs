@@ -128,6 +128,10 @@ impl Visit<'_> {
             self.of_service_account(credential)
         } else if self.user.one_time().is_some() {
             told(r::SUCCEEDED, self.of_one_time(rotation))
+        } else if self.is_supplied() {
+            let places = self.told_of_supply();
+            let message = format!("{id} gets tokens with the client secret in {places}.");
+            told(r::SUCCEEDED, message)
         } else {
             let secret = self.user.secret_name();
             let message = match rotation.current {
@@ -169,6 +173,9 @@ impl Visit<'_> {
                 Sealing::Faulty(why) => Some((r::INVALID_SPEC, why)),
                 Sealing::To(_) | Sealing::Unclaimed => None,
             };
+        }
+        if self.is_supplied() {
+            return self.unheard_of_supply(rotation);
         }
         let target = self.user.secret_name();
         let standing = self.seen.deliveries.iter();
@@ -238,6 +245,7 @@ impl Visit<'_> {
         };
         let secret_name = match self.user.delivers_in() {
             Some(name) => working.then_some(name),
+            None if self.is_supplied() => self.supplied_by(),
             None => self.delivered(),
         };
         let stood = before.map_or(&[][..], |s| &s.conditions);
@@ -286,6 +294,7 @@ fn credentials(rotation: &Rotation<'_>, until: Option<Timestamp>) -> Vec<Credent
             created_at: whole(key.life.created.unwrap_or(Timestamp::UNIX_EPOCH)),
             state,
             expires_at: end.map(whole),
+            secret_name: rotation.read_from(key.kid()),
         })
     };
     let mut keys: Vec<&SecretFacts> = rotation.keys.iter().collect();

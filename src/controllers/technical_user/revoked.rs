@@ -101,6 +101,10 @@ impl Visit<'_> {
             );
         }
         let (gone, back) = match self.user.secret_credential() {
+            Some(_) if self.is_supplied() => (
+                "its secret is destroyed",
+                "the one that is supplied works again",
+            ),
             Some(_) => ("its secret is destroyed", "a new secret is made"),
             None => (
                 "nothing that it authenticates with is taken",
@@ -112,6 +116,9 @@ impl Visit<'_> {
             self.user.client_id(),
             revoked.at.0
         );
+        if self.is_supplied() {
+            message.push_str(" You supply it, so change what your Secret holds before.");
+        }
         if let (_, Some(slip)) = self.request() {
             message.push_str(" As it is, ");
             message.push_str(&slip);

@@ -10,7 +10,7 @@ use kube::ResourceExt as _;
 use zeroize::Zeroizing;
 
 use super::{DeliverySeen, Visit};
-use crate::api::v1alpha1::ROTATE_ANNOTATION;
+use crate::api::v1alpha1::{ROTATE_ANNOTATION, SecretCredential};
 use crate::controllers::{Decision, Fill, Note, Object, SealTo, Write};
 use crate::domain::client::DEFAULT_SECRET_GRACE;
 use crate::domain::moment::Moment;
@@ -46,6 +46,8 @@ pub(super) struct Rotation<'a> {
     pub claim: Option<String>,
     /// Why the next secret should be made, where nobody has claimed it yet.
     pub awaits: Option<Cause>,
+    /// Whether a person supplies them: several can be the newest at once.
+    pub supplied: bool,
     /// The newest secret that is delivered: where it stands, itself, and its id.
     pub current: Option<(&'a DeliverySeen, &'a Zeroizing<String>, &'a str)>,
 }
@@ -88,6 +90,7 @@ impl<'a> Visit<'a> {
             slip,
             claim: None,
             awaits: None,
+            supplied: self.is_supplied(),
             current,
         }
     }
@@ -117,6 +120,12 @@ impl<'a> Visit<'a> {
         }
     }
 
+    /// Whether a person supplies its client secret.
+    pub(super) fn is_supplied(&self) -> bool {
+        let secret = self.user.secret_credential();
+        secret.is_some_and(SecretCredential::is_supplied)
+    }
+
     /// The newest secret that is delivered. What was moved to another Secret stands in the former one
     /// too; a retired one that somebody has put back counts least.
     fn current(
@@ -135,11 +144,17 @@ impl<'a> Visit<'a> {
         Some(newest)
     }
 
-    fn facts(&self, stored: &[Stored], current: Option<&str>) -> Vec<SecretFacts> {
+    pub(super) fn facts(&self, stored: &[Stored], current: Option<&str>) -> Vec<SecretFacts> {
         let one_time = self.user.one_time().is_some();
+        let generates = self.user.secret_credential().is_some() && !self.is_supplied();
         let facts = stored.iter().map(|s| {
             let id = &s.credential.id;
-            let life = s.life();
+            let mut life = s.life();
+            let supplied = s.known.source.is_some();
+            if supplied && generates {
+                // Somebody may hold it, however shortly it stood there.
+                life.activated = life.activated.or(life.created);
+            }
             let delivered = current == Some(id);
             let made = self.seen.made.as_ref();
             let made = made.is_some_and(|m| m.id == *id && m.hash == s.credential.hash);
@@ -157,9 +172,12 @@ impl<'a> Visit<'a> {
                 // No token hangs on it.
                 max_ttl: Some(SignedDuration::ZERO),
                 window: rotation::Window::default(),
-                fits: self.user.secret_credential().is_none() || sealed == one_time,
-                // Whoever holds a retired one holds it; from here it can not be had, and need not.
-                has_material: delivered || made || held || life.retired.is_some(),
+                // Delivered as the spec says; and a generated one is to take the place of one that a person
+                // supplied.
+                fits: !generates || !supplied && sealed == one_time,
+                // Whoever holds a retired one holds it, as does who supplied one; from here it can not be
+                // had, and need not.
+                has_material: delivered || made || held || supplied || life.retired.is_some(),
                 in_jwks: delivered || sealed && self.shows(id),
             }
         });
@@ -174,6 +192,7 @@ impl<'a> Visit<'a> {
             None => self.user.secret_grace().min(DEFAULT_SECRET_GRACE),
         };
         let interval = spec.rotation.as_ref().and_then(|r| r.interval);
+        let interval = interval.filter(|_| !spec.is_supplied());
         let (request, slip) = self.request();
         let status = self.user.status.as_ref();
         let policy = Policy {
@@ -209,7 +228,7 @@ impl<'a> Visit<'a> {
     }
 
     /// The highest number of a credential that anything remembers: none is used again.
-    fn highest(&self, stored: &[Stored]) -> i64 {
+    pub(super) fn highest(&self, stored: &[Stored]) -> i64 {
         let stored = stored.iter().map(|s| s.credential.id.as_str());
         let delivered = self.seen.deliveries.iter();
         let delivered =
@@ -233,6 +252,38 @@ impl<'a> Visit<'a> {
         make: Option<ToMake>,
         decision: &mut Decision,
     ) {
+        let mut after = self.hashes_after(hashes, rotation);
+        let fill = match make {
+            Some(make) => Fill::NewHash {
+                family: self.user.spec.family,
+                id: make.id,
+                cause: make.cause,
+                handled: make.handled,
+                seal: make.seal,
+                now: self.moment.now,
+            },
+            None if hashes.is_none() => return,
+            None => Fill::Nothing,
+        };
+        if matches!(fill, Fill::NewHash { .. }) {
+            credentials::set_revoked(&mut after, None);
+            if let Some(last) = self.device().and_then(|device| device.last_revocation) {
+                credentials::set_last_revocation(&mut after, last);
+            }
+        }
+        if !Self::put_hashes(hashes, after, fill, decision) {
+            return;
+        }
+        for id in rotation.gone() {
+            decision.writes.push(Note::normal(
+                r::CREDENTIAL_REMOVED,
+                format!("Client secret {id} does not work any more: its grace is over."),
+            ));
+        }
+    }
+
+    /// The Secret with the hashes as it should be, but for new ones.
+    pub(super) fn hashes_after(&self, hashes: Option<&Secret>, rotation: &Rotation<'_>) -> Secret {
         let template = credentials::hashes_template(self.user, self.settings);
         let mut after = hashes.cloned().unwrap_or_else(|| template.clone());
         // Without their labels the server would not find the hashes.
@@ -244,44 +295,34 @@ impl<'a> Visit<'a> {
             let (begun, end) = self.exchange(&after);
             credentials::exchange(&mut after, begun, end);
         }
-        if make.is_some() {
-            credentials::set_revoked(&mut after, None);
-            if let Some(last) = self.device().and_then(|device| device.last_revocation) {
-                credentials::set_last_revocation(&mut after, last);
-            }
-        }
         credentials::write(&mut after, &rotation.list());
         if let Some(claim) = &rotation.claim {
             credentials::set_handled_claim(&mut after, claim);
         }
+        after
+    }
+
+    /// Writes it, unless that would change nothing; whether it does.
+    pub(super) fn put_hashes(
+        hashes: Option<&Secret>,
+        after: Secret,
+        fill: Fill,
+        decision: &mut Decision,
+    ) -> bool {
         let same = |before: &Secret| {
             before.data == after.data
                 && before.metadata.labels == after.metadata.labels
                 && before.metadata.annotations == after.metadata.annotations
         };
-        let fill = match make {
-            Some(make) => Fill::NewHash {
-                family: self.user.spec.family,
-                id: make.id,
-                cause: make.cause,
-                handled: make.handled,
-                seal: make.seal,
-                now: self.moment.now,
-            },
-            None if hashes.is_none_or(same) => return,
-            None => Fill::Nothing,
-        };
+        if matches!(fill, Fill::Nothing) && hashes.is_some_and(same) {
+            return false;
+        }
         let object = Object::Secret(Box::new(after));
         decision.writes.push(match hashes {
             Some(_) => Write::Replace(object, fill),
             None => Write::Create(object, fill),
         });
-        for id in rotation.gone() {
-            decision.writes.push(Note::normal(
-                r::CREDENTIAL_REMOVED,
-                format!("Client secret {id} does not work any more: its grace is over."),
-            ));
-        }
+        true
     }
 }
 
@@ -334,7 +375,7 @@ impl Rotation<'_> {
     }
 
     /// What is to be stored.
-    fn list(&self) -> Vec<Stored> {
+    pub(super) fn list(&self) -> Vec<Stored> {
         let stands = self.stored.iter().filter_map(|s| {
             let key = self.find(&s.credential.id)?;
             let mut after = s.clone();
@@ -345,7 +386,7 @@ impl Rotation<'_> {
     }
 
     /// The secrets that were delivered once, and are struck off now.
-    fn gone(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn gone(&self) -> impl Iterator<Item = &str> {
         let gone = self.keys.iter().filter(|k| k.life.removed.is_some());
         let gone = gone.filter(|k| k.life.activated.is_some());
         gone.map(KeyFacts::kid)
@@ -353,7 +394,16 @@ impl Rotation<'_> {
 
     /// Where a secret is in its life.
     pub(super) fn phase(&self, key: &SecretFacts) -> Phase {
+        if self.supplied && key.life.may_sign() {
+            return Phase::Active;
+        }
         key.phase(self.active().map(KeyFacts::kid))
+    }
+
+    /// The Secret that a client secret was read from, where a person supplies it.
+    pub(super) fn read_from(&self, id: &str) -> Option<String> {
+        let stored = self.stored.iter().find(|s| s.credential.id == id)?;
+        Some(stored.known.source.as_ref()?.secret.clone())
     }
 
     /// When the next secret is made by the clock.

@@ -8,11 +8,14 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use zeroize::Zeroizing;
 
-use super::{Companionship, DeliverySeen, MadeSeen, Seen, Workload, companion, service_account};
+use super::{
+    Companionship, DeliverySeen, MadeSeen, Seen, Workload, adoption, companion, service_account,
+    supplied,
+};
 use crate::api::v1alpha1::{KeyAudience, TechnicalUser};
 use crate::controllers::operator::Context;
 use crate::controllers::{Error, Key};
-use crate::crypto;
+use crate::crypto::hash;
 use crate::domain::client::StoredCredential;
 use crate::domain::names;
 use crate::objects::{Ownership, credentials, delivery, ownership};
@@ -45,6 +48,7 @@ pub async fn see(
         hashes: Stores::get(&cx.stores.secrets, operator_namespace, &hashes_name),
         deliveries: Vec::new(),
         made: None,
+        supplied: Vec::new(),
         others_wait: None,
         workload: Workload::default(),
         companionship: Companionship::default(),
@@ -88,7 +92,13 @@ pub async fn see(
         }
         secrets = live;
     }
-    seen.deliveries = prove(cx, &uid, key, seen.hashes.as_deref(), secrets).await?;
+    let ours = |h: &&Secret| credentials::hashes_of(h).is_some_and(|(_, _, of)| of == uid);
+    let hashes = seen.hashes.as_deref().filter(ours);
+    seen.supplied = supplied::look(cx, &user, hashes, sight).await?;
+    // Also those of a technical user of this name that had another UID: it may have been restored.
+    let restored = |h: &&Secret| adoption::are_of(h, &user);
+    let hashes = seen.hashes.as_deref().filter(restored);
+    seen.deliveries = prove(cx, &uid, key, hashes, secrets).await?;
     seen.made = made(cx, of, seen.hashes.as_deref()).filter(|made| {
         let mut proven = seen.deliveries.iter().filter_map(DeliverySeen::proves);
         let delivered = proven.any(|(_, id)| id == made.id);
@@ -192,17 +202,24 @@ async fn prove(
     hashes: Option<&Secret>,
     secrets: Vec<Arc<Secret>>,
 ) -> Result<Vec<DeliverySeen>, Error> {
-    let stored = hashes
-        .filter(|h| credentials::hashes_of(h).is_some_and(|(_, _, of)| of == uid))
+    let mut stored = hashes
         .and_then(credentials::read_hashes)
         .unwrap_or_default();
+    // What a person supplies is of a cost that would take long, and delivers nothing.
+    stored.retain(|c| hash::cost_of(&c.hash).is_some_and(hash::is_of_generated));
     let mut seen = Vec::with_capacity(secrets.len());
     for secret in secrets {
         let ownership = ownership(&secret.metadata, uid);
-        // Only what is ours is read; a stranger's Secret is none of our business.
-        let mut candidates = match ownership {
-            Ownership::Ours => delivery::plain_secrets(&secret, key),
-            Ownership::Nobodys | Ownership::Anothers => Vec::new(),
+        // Only what is ours is read, or was before a restore; a stranger's Secret is none of our business.
+        let read = match ownership {
+            Ownership::Ours => true,
+            Ownership::Nobodys => delivery::was_delivered(&secret, &cx.settings),
+            Ownership::Anothers => false,
+        };
+        let mut candidates = if read {
+            delivery::plain_secrets(&secret, key)
+        } else {
+            Vec::new()
         };
         let proof = proof(cx, &secret, &candidates, &stored).await?;
         let plain = match proof {
@@ -241,9 +258,7 @@ async fn proof(
     let (candidates, stored) = (candidates.to_vec(), stored.to_vec());
     let found = tokio::task::spawn_blocking(move || {
         candidates.iter().enumerate().find_map(|(index, plain)| {
-            let hit = stored
-                .iter()
-                .find(|c| crypto::hash::verify(plain, &c.hash))?;
+            let hit = stored.iter().find(|c| hash::verify(plain, &c.hash))?;
             Some((index, hit.id.clone()))
         })
     })

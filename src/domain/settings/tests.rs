@@ -32,7 +32,23 @@ fn the_bounds_themselves_are_sound() {
 #[test]
 fn each_mistake_is_named() {
     type Spoil = Box<dyn Fn(&mut Settings)>;
-    let cases: [(&str, Spoil); 20] = [
+    let cases: [(&str, Spoil); 24] = [
+        (
+            "secrets.generatedCost",
+            Box::new(|s| s.secrets.generated_cost = 3),
+        ),
+        (
+            "secrets.generatedCost",
+            Box::new(|s| s.secrets.generated_cost = 10),
+        ),
+        (
+            "secrets.suppliedCost",
+            Box::new(|s| s.secrets.supplied_cost = 9),
+        ),
+        (
+            "secrets.suppliedCost",
+            Box::new(|s| s.secrets.supplied_cost = 15),
+        ),
         (
             "revocation.tokensPerClient",
             Box::new(|s| s.revocation.tokens_per_client = 1001),

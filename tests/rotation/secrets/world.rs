@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chancery::api::v1alpha1::TechnicalUser;
+use chancery::api::v1alpha1::{Delivery, SecretCredential, SuppliedRef, TechnicalUser};
 use chancery::controllers::secrets::{
-    Companionship, DeliverySeen, MadeSeen, Seen, Workload, decide,
+    Companionship, DeliverySeen, Found, MadeSeen, Offered, Seen, SuppliedSeen, Workload, decide,
 };
 use chancery::controllers::{Decision, Fill, Object, Write};
 use chancery::domain::client::StoredCredential;
 use chancery::domain::moment::Moment;
 use chancery::domain::settings::Settings;
-use chancery::objects::credentials::{self, Stored};
+use chancery::objects::credentials::{self, SourceOf, Stored};
 use chancery::objects::{delivery, ownership};
 use chancery::tenancy::Tenancy;
 use jiff::{SignedDuration, Timestamp};
@@ -44,6 +44,12 @@ pub enum Deed {
     Move(&'static str),
     DeleteDelivered,
     Alter,
+    /// A client secret is supplied, in the place of one that was supplied before or generated.
+    Supply(&'static str),
+    /// Where it is supplied, nothing is to be seen any more.
+    Lose,
+    /// The operator generates again.
+    Generate,
     /// The clock is off by so much, and known to be.
     Jump(i64),
 }
@@ -60,6 +66,8 @@ pub struct World {
     hashes: Option<Secret>,
     delivered: BTreeMap<String, Secret>,
     made: Option<Made>,
+    /// What a person supplies.
+    supplied: Option<&'static str>,
     now: Timestamp,
     begun: Timestamp,
     offset: i64,
@@ -71,6 +79,15 @@ pub struct World {
     wake_at: Option<Timestamp>,
     /// How many writes were tried.
     pub writes: usize,
+}
+
+/// Where a person supplies a client secret.
+fn place() -> SuppliedRef {
+    SuppliedRef {
+        name: "mine".into(),
+        key: None,
+        format: None,
+    }
 }
 
 /// How a visit ended.
@@ -93,6 +110,7 @@ impl World {
             hashes: None,
             delivered: BTreeMap::new(),
             made: None,
+            supplied: None,
             now: begun,
             begun,
             offset: 0,
@@ -147,6 +165,21 @@ impl World {
                     let key = &self.user.secret_keys().client_secret;
                     delivery::fill(secret, std::slice::from_ref(key), "made up");
                 }
+            }
+            Deed::Supply(plain) => {
+                secret.delivery = Delivery::Reference;
+                secret.secret_refs = vec![place()];
+                self.supplied = Some(plain);
+                self.seen.made(plain);
+                self.seen.tampered = true;
+            }
+            Deed::Lose => {
+                self.supplied = None;
+                self.seen.tampered = true;
+            }
+            Deed::Generate => {
+                secret.delivery = Delivery::Secret;
+                secret.secret_refs = Vec::new();
             }
             Deed::Jump(seconds) => self.offset = seconds,
         }
@@ -205,6 +238,10 @@ impl World {
 
     /// What the holder finds.
     fn plain(&self) -> Option<String> {
+        let spec = self.user.spec.credential.secret.as_ref();
+        if spec.is_some_and(SecretCredential::is_supplied) {
+            return self.supplied.map(str::to_owned);
+        }
         let secret = self.delivered.get(&self.user.secret_name())?;
         let key = &self.user.secret_keys().client_secret;
         let value = secret.data.as_ref()?.get(key)?;
@@ -253,10 +290,38 @@ impl World {
                 hash: m.hash.clone(),
                 age: self.now.duration_since(m.since),
             }),
+            supplied: self.see_supplied(),
             others_wait: None,
             workload: Workload::default(),
             companionship: Companionship::default(),
         }
+    }
+
+    fn see_supplied(&self) -> Vec<SuppliedSeen> {
+        let spec = self.user.spec.credential.secret.as_ref();
+        if !spec.is_some_and(SecretCredential::is_supplied) {
+            return Vec::new();
+        }
+        let found = match self.supplied {
+            None => Found::Missing("It is not there.".into()),
+            Some(plain) => {
+                let source = SourceOf {
+                    secret: "mine".into(),
+                    key: "client_secret".into(),
+                    ..SourceOf::default()
+                };
+                let stored = self.stored();
+                let same = stored.iter().find(|s| s.credential.hash == hash_of(plain));
+                match same {
+                    Some(same) => Found::Stored(same.credential.id.clone(), source),
+                    None => Found::New(Offered::Plain(Zeroizing::new(plain.into())), source, None),
+                }
+            }
+        };
+        vec![SuppliedSeen {
+            place: place(),
+            found,
+        }]
     }
 
     fn visit(&mut self) -> Result<End, String> {
@@ -360,6 +425,17 @@ impl World {
             }
             Fill::Secret(under, plain) => {
                 delivery::fill(secret, &under, &plain);
+                None
+            }
+            Fill::Supplied(all) => {
+                for supplied in all {
+                    let Offered::Plain(plain) = &supplied.offered else {
+                        panic!("no hash is supplied here");
+                    };
+                    let mut stored = supplied.stored.clone();
+                    stored.credential.hash = hash_of(plain);
+                    credentials::put(secret, stored);
+                }
                 None
             }
             other => panic!("it fills in {other:?}"),

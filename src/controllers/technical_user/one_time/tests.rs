@@ -165,6 +165,7 @@ impl Desk {
             hashes: self.hashes.clone().map(Arc::new),
             deliveries: deliveries.collect(),
             made: None,
+            supplied: Vec::new(),
             others_wait: None,
             workload: Workload::default(),
             companionship: Companionship::default(),
