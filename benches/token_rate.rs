@@ -393,6 +393,7 @@ fn snapshot(pair: &Arc<KeyPair>, secret: &str) -> Snapshot {
             created_at: Timestamp::UNIX_EPOCH,
             expires_at: None,
         }],
+        companion: None,
         subscriptions: Arc::new(vec![subscription]),
     };
     Snapshot {

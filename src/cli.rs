@@ -1,6 +1,7 @@
 //! The command line: thin. Each command turns its flags into what the library takes.
 
 mod args;
+mod claim;
 mod dev;
 mod plan;
 pub mod process;
@@ -77,16 +78,63 @@ enum Command {
     Serve(ServeArgs),
     /// When each signing key of some manifests will be made, sign, retire and go.
     Plan(plan::PlanArgs),
+    /// Claims a client secret that is delivered once: as the kubectl plugin, kubectl chancery claim.
+    Claim(claim::ClaimArgs),
     /// Prints the custom resource definitions: chancery crds | kubectl apply -f -
     Crds,
 }
 
+/// What `kubectl chancery` does: the commands of Chancery that are for people with a cluster.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kubectl-chancery",
+    bin_name = "kubectl chancery",
+    version,
+    about = "Chancery's commands for kubectl",
+    long_about = None
+)]
+struct Plugin {
+    #[command(subcommand)]
+    command: PluginCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum PluginCommand {
+    /// Claims a client secret that is delivered once: makes it, and shows it to you alone.
+    Claim(claim::ClaimArgs),
+}
+
+impl From<Plugin> for Cli {
+    fn from(plugin: Plugin) -> Self {
+        let PluginCommand::Claim(claim) = plugin.command;
+        Self {
+            command: Command::Claim(claim),
+            log: None,
+            log_format: LogFormat::Text,
+        }
+    }
+}
+
+/// Whether kubectl runs this program: it finds its plugins by their name.
+fn called_as_plugin() -> bool {
+    let called = std::env::args_os().next();
+    let called = called.as_deref().map(std::path::Path::new);
+    let name = called.and_then(|path| path.file_name());
+    name.is_some_and(|name| name == "kubectl-chancery")
+}
+
 /// Runs the command line; the exit code is 1 where something failed, after a sentence on stderr.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = if called_as_plugin() {
+        Plugin::parse().into()
+    } else {
+        Cli::parse()
+    };
     // Where dev tells its story, the log has only what is wrong.
     let usual = match &cli.command {
         Command::Dev(_) | Command::Plan(_) => "warn",
+        // It tells itself what goes wrong.
+        Command::Claim(_) => "off",
         // The watches say in a line what kube says in many.
         _ => "info,kube_client=off,kube_runtime=off",
     };
@@ -110,6 +158,7 @@ fn run(command: Command) -> Result<(), String> {
     match command {
         Command::Dev(dev) => on_runtime(dev::run(dev)),
         Command::Plan(plan) => on_runtime(plan::run(plan)),
+        Command::Claim(claim) => on_runtime(claim::run(claim)),
         Command::Crds => print_crds(),
         Command::Run(RunArgs {
             cluster,

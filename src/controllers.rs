@@ -20,6 +20,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use crate::api::v1alpha1::SealedBy;
+use crate::api::v1alpha1::TechnicalUser;
+use crate::crypto::age::Recipient;
 use crate::domain::algorithm::{Algorithm, RsaKeySize};
 use crate::domain::client::Family;
 use crate::domain::rotation::Cause;
@@ -30,8 +33,8 @@ pub use signing_key::{Copies, Looked, Reads, look as look_at_ring};
 #[doc(hidden)] // For the simulation in tests/, which carries its writes out one by one.
 pub mod secrets {
     pub use super::technical_user::{
-        DeliverySeen, Found, MadeSeen, Offered, SERVERS_FOLLOW, Seen, SuppliedSeen, Workload,
-        decide,
+        Companionship, DeliverySeen, Found, MadeSeen, Offered, SERVERS_FOLLOW, Seen, SuppliedSeen,
+        Workload, decide,
     };
 }
 pub use signing_key::{
@@ -123,6 +126,8 @@ pub enum Object {
     Secret(Box<Secret>),
     /// A `ConfigMap`.
     ConfigMap(Box<ConfigMap>),
+    /// A technical user: the companion agent of a device.
+    TechnicalUser(Box<TechnicalUser>),
 }
 
 /// Secret material that is put into an object just before it is written, so that no decision
@@ -145,6 +150,9 @@ pub enum Fill {
         cause: Cause,
         /// The value of the rotate annotation that is handled with it.
         handled: Option<String>,
+        /// Whom the secret is sealed to, in the same write, where it is delivered once. It is not
+        /// remembered then.
+        seal: Option<SealTo>,
         /// The time of the visit.
         now: Timestamp,
     },
@@ -163,6 +171,15 @@ pub enum Fill {
     NewSecret(Vec<String>),
     /// A client secret that a delivered Secret holds, under these keys.
     Secret(Vec<String>, Zeroizing<String>),
+}
+
+/// Whom a client secret is sealed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealTo {
+    /// The public key.
+    pub recipient: Recipient,
+    /// Who gave it.
+    pub by: SealedBy,
 }
 
 impl std::fmt::Debug for Fill {

@@ -2,6 +2,7 @@
 //! built anew from the stores, and swapped. What is broken is left out and said; what it was
 //! before stays where dropping it would be the greater harm.
 
+mod companions;
 mod keys;
 mod revoked;
 mod trust;
@@ -23,7 +24,7 @@ use crate::api::v1alpha1::{KeyAudience, SigningKey, TechnicalUser};
 use crate::clock::SharedClock;
 use crate::crypto;
 use crate::domain::client::{Client, StoredCredential};
-use crate::domain::names::{self, CLUSTER_KEYS, ISSUER_JWKS};
+use crate::domain::names::{CLUSTER_KEYS, ISSUER_JWKS};
 use crate::domain::period::Period;
 use crate::domain::preference::Standing;
 use crate::domain::rotation::effective_lead;
@@ -127,11 +128,13 @@ impl Feed {
             Some(jwks) => self.rings(jwks, &keys),
             None => Vec::new(),
         };
-        let (clients, trusted) = self.clients();
         let tenancy = self.tenancy.get(&self.stores, &self.settings);
         let now = self.clock.now();
+        // Before the clients: it tells which devices have just revoked themselves.
+        let revoked = (self.revoked).of(&self.stores, &tenancy, &self.settings, now);
+        let (clients, trusted) = self.clients();
         Snapshot {
-            revoked: self.revoked.of(&self.stores, &tenancy, &self.settings, now),
+            revoked,
             client_rings,
             clients,
             trusted,
@@ -276,7 +279,7 @@ impl Feed {
             .or(self.cluster.take());
         for user in self.stores.technical_users.state() {
             let Ok(user) = &user.0 else { continue };
-            let (namespace, name) = (user.namespace().unwrap_or_default(), user.name_any());
+            let namespace = user.namespace().unwrap_or_default();
             let Some(subscriptions) = subscriptions.get(&namespace) else {
                 continue;
             };
@@ -287,17 +290,12 @@ impl Feed {
             {
                 continue;
             }
-            let hashes = Stores::get(
-                &self.stores.secrets,
-                operator_namespace,
-                &names::credentials_secret(&namespace, &name),
-            );
-            let mut client = client(user, hashes.as_deref(), subscriptions.clone());
-            let created = user.metadata.creation_timestamp.as_ref().map(|at| at.0);
-            let revoked = self
-                .revoked
-                .is_revoked_device(&client, created, hashes.as_deref());
-            client.suspended |= revoked;
+            let hashes = self.hashes(user);
+            let hashes = hashes.as_deref();
+            let mut client = client(user, hashes, subscriptions.clone());
+            client.suspended |= self.is_revoked(user, &client, hashes);
+            client.companion = self.companion(user);
+            self.go_with_device(user, hashes, &mut client);
             if let Some(trust) =
                 self.client_keys
                     .trusted(user, &self.settings, self.cluster.as_ref())
@@ -311,14 +309,17 @@ impl Feed {
     }
 }
 
+/// Whether these are the hashes of that very technical user.
+fn mine(user: &TechnicalUser, hashes: &Secret) -> bool {
+    credentials::hashes_of(hashes).is_some_and(|(_, _, uid)| Some(uid) == user.uid().as_deref())
+}
+
+/// A technical user with its own hashes.
 fn client(
     user: &TechnicalUser,
     hashes: Option<&Secret>,
     subscriptions: Arc<Vec<crate::domain::subscription::SubscriptionFacts>>,
 ) -> Client {
-    let mine = |h: &&Secret| {
-        credentials::hashes_of(h).is_some_and(|(_, _, uid)| Some(uid) == user.uid().as_deref())
-    };
     let spec = &user.spec;
     Client {
         id: user.client_id(),
@@ -332,7 +333,8 @@ fn client(
         token_ttl: spec.token_ttl,
         token_rate: spec.token_rate,
         signing_key: spec.signing_key.clone(),
-        credentials: hashes.filter(mine).map(stored).unwrap_or_default(),
+        credentials: hashes.map(stored).unwrap_or_default(),
+        companion: None,
         subscriptions,
     }
 }

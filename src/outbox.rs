@@ -179,7 +179,10 @@ impl Writer {
             let of = (note.namespace.as_str(), note.client_id.as_str());
             let outcome = match &note.what {
                 What::Token(token) => outbox.revoke(&home, of, token, with),
-                What::Device => outbox.revoke_device(&home, of, (with.0, &bounds)),
+                What::Device { companion } => {
+                    let companion = companion.as_deref();
+                    outbox.revoke_device(&home, of, companion, (with.0, &bounds))
+                }
             };
             changed |= outcome == Ok(true);
             answers.push(outcome.map(drop).map_err(|_| Unnoted::Full));

@@ -22,6 +22,8 @@ pub struct Tenancy {
     pub environments: BTreeMap<String, String>,
     /// By client id: the technical users that claim it, oldest first.
     pub claims: HashMap<String, Vec<Claim>>,
+    /// By namespace and the name that a device wants for its companion agent: the device.
+    pub companions: HashMap<(String, String), String>,
 }
 
 /// A technical user that claims a client id.
@@ -80,6 +82,10 @@ impl Tenancy {
         for user in stores.technical_users.state() {
             if let Ok(user) = &user.0 {
                 let claim = claim(user);
+                if let Some(companion) = user.companion_name() {
+                    let wanted = (claim.namespace.clone(), companion);
+                    tenancy.companions.insert(wanted, claim.name.clone());
+                }
                 // Only who may have an id can claim it, else a stranger could take it away.
                 if tenancy.may_have(&claim.namespace, &user.client_id()) {
                     tenancy

@@ -9,6 +9,8 @@ mod support;
 mod algorithms;
 #[path = "cluster/assertions.rs"]
 mod assertions;
+#[path = "cluster/companion.rs"]
+mod companion;
 #[path = "cluster/copied.rs"]
 mod copied;
 #[path = "cluster/credentials.rs"]
@@ -27,6 +29,8 @@ mod kills;
 mod leader;
 #[path = "cluster/load.rs"]
 mod load;
+#[path = "cluster/one_time.rs"]
+mod one_time;
 #[path = "cluster/ownership.rs"]
 mod ownership;
 #[path = "cluster/publish.rs"]

@@ -2,6 +2,8 @@
 //! the answer lost. Whatever happens, what is there in the end is one key, one secret, no orphan,
 //! and a token.
 
+#[path = "converge/companion.rs"]
+mod companion;
 #[path = "converge/credentials.rs"]
 mod credentials;
 #[path = "converge/exchange.rs"]
@@ -10,6 +12,8 @@ mod exchange;
 mod jwks;
 #[path = "converge/obstacles.rs"]
 mod obstacles;
+#[path = "converge/one_time.rs"]
+mod one_time;
 #[path = "converge/scene.rs"]
 mod scene;
 

@@ -243,7 +243,7 @@ fn kubectl_get_tells_the_story() {
             "client",
             "technicaluser",
             "tu",
-            "NAME|CLIENT ID|CREDENTIAL|SECRET|SUSPENDED|READY|REASON|AGE|FAMILY|SECRET ID|OLD UNTIL|ROTATES|STALLED|MESSAGE",
+            "NAME|CLIENT ID|CREDENTIAL|SECRET|SUSPENDED|READY|REASON|AGE|FAMILY|SECRET ID|OLD UNTIL|ROTATES|COMPANION|STALLED|MESSAGE",
         ),
     ] {
         let file = corpus::folder().join(format!("good/{name}.yaml"));
@@ -271,6 +271,7 @@ fn kubectl_get_tells_the_story() {
             old["expiresAt"] = json!(AHEAD);
             status["status"]["credentials"] = json!([old, secret("7", "Active")]);
             status["status"]["nextRotation"] = json!(FURTHER_AHEAD);
+            status["status"]["companionAgent"] = json!({"name": "helper", "clientId": "x.helper"});
         }
         let patch = [
             "patch",
@@ -293,7 +294,7 @@ fn kubectl_get_tells_the_story() {
         assert_eq!(rotates, kind != "subscription", "{shown:?}");
         if kind == "technicaluser" {
             let told = |cell: &str| shown[1].iter().any(|c| c == cell);
-            assert!(told("7") && told(AHEAD), "{shown:?}");
+            assert!(told("7") && told(AHEAD) && told("helper"), "{shown:?}");
         }
         // Without -o wide the line is short enough to be read.
         let narrow = cluster.kubectl_ok(&["get", short, "-n", &namespace]);

@@ -3,6 +3,8 @@
 // Real processes take real time.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "dev/companion.rs"]
+mod companion;
 #[path = "dev/desk.rs"]
 mod desk;
 mod support;
@@ -529,5 +531,36 @@ fn what_is_published_follows_the_manifests() {
     desk.save("10-signing-key.yaml", "# Nothing any more.\n");
     gone("late", "main-jwks");
     gone("acme", "main-jwks");
+    ends(&dev, Signal::Term);
+}
+
+/// No kubectl reaches what runs here: dev says how to come by a client secret that is delivered once.
+#[test]
+fn a_secret_that_is_delivered_once_is_told() {
+    let desk = Desk::new("dev-one-time");
+    let once = SECOND.replace("{}", "{delivery: OneTime}");
+    desk.save("50-billing.yaml", &once);
+    let dev = desk.start();
+    curl_line(&dev, "acme.orders");
+    line(&dev, "acme.billing is sealed to no key yet");
+    let key = chancery::crypto::age::Identity::generate();
+    let to = format!("{{delivery: OneTime, recipient: {}}}", key.recipient());
+    desk.save("50-billing.yaml", &SECOND.replace("{}", &to));
+    let told = line(
+        &dev,
+        "age --decrypt -i YOUR-KEY .chancery/curl/acme.billing.age",
+    );
+    assert!(told.contains("curl -sS --user \"acme.billing:$("), "{told}");
+    let sealed = desk.path().join(".chancery/curl/acme.billing.age");
+    let sealed = std::fs::read_to_string(sealed).expect("the sealed text");
+    let secret = key.open(&sealed).expect("it opens");
+    let secret = String::from_utf8(secret.to_vec()).expect("text");
+    let url = format!("http://127.0.0.1:{}/oauth/token", desk.port);
+    eventually("a token", SOON, || {
+        let answer = support::http::token(&url, "acme.billing", &secret, "");
+        let status = answer.map(|a| a.status).map_err(|e| e.to_string())?;
+        (status == 200).then_some(()).ok_or(status.to_string())
+    });
+    desk.all_private();
     ends(&dev, Signal::Term);
 }

@@ -57,6 +57,10 @@ fn readme(heading: &str) -> Vec<String> {
 fn shell(block: &str, folder: &Path, kubeconfig: Option<&Path>) -> Command {
     let mut command = Command::new("bash");
     let program = chancery_bin();
+    // As a kubectl plugin it is called by another name.
+    let plugins = folder.join(".plugins");
+    let _ = std::fs::create_dir(&plugins);
+    let _ = std::os::unix::fs::symlink(&program, plugins.join("kubectl-chancery"));
     let cargo = format!(
         "cargo() {{ shift 3; {} \"$@\"; }}; set -euo pipefail\n",
         program.display()
@@ -69,8 +73,14 @@ fn shell(block: &str, folder: &Path, kubeconfig: Option<&Path>) -> Command {
             .expect("a folder")
             .to_owned();
         let path = std::env::var("PATH").unwrap_or_default();
+        let mut tools = vec![kubectl.display().to_string()];
+        if block.contains("kubectl chancery") || block.contains("age-keygen") {
+            let age = support::binaries::age();
+            tools.extend([&plugins, &age].map(|folder| folder.display().to_string()));
+        }
+        tools.push(path);
         command
-            .env("PATH", format!("{}:{path}", kubectl.display()))
+            .env("PATH", tools.join(":"))
             .env("KUBECONFIG", kubeconfig);
     }
     command
@@ -242,6 +252,8 @@ fn how_client_secrets_rotate() {
         "CredentialRotated",
         "as a rotation was asked for",
         "\"access_token\"",
+        "till",
+        "OneTime",
     ];
     tells(&printed, &told);
 }

@@ -5,19 +5,21 @@ use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
-use kube::core::DynamicObject;
+use kube::core::{DynamicObject, NamespaceResourceScope};
 use kube::discovery::ApiResource;
-use kube::{Client, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::operator::Context;
 use super::technical_user::{Made, MadeSecret};
-use super::{Error, Fill, Key, Kind, Object, Write};
-use crate::api::v1alpha1::{SigningKey, Subscription, TechnicalUser};
+use super::{Error, Fill, Key, Kind, Object, SealTo, Write};
+use crate::api::v1alpha1::{SealedStatus, SigningKey, Subscription, TechnicalUser};
 use crate::crypto;
 use crate::crypto::key_pair::KeyPair;
 use crate::domain::client::StoredCredential;
@@ -89,90 +91,28 @@ impl<'a> Applier<'a> {
         match write {
             Write::Create(object, fill) => {
                 let object = self.fill(object, fill).await?;
-                let params = PostParams {
-                    field_manager: Some(MANAGER.into()),
-                    ..PostParams::default()
-                };
                 let what = format!("creating {}", describe(&object));
-                match object {
-                    Object::Secret(s) => {
-                        self.settle(what, api::<Secret>(self.client, &s).create(&params, &s))
-                            .await
-                    }
-                    Object::ConfigMap(m) => {
-                        self.settle(what, api::<ConfigMap>(self.client, &m).create(&params, &m))
-                            .await
-                    }
-                }
+                self.put(what, &object, Put::Create, false).await
             }
             Write::Replace(object, fill) => {
                 let object = self.fill(object, fill).await?;
-                let params = PostParams {
-                    field_manager: Some(MANAGER.into()),
-                    ..PostParams::default()
-                };
                 let what = format!("replacing {}", describe(&object));
-                match object {
-                    Object::Secret(s) => {
-                        let name = s.name_any();
-                        self.settle(
-                            what,
-                            api::<Secret>(self.client, &s).replace(&name, &params, &s),
-                        )
-                        .await
-                    }
-                    Object::ConfigMap(m) => {
-                        let name = m.name_any();
-                        self.settle(
-                            what,
-                            api::<ConfigMap>(self.client, &m).replace(&name, &params, &m),
-                        )
-                        .await
-                    }
-                }
+                self.put(what, &object, Put::Replace, false).await
             }
             Write::TryOut(object) => {
-                let params = PostParams {
-                    dry_run: true,
-                    field_manager: Some(MANAGER.into()),
-                };
                 let what = format!("writing {}", describe(&object));
-                let seen = |meta: &ObjectMeta| meta.resource_version.is_some();
-                match object {
-                    Object::Secret(s) => {
-                        let (api, name) = (api::<Secret>(self.client, &s), s.name_any());
-                        if seen(&s.metadata) {
-                            self.settle(what, api.replace(&name, &params, &s)).await
-                        } else {
-                            self.settle(what, api.create(&params, &s)).await
-                        }
-                    }
-                    Object::ConfigMap(m) => {
-                        let (api, name) = (api::<ConfigMap>(self.client, &m), m.name_any());
-                        if seen(&m.metadata) {
-                            self.settle(what, api.replace(&name, &params, &m)).await
-                        } else {
-                            self.settle(what, api.create(&params, &m)).await
-                        }
-                    }
-                }
+                let put = match meta(&object).resource_version {
+                    Some(_) => Put::Replace,
+                    None => Put::Create,
+                };
+                self.put(what, &object, put, true).await
             }
             Write::Delete(object) => {
                 let what = format!("deleting {}", describe(&object));
                 match object {
-                    Object::Secret(s) => {
-                        let (name, params) = (s.name_any(), if_unchanged(&s.metadata));
-                        self.settle(what, api::<Secret>(self.client, &s).delete(&name, &params))
-                            .await
-                    }
-                    Object::ConfigMap(m) => {
-                        let (name, params) = (m.name_any(), if_unchanged(&m.metadata));
-                        self.settle(
-                            what,
-                            api::<ConfigMap>(self.client, &m).delete(&name, &params),
-                        )
-                        .await
-                    }
+                    Object::Secret(s) => self.delete(what, &*s).await,
+                    Object::ConfigMap(m) => self.delete(what, &*m).await,
+                    Object::TechnicalUser(u) => self.delete(what, &*u).await,
                 }
             }
             Write::Status {
@@ -202,6 +142,47 @@ impl<'a> Applier<'a> {
             // Neither is for it.
             Write::Event(_) | Write::Aside(_) => Ok(Applied::Done),
         }
+    }
+
+    async fn put(
+        &self,
+        what: String,
+        object: &Object,
+        put: Put,
+        dry_run: bool,
+    ) -> Result<Applied, Error> {
+        match object {
+            Object::Secret(s) => self.put_one(what, &**s, put, dry_run).await,
+            Object::ConfigMap(m) => self.put_one(what, &**m, put, dry_run).await,
+            Object::TechnicalUser(u) => self.put_one(what, &**u, put, dry_run).await,
+        }
+    }
+
+    async fn put_one<K: Ours>(
+        &self,
+        what: String,
+        object: &K,
+        put: Put,
+        dry_run: bool,
+    ) -> Result<Applied, Error> {
+        let params = PostParams {
+            dry_run,
+            field_manager: Some(MANAGER.into()),
+        };
+        let (api, name) = (api::<K>(self.client, object), object.name_any());
+        match put {
+            Put::Create => self.settle(what, api.create(&params, object)).await,
+            Put::Replace => {
+                let call = api.replace(&name, &params, object);
+                self.settle(what, call).await
+            }
+        }
+    }
+
+    async fn delete<K: Ours>(&self, what: String, object: &K) -> Result<Applied, Error> {
+        let (api, name) = (api::<K>(self.client, object), object.name_any());
+        let params = if_unchanged(object.meta());
+        self.settle(what, api.delete(&name, &params)).await
     }
 
     /// Carries out a write. Nothing is written, or tried again, once another process may lead.
@@ -250,17 +231,24 @@ impl<'a> Applier<'a> {
                 id,
                 cause,
                 handled,
+                seal,
                 now,
             } => {
                 let plain = crypto::secret::generate(family);
                 let new = hashed(plain.clone(), self.cost, id, now).await?;
-                self.secret = Some(MadeSecret {
-                    id: new.id.clone(),
-                    hash: new.hash.clone(),
-                    plain,
-                    since: Instant::now(),
-                });
-                credentials::put(&mut secret, Stored::new(new, cause, handled));
+                let mut stored = Stored::new(new, cause, handled);
+                match seal {
+                    Some(to) => stored.known.sealed = Some(sealed(&plain, &to, &stored)?),
+                    None => {
+                        self.secret = Some(MadeSecret {
+                            id: stored.credential.id.clone(),
+                            hash: stored.credential.hash.clone(),
+                            plain,
+                            since: Instant::now(),
+                        });
+                    }
+                }
+                credentials::put(&mut secret, stored);
             }
             Fill::HashOf { plain, id, now } => {
                 let new = hashed(plain, self.cost, id, now).await?;
@@ -282,6 +270,18 @@ impl<'a> Applier<'a> {
         }
         Ok(Object::Secret(secret))
     }
+}
+
+/// A client secret, sealed to whoever claimed it.
+fn sealed(plain: &str, to: &SealTo, stored: &Stored) -> Result<SealedStatus, Error> {
+    let ciphertext = crypto::age::seal(&to.recipient, plain.as_bytes());
+    Ok(SealedStatus {
+        credential_id: stored.credential.id.clone(),
+        recipient: to.recipient.to_string(),
+        by: to.by,
+        sealed_at: Time(credentials::whole_second(stored.credential.created_at)),
+        ciphertext: ciphertext.map_err(|e| Error::Material(e.to_string()))?,
+    })
 }
 
 async fn hashed(
@@ -310,10 +310,30 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-fn api<K>(client: &Client, object: &K) -> Api<K>
-where
-    K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+/// How an object is put there.
+#[derive(Clone, Copy)]
+enum Put {
+    /// Where there is none.
+    Create,
+    /// Where one is, if that is still as it was seen.
+    Replace,
+}
+
+/// What we write.
+trait Ours:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + std::fmt::Debug
+    + DeserializeOwned
+    + Serialize
 {
+}
+
+impl Ours for Secret {}
+impl Ours for ConfigMap {}
+impl Ours for TechnicalUser {}
+
+fn api<K: Ours>(client: &Client, object: &K) -> Api<K> {
     Api::namespaced(client.clone(), &object.namespace().unwrap_or_default())
 }
 
@@ -334,11 +354,21 @@ fn if_unchanged(meta: &ObjectMeta) -> DeleteParams {
     })
 }
 
+fn meta(object: &Object) -> &ObjectMeta {
+    match object {
+        Object::Secret(s) => &s.metadata,
+        Object::ConfigMap(m) => &m.metadata,
+        Object::TechnicalUser(u) => &u.metadata,
+    }
+}
+
 fn describe(object: &Object) -> String {
-    let (kind, meta) = match object {
-        Object::Secret(s) => ("Secret", &s.metadata),
-        Object::ConfigMap(m) => ("ConfigMap", &m.metadata),
+    let kind = match object {
+        Object::Secret(_) => "Secret",
+        Object::ConfigMap(_) => "ConfigMap",
+        Object::TechnicalUser(_) => "TechnicalUser",
     };
+    let meta = meta(object);
     let or_empty = |s: &Option<String>| s.clone().unwrap_or_default();
     format!(
         "{kind} {}/{}",

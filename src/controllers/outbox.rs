@@ -1,6 +1,8 @@
 //! Brings home what servers have noted in the outbox: each entry is judged, what is sound goes into
 //! the list that servers follow, and only then it leaves the outbox. A crash in between repeats
-//! that, which comes to the same. What has expired leaves the list.
+//! that, which comes to the same. What has expired leaves the list. That a companion agent is revoked
+//! with its device follows from the note on the device's hashes, in the companion's own visits
+//! (`technical_user/revoked.rs`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -7,9 +7,11 @@
 
 mod adoption;
 mod assertions;
+mod companion;
 mod delivering;
 mod made;
 mod obstacles;
+mod one_time;
 mod report;
 mod revoked;
 mod rotation;
@@ -36,6 +38,7 @@ use crate::tenancy::Tenancy;
 
 use rotation::Rotation;
 
+pub use companion::{Companionship, DeviceSeen};
 pub use made::{Made, MadeSecret};
 pub use rotation::SERVERS_FOLLOW;
 pub use see::{Proofs, Sight, see, signing_rings};
@@ -73,6 +76,8 @@ pub struct Seen {
     pub others_wait: Option<SignedDuration>,
     /// The `ServiceAccount` that authenticates it, if one does.
     pub workload: Workload,
+    /// Its companions, or whose companion it is.
+    pub companionship: Companionship,
 }
 
 /// A secret that was made and not delivered yet.
@@ -202,9 +207,17 @@ impl Visit<'_> {
                     ),
                 )),
             ),
-            Tenant::Current(_) | Tenant::NotCurrent => self.credential(&mut decision),
+            Tenant::Current(_) | Tenant::NotCurrent => match self.goes_too() {
+                Some(gone) => (self.rotation(self.own_hashes(), Source::Hold), Some(gone)),
+                None => self.credential(&mut decision),
+            },
         };
-        let conditions = conditions.unwrap_or_else(|| self.conditions(&tenant, &rotation));
+        let mut conditions = conditions.unwrap_or_else(|| self.conditions(&tenant, &rotation));
+        if !matches!(tenant, Tenant::None)
+            && let Some((reason, why)) = self.companion(&mut decision)
+        {
+            conditions = conditions.ready_though(reason, why);
+        }
         let current = match tenant {
             Tenant::Current(current) => Some(current),
             _ => None,
@@ -226,6 +239,7 @@ impl Visit<'_> {
         let violation = self.violation();
         let violation = violation.map(|(reason, message)| Conditions::stalled(reason, message));
         match self.user.secret_credential() {
+            Some(_) if self.user.one_time().is_some() => self.one_time(violation, decision),
             Some(secret) if secret.is_supplied() => self.supplied(violation, decision),
             Some(_) => self.secret(violation, decision),
             None => self.without_secret(violation, decision),
@@ -256,7 +270,7 @@ impl Visit<'_> {
             let conditions = obstacle.unwrap_or_else(|| self.foreign_hashes(foreign, decision));
             return (self.rotation(None, Source::Hold), Some(conditions));
         }
-        if let Some(revoked) = self.revoked() {
+        if let Some(revoked) = self.revoked().or_else(|| self.overtaken(hashes)) {
             let revoked = self.stay_revoked(&revoked, hashes, decision);
             let conditions = obstacle.unwrap_or(revoked);
             return (self.rotation(hashes, Source::Hold), Some(conditions));
@@ -274,7 +288,7 @@ impl Visit<'_> {
                 return (rotation, obstacle);
             }
         } else if hashes.is_none()
-            && self.was_revoked().is_none()
+            && !self.was_ever_revoked()
             && self.hash_again(standing, decision)
         {
             return (rotation, Some(being_made()));
@@ -294,7 +308,7 @@ impl Visit<'_> {
             self.keep_delivered(standing, (plain, id), &rotation, decision);
         }
         // Ready comes with the visit that sees it, so that status tells of what is there.
-        let works = rotation.active().is_some() && rotation.current.is_some();
+        let works = rotation.works();
         (rotation, (!works).then(being_made))
     }
 
@@ -329,7 +343,7 @@ impl Visit<'_> {
         };
         let object = Object::Secret(Box::new(template));
         decision.writes.push(Write::Create(object, fill));
-        decision.writes.push(Note::warning(r::SECRET_REPAIRED, "The hash of the client secret was lost, and was made again from the delivered Secret: clients go on as before."));
+        decision.writes.push(Note::warning(r::SECRET_REPAIRED, "The hash of the client secret was lost, and was made again from the delivered Secret: clients that use what stands there go on. Older client secrets, in their grace, have ended."));
         true
     }
 

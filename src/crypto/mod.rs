@@ -1,9 +1,10 @@
 //! How keys and secrets are made and checked, on aws-lc-rs alone (bcrypt apart).
 //!
 //! [`key_pair`] (keys that sign), [`public_key`] (keys of others, that verify), [`jws`] (tokens),
-//! [`secret`] (client secrets that we make), [`supplied`] (those that people supply), [`hash`] (how
-//! secrets are stored), [`random`].
+//! [`secret`] (client secrets that we make), [`supplied`] (those that people supply), [`age`] (how the
+//! former are sealed to who claims them), [`hash`] (how secrets are stored), [`random`].
 
+pub mod age;
 pub mod hash;
 pub mod jws;
 pub mod key_pair;

@@ -94,12 +94,53 @@ fn parse(algorithm: Algorithm, members: &KeyMembers) -> Result<ParsedPublicKey, 
         }
         (Method::Ed25519, KeyMembers::Okp { x, .. }) => {
             let verifier: &'static dyn VerificationAlgorithm = &signature::ED25519;
-            ParsedPublicKey::new(verifier, exactly("x", x, 32)?)
+            let point = exactly("x", x, 32)?;
+            if is_of_small_order(&point) {
+                return Err(KeyFault::Unsound);
+            }
+            ParsedPublicKey::new(verifier, point)
         }
         _ => return Err(KeyFault::Algorithm),
     };
     parsed.map_err(|_| KeyFault::Unsound)
 }
+
+/// Whether an encoded point of edwards25519 has order 1, 2, 4 or 8: there are signatures that verify with
+/// such a key and that nobody needs a private key to make (RFC 8032 leaves it to the verifier to refuse
+/// them). The sign, which is the last bit, makes no difference.
+fn is_of_small_order(point: &[u8]) -> bool {
+    let y = |low: u8, rest: u8, high: u8| {
+        let mut y = [rest; 32];
+        (y[0], y[31]) = (low, high);
+        y
+    };
+    let small = [
+        y(0, 0, 0),
+        y(1, 0, 0),
+        // p - 1, and the encodings of 0 and 1 that are not reduced: p and p + 1.
+        y(0xec, 0xff, 0x7f),
+        y(0xed, 0xff, 0x7f),
+        y(0xee, 0xff, 0x7f),
+        ORDER_8,
+        ORDER_8_TOO,
+    ];
+    let Some((last, others)) = point.split_last() else {
+        return false;
+    };
+    small
+        .iter()
+        .any(|y| y[..31] == *others && y[31] == last & 0x7f)
+}
+
+/// The y coordinates of the points of order 8.
+const ORDER_8: [u8; 32] = [
+    0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0,
+    0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+];
+const ORDER_8_TOO: [u8; 32] = [
+    0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f,
+    0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+];
 
 /// What is asked of an RSA key that another has made, in modulus and exponent.
 fn judge_rsa(n: &[u8], e: &[u8], least_bits: usize) -> Result<(), KeyFault> {
@@ -193,6 +234,21 @@ mod tests {
             ..ec.clone()
         };
         assert_eq!(refused(swapped), KeyFault::Unsound);
+        // Whoever has no private key could sign for these.
+        for (first, last) in [(0, 0), (1, 0), (1, 0x80), (0, 0x80)] {
+            let mut point = [0; 32];
+            (point[0], point[31]) = (first, last);
+            let small = GivenJwk {
+                kty: "OKP".into(),
+                crv: Some("Ed25519".into()),
+                x: Some(URL_SAFE_NO_PAD.encode(point)),
+                ..GivenJwk::default()
+            };
+            assert_eq!(refused(small), KeyFault::Unsound);
+        }
+        for point in [ORDER_8, ORDER_8_TOO] {
+            assert!(is_of_small_order(&point));
+        }
         let short = GivenJwk {
             x: Some("AQAB".into()),
             ..ec.clone()

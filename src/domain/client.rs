@@ -100,6 +100,8 @@ pub struct Client {
     pub signing_key: Option<String>,
     /// What it may authenticate with.
     pub credentials: Vec<StoredCredential>,
+    /// The client id of its companion agent, if it is a device that has one.
+    pub companion: Option<String>,
     /// The sound Subscriptions of its namespace, whenever they are current.
     pub subscriptions: Arc<Vec<SubscriptionFacts>>,
 }

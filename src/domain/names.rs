@@ -28,6 +28,8 @@ pub const PART_DELIVERY: &str = "client-secret";
 pub const PART_OUTBOX: &str = "outbox";
 /// The list of revoked tokens.
 pub const PART_REVOCATIONS: &str = "revocations";
+/// A device's companion agent: a technical user that the operator made.
+pub const PART_COMPANION: &str = "companion-agent";
 /// The release that an object belongs to.
 pub const ENVIRONMENT_LABEL: &str = "chancery.dev/environment";
 /// On a key pair's Secret and a ring's ConfigMap: the ring.
@@ -38,6 +40,9 @@ pub const UID_LABEL: &str = "chancery.dev/technical-user-uid";
 pub const TENANT_NAMESPACE_LABEL: &str = "chancery.dev/technical-user-namespace";
 /// On a Secret with hashes: the name of its technical user.
 pub const TENANT_NAME_LABEL: &str = "chancery.dev/technical-user";
+
+/// On a companion agent: the name of its device.
+pub const COMPANION_LABEL: &str = "chancery.dev/companion-of";
 
 /// Whether this can be an object's name (a DNS subdomain, RFC 1123): all that may become part of
 /// a request's path.
@@ -86,6 +91,11 @@ pub fn credentials_secret(namespace: &str, name: &str) -> String {
 /// A technical user's client id where it chooses none.
 pub fn default_client_id(namespace: &str, name: &str) -> String {
     format!("{namespace}.{name}")
+}
+
+/// The companion agent of a device where it names none.
+pub fn default_companion(device: &str) -> String {
+    format!("{device}-agent")
 }
 
 /// The Secret that a technical user's credential is delivered in where it names none.

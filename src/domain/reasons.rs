@@ -77,14 +77,24 @@ pub const CREDENTIAL_CREATED: &str = "CredentialCreated";
 pub const CREDENTIAL_REPLACED: &str = "CredentialReplaced";
 /// Another client secret was delivered in a rotation; the old one works through its grace.
 pub const CREDENTIAL_ROTATED: &str = "CredentialRotated";
-/// The grace of an old client secret is over: it does not work any more.
+/// The grace of a client secret is over, after a rotation or an exchange: it does not work any more.
 pub const CREDENTIAL_REMOVED: &str = "CredentialRemoved";
 /// As many client secrets work as may work at once.
 pub const TOO_MANY_CREDENTIALS: &str = "TooManyCredentials";
+/// A client secret is made once somebody claims it.
+pub const CLAIM_AWAITED: &str = "ClaimAwaited";
+/// There was no client secret to be claimed.
+pub const CLAIM_REFUSED: &str = "ClaimRefused";
 /// Another way to authenticate took the place of the client secret, which works on through its grace.
 pub const CREDENTIAL_EXCHANGED: &str = "CredentialExchanged";
-/// A client secret no longer works, and was deleted.
-pub const CREDENTIAL_RETIRED: &str = "CredentialRetired";
+/// A device's companion agent was made.
+pub const COMPANION_CREATED: &str = "CompanionCreated";
+/// A device's companion agent was brought to what the device says of it.
+pub const COMPANION_UPDATED: &str = "CompanionUpdated";
+/// A device's companion agent was deleted, as the device asks for none, or for another one.
+pub const COMPANION_DELETED: &str = "CompanionDeleted";
+/// A technical user of the name that a device's companion agent should have was not made for it.
+pub const COMPANION_NAME_CONFLICT: &str = "CompanionNameConflict";
 /// A client secret that a restore brought back was taken over.
 pub const CREDENTIAL_ADOPTED: &str = "CredentialAdopted";
 /// A client secret that a person supplies was read.
@@ -116,6 +126,8 @@ pub const NO_SIGNING_KEY: &str = "NoSigningKey";
 
 /// A device revoked itself.
 pub const REVOKED_BY_DEVICE: &str = "RevokedByDevice";
+/// A technical user that had been revoked, and authenticates with assertions, is taken again.
+pub const REVOCATION_ENDED: &str = "RevocationEnded";
 /// What stood in the outbox, or in the list of revoked tokens, could not be believed.
 pub const OUTBOX_ENTRY_REFUSED: &str = "OutboxEntryRefused";
 /// The list of revoked tokens has no room.

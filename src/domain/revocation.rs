@@ -15,6 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use super::settings::{LONGEST_CLOCK_LEEWAY, LONGEST_TOKEN_TTL, Settings};
 
+mod index;
+
+pub use index::Index;
+
 /// The most that clocks of replicas are apart: one whose clock is further off is not ready.
 const SKEW: i64 = 300;
 /// The longest id of a token that is remembered; ours have 22 characters.
@@ -79,7 +83,13 @@ pub struct Bounds {
     pub bytes: usize,
     /// The longest, in seconds, that a token issued now lives anywhere.
     pub longest_life: i64,
+    /// For how many seconds a replica that has not heard of it may still issue tokens to a device that has
+    /// revoked itself, by its own clock.
+    pub follow: i64,
 }
+
+/// Within so many seconds each replica that has contact knows what was answered.
+const KNOWN_WITHIN: i64 = 2;
 
 impl Bounds {
     /// Those of a release.
@@ -90,6 +100,7 @@ impl Bounds {
             entries_per_tenant: usize(settings.revocation.entries_per_tenant),
             bytes: MOST_BYTES,
             longest_life: settings.tokens.max_ttl.as_secs() + leeway(settings),
+            follow: (KNOWN_WITHIN + leeway(settings)).min(SKEW),
         }
     }
 }
@@ -170,7 +181,7 @@ impl OfClient {
         match (self.before, self.until) {
             (None, None) => None,
             (Some(before), Some(until))
-                if (0..=soon).contains(&before) && before < until && until <= latest =>
+                if (0..=soon + SKEW).contains(&before) && before < until && until <= latest =>
             {
                 None
             }
@@ -288,7 +299,8 @@ impl Revocations {
         Ok(true)
     }
 
-    /// Notes that a device revoked itself, and all that it was issued until now.
+    /// Notes that a device revoked itself, and all that it and its companion agent, if it has one, were
+    /// issued until now.
     ///
     /// # Errors
     /// There is no room, and nothing was noted.
@@ -296,20 +308,25 @@ impl Revocations {
         &mut self,
         elsewhere: &Self,
         (tenant, client_id): (&str, &str),
+        companion: Option<&str>,
         (now, bounds): (Timestamp, &Bounds),
     ) -> Result<bool, Full> {
         let now = now.as_second();
         let mut after = self.clone();
         let clients = after.0.entry(tenant.to_owned()).or_default();
-        let mine = clients.entry(client_id.to_owned()).or_default();
-        if mine.device.is_some() {
+        if clients.get(client_id).is_some_and(|c| c.device.is_some()) {
             return Ok(false);
         }
-        if let Some(held) = elsewhere.0.get(tenant).and_then(|of| of.get(client_id)) {
-            mine.join(held);
+        let held = elsewhere.0.get(tenant);
+        for id in [client_id].into_iter().chain(companion) {
+            let one = clients.entry(id.to_owned()).or_default();
+            if let Some(held) = held.and_then(|of| of.get(id)) {
+                one.join(held);
+            }
+            // A thief who asks all the while is not to keep what a slower replica gave him meanwhile.
+            one.revoke_all(now + bounds.follow, bounds);
         }
-        mine.revoke_all(now, bounds);
-        mine.device = Some(now);
+        clients.entry(client_id.to_owned()).or_default().device = Some(now);
         let entries: usize = clients.values().map(|c| 1 + c.tokens.len()).sum();
         // Twice as many: a lost device is not to wait for tokens to expire.
         if entries > bounds.entries_per_tenant.saturating_mul(2) {
@@ -364,38 +381,6 @@ impl Revocations {
             tenant.len() + serde_json::to_string(of).map_or(0, |text| text.len())
         };
         self.0.iter().map(written).sum()
-    }
-}
-
-/// What is revoked, by client id: what a server looks up.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Index {
-    clients: BTreeMap<String, OfClient>,
-}
-
-impl Index {
-    /// That of these.
-    pub fn of(all: &Revocations) -> Self {
-        let mut clients = BTreeMap::<String, OfClient>::new();
-        for (id, client) in all.0.values().flatten() {
-            clients.entry(id.clone()).or_default().join(client);
-        }
-        Self { clients }
-    }
-
-    /// Whether the token of that client with that `jti`, issued at that second, is revoked.
-    pub fn is_revoked(&self, id: &str, client_id: &str, issued_at: i64) -> bool {
-        self.clients
-            .get(client_id)
-            .is_some_and(|client| client.holds(id, issued_at))
-    }
-
-    /// How many single tokens, and how many clients with all that they were issued until a time.
-    pub fn count(&self) -> (usize, usize) {
-        (
-            self.clients.values().map(|c| c.tokens.len()).sum(),
-            self.clients.values().filter(|c| c.before.is_some()).count(),
-        )
     }
 }
 

@@ -67,6 +67,10 @@ const CONFIG_MAP_KEY: Rule = (
     "self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')",
     "a key of a ConfigMap is made of letters, digits, dashes, underscores and dots, is not a dot alone, and does not begin with two.",
 );
+const AGE_RECIPIENT: Rule = (
+    "self.matches('^age1[02-9ac-hj-np-z]{58}$')",
+    "an age recipient is age1 and 58 lower-case letters and digits, as age-keygen -y prints it; its private key, which begins with AGE-SECRET-KEY, stays with you.",
+);
 const LABEL_VALUE: Rule = (
     "self.matches('^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$')",
     "a label's value is empty, or made of letters, digits, dashes, underscores and dots, with a letter or digit at both ends.",
@@ -266,6 +270,8 @@ schemas! {
     object_name = text(253, &[OBJECT_NAME]);
     /// The name of a Secret.
     secret_name = text(253, &[OBJECT_NAME]);
+    /// The name of a technical user, which is shorter, since others follow from it.
+    technical_user_name = text(63, &[OBJECT_NAME]);
     /// The name of a `SigningKey`, which is shorter, since others follow from it.
     signing_key_name = text(52, &[OBJECT_NAME]);
     /// A key in a Secret's data.
@@ -276,6 +282,8 @@ schemas! {
         list.insert("minItems".into(), json!(1));
         list
     };
+    /// Whom a client secret is sealed to.
+    age_recipient = text(128, &[AGE_RECIPIENT]);
     /// Labels of a person's choosing.
     chosen_labels = chosen("a label", &text(63, &[LABEL_VALUE]));
     /// Annotations of a person's choosing.

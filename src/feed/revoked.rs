@@ -42,9 +42,13 @@ impl Revoked {
             return false;
         };
         let newer = |time: Timestamp| time.as_second() > *at;
-        let settled = hashes.and_then(credentials::revoked).is_some()
-            || created.is_some_and(newer)
-            || client.credentials.iter().any(|c| newer(c.created_at));
+        // Once it was back. That a schedule has made another secret meanwhile does not settle it.
+        let before = hashes.and_then(credentials::last_revocation);
+        let back = before.is_some_and(|before| {
+            before.as_second() == *at || client.credentials.iter().any(|c| newer(c.created_at))
+        });
+        let noted = hashes.and_then(credentials::revoked).is_some();
+        let settled = noted || back || created.is_some_and(newer);
         if settled {
             self.devices.remove(&client.id);
         }

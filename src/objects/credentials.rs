@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
 use super::{annotation, label, labels, time_annotation, write_time};
-use crate::api::v1alpha1::{RevokedStatus, SuppliedRef, TechnicalUser};
+use crate::api::v1alpha1::{RevokedStatus, SealedStatus, SuppliedRef, TechnicalUser};
 use crate::domain::client::StoredCredential;
 use crate::domain::names::{
     self, PART_CREDENTIALS, TENANT_NAME_LABEL, TENANT_NAMESPACE_LABEL, UID_LABEL,
@@ -65,25 +65,56 @@ pub fn hashes_of(secret: &Secret) -> Option<(&str, &str, &str)> {
 /// On a Secret with hashes: that its technical user was revoked, as JSON.
 const REVOKED: &str = "chancery.dev/revoked";
 
+/// On a Secret with hashes: when its technical user was last revoked, where that is over.
+const REVOKED_BEFORE: &str = "chancery.dev/revoked-before";
+
+/// When a technical user was last revoked, whether that is over or not.
+pub fn last_revocation(hashes: &Secret) -> Option<Timestamp> {
+    let now = revoked(hashes).map(|revoked| revoked.at.0);
+    now.or_else(|| time_annotation(&hashes.metadata, REVOKED_BEFORE))
+}
+
+/// Writes down when it was, where that is over.
+pub fn set_last_revocation(hashes: &mut Secret, at: Timestamp) {
+    let annotations = hashes.metadata.annotations.get_or_insert_default();
+    annotations.insert(REVOKED_BEFORE.into(), write_time(at));
+}
+
 /// That a technical user was revoked: its hashes are gone, and no new secret is made until the
 /// annotation `chancery.dev/rotate` asks for one anew.
 pub fn revoked(hashes: &Secret) -> Option<RevokedStatus> {
     serde_json::from_str(annotation(&hashes.metadata, REVOKED)?).ok()
 }
 
-/// Notes that, and takes the hashes away; or takes the note back.
+/// Notes that, and takes the hashes away; or takes the note back, which leaves when it was.
 pub fn set_revoked(hashes: &mut Secret, revoked: Option<&RevokedStatus>) {
+    let last = last_revocation(hashes);
     let annotations = hashes.metadata.annotations.get_or_insert_default();
-    match revoked {
-        Some(revoked) => {
-            let json = serde_json::to_string(revoked).unwrap_or_default();
-            annotations.insert(REVOKED.into(), json);
-            write(hashes, &[]);
-        }
-        None => {
-            annotations.remove(REVOKED);
-        }
+    if let Some(revoked) = revoked {
+        let json = serde_json::to_string(revoked).unwrap_or_default();
+        annotations.insert(REVOKED.into(), json);
+        annotations.remove(REVOKED_BEFORE);
+        write(hashes, &[]);
+    } else if annotations.remove(REVOKED).is_some()
+        && let Some(last) = last
+    {
+        set_last_revocation(hashes, last);
     }
+}
+
+/// On a Secret with hashes: the last value of the claim annotation that was looked at. It outlasts the
+/// hashes: a claim counts for one client secret alone.
+const HANDLED_CLAIM: &str = "chancery.dev/handled-claim";
+
+/// The last claim that was looked at.
+pub fn handled_claim(hashes: &Secret) -> Option<&str> {
+    annotation(&hashes.metadata, HANDLED_CLAIM)
+}
+
+/// Writes that a claim was looked at.
+pub fn set_handled_claim(hashes: &mut Secret, claim: &str) {
+    let annotations = hashes.metadata.annotations.get_or_insert_default();
+    annotations.insert(HANDLED_CLAIM.into(), claim.into());
 }
 
 /// The hashes in a Secret; none if it holds something else.
@@ -113,12 +144,20 @@ pub struct Known {
     /// When another one was delivered, or when it was lost or given up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retired_at: Option<Timestamp>,
+    /// When its grace is over: holds on where something else takes the place of secrets, and with them
+    /// of the grace that the spec gives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<Timestamp>,
     /// Why it was made, as [`Cause::name`] says it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
     /// The value of the rotate annotation that had been handled when it was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handled: Option<String>,
+    /// It, sealed to whoever claimed it, where it is delivered once. Status shows this; here it is written
+    /// together with the hash, so that no crash and no loss of a status loses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<SealedStatus>,
     /// Where a person supplies it; none: it was generated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceOf>,
@@ -183,8 +222,10 @@ impl Stored {
             delivered_at: life.published,
             activated_at: life.activated,
             retired_at: life.retired,
+            ends_at: self.known.ends_at,
             cause: Some(cause.name().to_owned()),
             handled,
+            sealed: self.known.sealed.take(),
             source: self.known.source.take(),
         };
     }

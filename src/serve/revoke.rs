@@ -1,5 +1,5 @@
 //! `POST /oauth/revoke` (RFC 7009): a client has access tokens revoked that it was issued; and
-//! `POST /auth/device/revoke`: a device revokes itself.
+//! `POST /auth/device/revoke`: a device revokes itself, and its companion agent with it.
 //!
 //! What was asked for is noted where it lasts ([`Outbox`]) before the answer 200, and every replica
 //! knows of it a moment later ([`super::snapshot::Snapshot::is_revoked`]). A token that is not the
@@ -27,7 +27,10 @@ pub enum What {
     /// One of its tokens.
     Token(Token),
     /// Itself: it is a device.
-    Device,
+    Device {
+        /// The client id of its companion agent, which is revoked with it.
+        companion: Option<String>,
+    },
 }
 
 /// What a request makes durable.
@@ -111,7 +114,8 @@ where
     noted(app, note).await
 }
 
-/// `POST /auth/device/revoke`: a device revokes itself, with its own credential. No body is needed.
+/// `POST /auth/device/revoke`: a device revokes itself, with its own credential, and its companion
+/// agent. No body is needed.
 pub(super) async fn device<B>(app: &App, request: Request<B>) -> Reply
 where
     B: Body<Data = Bytes>,
@@ -137,7 +141,9 @@ where
     let note = Note {
         namespace: client.namespace.clone(),
         client_id: client.id.clone(),
-        what: What::Device,
+        what: What::Device {
+            companion: client.companion.clone(),
+        },
     };
     noted(app, note).await
 }

@@ -33,6 +33,16 @@ const FEW_CLIENTS: usize = 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooOften(pub Duration);
 
+/// What an attempt was counted with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attempt {
+    by_client: Raised,
+    by_source: Raised,
+}
+
+/// By how much it has raised which cells.
+type Raised = [(usize, u64); ROWS];
+
 /// All that is throttled in this process.
 pub struct Throttle {
     settings: ThrottleSettings,
@@ -62,7 +72,12 @@ impl Throttle {
     ///
     /// # Errors
     /// One of them has failed too often. No bcrypt may be spent on it.
-    pub fn attempt(&self, client_id: Option<&str>, source: Option<IpAddr>) -> Result<(), TooOften> {
+    pub fn attempt(
+        &self,
+        client_id: Option<&str>,
+        source: Option<IpAddr>,
+    ) -> Result<Attempt, TooOften> {
+        let mut attempt = Attempt::default();
         let now = self.now();
         let source = source.map(network);
         let per_source = self.settings.failures_per_source;
@@ -75,16 +90,25 @@ impl Throttle {
                 .map_err(by_source)?;
         }
         if let Some(client_id) = client_id {
-            self.by_client
+            attempt.by_client = self
+                .by_client
                 .take(client_id, self.settings.failures_per_client, now)
                 .map_err(|wait| self.refuse(ThrottledBy::Client, wait))?;
         }
         if let Some(source) = &source {
-            self.by_source
+            attempt.by_source = self
+                .by_source
                 .take(source, per_source, now)
                 .map_err(by_source)?;
         }
-        Ok(())
+        Ok(attempt)
+    }
+
+    /// An attempt that was counted has succeeded: it is taken back, so that many clients behind one
+    /// address can begin at the same time.
+    pub fn succeeded(&self, attempt: Attempt) {
+        self.by_client.give_back(attempt.by_client);
+        self.by_source.give_back(attempt.by_source);
     }
 
     /// Counts a token that an authenticated client asks for.
@@ -154,15 +178,24 @@ impl Sketch {
         rate.take(least(&cells, places), now).map(drop)
     }
 
-    fn take<N: Name + ?Sized>(&self, name: &N, rate: Rate, now: u64) -> Result<(), u64> {
+    fn take<N: Name + ?Sized>(&self, name: &N, rate: Rate, now: u64) -> Result<Raised, u64> {
         let places = self.places(name);
         let mut cells = lock(&self.cells);
         let after = rate.take(least(&cells, places), now)?;
-        for place in places {
+        Ok(places.map(|place| {
+            let before = cells[place].max(now);
             // Only as far as this name needs: others that share the cell lose no more than that.
             cells[place] = cells[place].max(after);
+            (place, after.saturating_sub(before))
+        }))
+    }
+
+    /// No more than was taken, so that nobody gains room by it.
+    fn give_back(&self, raised: Raised) {
+        let mut cells = lock(&self.cells);
+        for (place, by) in raised {
+            cells[place] = cells[place].saturating_sub(by);
         }
-        Ok(())
     }
 
     fn places<N: Name + ?Sized>(&self, name: &N) -> [usize; ROWS] {

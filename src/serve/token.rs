@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -145,25 +145,36 @@ pub(super) async fn authenticate<'v>(
         let why = "this replica has just started, and has not read yet who there is.";
         return Err(Refusal::unavailable(why));
     }
-    let counted = |client_id: Option<&str>| {
+    let count = |client_id: Option<&str>| {
         let throttle = &app.settings.throttle;
         let source = source::of(&head.headers, &head.extensions, throttle);
         app.throttle.attempt(client_id, source)
     };
     match &presented {
-        Presented::Secret(Known { client_id, secret }) => app
-            .secrets
-            .authenticate(view, client_id, secret, app.clock.now(), || {
-                counted(Some(client_id))
-            })
-            .await
-            .map_err(|denied| match denied {
+        Presented::Secret(Known { client_id, secret }) => {
+            let counted = OnceLock::new();
+            let attempt = || {
+                let attempt = count(Some(client_id))?;
+                // It is asked at most once.
+                let _ = counted.set(attempt);
+                Ok(())
+            };
+            let outcome = app
+                .secrets
+                .authenticate(view, client_id, secret, app.clock.now(), attempt)
+                .await;
+            if let (Ok(_), Some(attempt)) = (&outcome, counted.into_inner()) {
+                app.throttle.succeeded(attempt);
+            }
+            outcome.map_err(|denied| match denied {
                 Denied::Invalid => Refusal::invalid_client(),
                 Denied::Busy => Refusal::unavailable("too many client secrets are being checked."),
                 Denied::TooOften(too_often) => Refusal::failed_too_often(too_often),
-            }),
+            })
+        }
         Presented::Assertion(asserted) => {
-            (app.assertions).authenticate(view, asserted, &app.settings, &*app.clock, counted)
+            let failed = |client_id: Option<&str>| count(client_id).map(drop);
+            (app.assertions).authenticate(view, asserted, &app.settings, &*app.clock, failed)
         }
     }
 }

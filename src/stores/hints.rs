@@ -39,9 +39,13 @@ pub fn of_subscription(subscription: &Guarded<Subscription>) -> Vec<String> {
     }
 }
 
+/// Its client id, and its device, if it is a companion.
 pub fn of_technical_user(user: &Guarded<TechnicalUser>) -> Vec<String> {
     match &user.0 {
-        Ok(user) => vec![user.client_id()],
+        Ok(user) => {
+            let device = user.companion_of().map(|(name, _)| name.to_owned());
+            [user.client_id()].into_iter().chain(device).collect()
+        }
         Err(_) => Vec::new(),
     }
 }

@@ -1,8 +1,10 @@
 //! Starts the watches, and keeps each of them going.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use futures::{StreamExt, pin_mut};
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{self, Store};
@@ -34,6 +36,39 @@ impl<K> Watchable for K where
         + Sync
         + 'static
 {
+}
+
+/// The longest value that is kept of what a tenant may write at will, in bytes: one of them is not to fill
+/// this process's memory.
+const LONGEST_VALUE: usize = 16 * 1024;
+
+/// Takes away what nobody here reads.
+fn trim<K: Watchable>(kind: Watched, object: &mut K) {
+    object.meta_mut().managed_fields = None;
+    if kind == Watched::NamedSecrets {
+        // There may be many, and name and version are all that is asked for.
+        let meta = object.meta_mut();
+        (meta.labels, meta.annotations) = (None, None);
+        return;
+    }
+    let annotations = object.annotations_mut();
+    annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    match kind {
+        // The operator's own namespace: what stands there is ours.
+        Watched::SigningKeys | Watched::Secrets | Watched::ConfigMaps => return,
+        _ => {}
+    }
+    for value in annotations.values_mut() {
+        let end = (0..=LONGEST_VALUE.min(value.len()))
+            .rev()
+            .find(|at| value.is_char_boundary(*at));
+        value.truncate(end.unwrap_or_default());
+        value.shrink_to_fit();
+    }
+    let secret = (object as &mut dyn Any).downcast_mut::<Secret>();
+    if let Some(data) = secret.and_then(|secret| secret.data.as_mut()) {
+        data.retain(|_, value| value.0.len() <= LONGEST_VALUE);
+    }
 }
 
 /// Starts watches.
@@ -108,18 +143,7 @@ impl Starter {
         let (listeners, progress) = (self.listeners.clone(), self.progress.clone());
         self.tasks.spawn(async move {
             let stream = watcher::watcher(api, config)
-                .modify(move |object| {
-                    object.meta_mut().managed_fields = None;
-                    if kind == Watched::NamedSecrets {
-                        // There may be many, and name and version are all that is asked for.
-                        let meta = object.meta_mut();
-                        (meta.labels, meta.annotations) = (None, None);
-                        return;
-                    }
-                    object
-                        .annotations_mut()
-                        .remove("kubectl.kubernetes.io/last-applied-configuration");
-                })
+                .modify(move |object| trim(kind, object))
                 .reflect(writer);
             pin_mut!(stream);
             let mut known = Known::new(kind, hints);
@@ -193,5 +217,31 @@ impl Mishap {
         if std::mem::take(&mut self.told) {
             info!(?kind, "the watch works again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_tenant_writes_at_will_does_not_fill_memory() {
+        let secret = || -> Secret {
+            let long = "ä".repeat(200_000);
+            serde_json::from_value(serde_json::json!({
+                "metadata": {"annotations": {"a/b": long, "c": "short"}},
+                "data": {"client_secret": "c2VjcmV0", "filler": "QUFB".repeat(100_000)},
+            }))
+            .expect("a Secret")
+        };
+        let mut delivered = secret();
+        trim(Watched::Deliveries, &mut delivered);
+        assert!(delivered.annotations()["a/b"].len() <= LONGEST_VALUE);
+        assert_eq!(delivered.annotations()["c"], "short");
+        let data = delivered.data.expect("data");
+        assert_eq!(data.keys().collect::<Vec<_>>(), ["client_secret"]);
+        let mut own = secret();
+        trim(Watched::Secrets, &mut own);
+        assert_eq!(own, secret(), "what is the operator's is left whole");
     }
 }

@@ -12,23 +12,23 @@ use crate::release::{LIMIT, Release};
 use crate::support::{Proc, Signal, eventually, free_port, http};
 
 /// What is promised is 2 s. Machines that do much else at the same time get five times as long.
-const KNOWN_WITHIN: Duration = Duration::from_secs(10);
+pub const KNOWN_WITHIN: Duration = Duration::from_secs(10);
 
-struct Field {
-    release: Release,
+pub struct Field {
+    pub release: Release,
     operator: Option<Proc>,
-    replicas: Vec<Replica>,
+    pub replicas: Vec<Replica>,
 }
 
-struct Replica {
-    port: u16,
+pub struct Replica {
+    pub port: u16,
     admin_port: u16,
     process: Proc,
 }
 
 impl Field {
     /// An operator, and two replicas that serve.
-    fn start(prefix: &str) -> Self {
+    pub fn start(prefix: &str) -> Self {
         let mut release = Release::prepared(prefix);
         release.ring("main", "algorithm: ES256");
         // The first replica is the release's own, under whose issuer all of them serve.
@@ -43,7 +43,7 @@ impl Field {
         field
     }
 
-    fn operator(&mut self) {
+    pub fn operator(&mut self) {
         let account = self.release.cluster.admin_kubeconfig();
         let args = [
             "operator",
@@ -61,7 +61,7 @@ impl Field {
         self.operator = Some(Proc::run(crate::support::chancery_bin(), &args, &[]));
     }
 
-    fn kill_operator(&mut self) {
+    pub fn kill_operator(&mut self) {
         let operator = self.operator.take().expect("it runs");
         operator.signal(Signal::Kill);
         operator.wait_exit(LIMIT);
@@ -69,7 +69,16 @@ impl Field {
         self.release.forget_leader();
     }
 
-    fn replica(&mut self) {
+    /// Ends the replicas beside the release's own.
+    pub fn kill_replicas(&mut self) {
+        for replica in self.replicas.drain(..) {
+            replica.process.signal(Signal::Kill);
+            replica.process.wait_exit(LIMIT);
+            self.release.printed(replica.process.output());
+        }
+    }
+
+    pub fn replica(&mut self) {
         let (port, admin_port) = (free_port(), free_port());
         let account = self.release.cluster.admin_kubeconfig();
         let process = self.release.serve_beside(account, port, admin_port, &[]);
@@ -99,7 +108,7 @@ impl Field {
         [first].into_iter().chain(ports).map(count).collect()
     }
 
-    fn wait_known(&self, what: &str, tokens: i64, clients: i64) -> f64 {
+    pub fn wait_known(&self, what: &str, tokens: i64, clients: i64) -> f64 {
         let since = Instant::now();
         eventually(what, LIMIT, || {
             let known = self.known();
@@ -122,24 +131,20 @@ impl Field {
         serde_json::from_str(share.as_str().unwrap_or("null")).expect("JSON")
     }
 
-    fn wait_home(&self, what: &str) {
+    pub fn wait_home(&self, what: &str) {
         eventually(what, LIMIT, || {
             let data = self.data("chancery-outbox");
             data.is_null().then_some(()).ok_or(data)
         });
     }
 
-    fn end(mut self) {
+    pub fn end(mut self) {
         if let Some(operator) = self.operator.take() {
             operator.signal(Signal::Kill);
             operator.wait_exit(LIMIT);
             self.release.printed(operator.output());
         }
-        for replica in self.replicas.drain(..) {
-            replica.process.signal(Signal::Kill);
-            replica.process.wait_exit(LIMIT);
-            self.release.printed(replica.process.output());
-        }
+        self.kill_replicas();
     }
 }
 
@@ -191,11 +196,7 @@ fn known_everywhere_whoever_is_killed() {
     let took = field.wait_known("another one, with no operator", 2, 0);
     assert!(took < KNOWN_WITHIN.as_secs_f64(), "{took}");
     assert!(field.data("chancery-outbox")[&tenant].is_string());
-    for replica in field.replicas.drain(..) {
-        replica.process.signal(Signal::Kill);
-        replica.process.wait_exit(LIMIT);
-        field.release.printed(replica.process.output());
-    }
+    field.kill_replicas();
     field.replica();
     field.wait_known("a new replica knows both", 2, 0);
 

@@ -1,6 +1,6 @@
 //! From a client secret to a key, and back: nothing that a client still uses is taken from it.
 
-use chancery::objects::credentials::works_until;
+use chancery::objects::credentials::{self, works_until};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
@@ -171,6 +171,78 @@ async fn a_key_that_can_not_be_used_is_told_and_the_others_work() {
         "{}",
         stalled.message
     );
+}
+
+/// Two client secrets work when a key takes their place: the old one ends when its own grace does, and
+/// the newest with the exchange.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_secret_ends_with_its_own_grace_amid_an_exchange() {
+    let scene = Exchange::start().await;
+    let rotation = json!({"secret": {"rotation": {"gracePeriod": "12s"}}});
+    scene.credential(rotation).await;
+    let asked = json!({"metadata": {"annotations": {"chancery.dev/rotate": "now"}}});
+    let patch = Patch::Merge(asked);
+    let (users, params) = (scene.users(), PatchParams::default());
+    users
+        .patch("orders", &params, &patch)
+        .await
+        .expect("patched");
+    let two = |s: &chancery::api::v1alpha1::TechnicalUserStatus| {
+        s.credentials.len() == 2 && s.credentials[0].expires_at.is_some()
+    };
+    let status = scene.settled("both work", two).await;
+    let end = status.credentials[0].expires_at.clone().expect("an end").0;
+    eventually("its end is kept", async || {
+        let stored = credentials::read(&scene.hashes().await?);
+        stored[0].known.ends_at
+    })
+    .await;
+
+    let to_key = json!({
+        "secret": null, "gracePeriod": "1h", "publicKey": {"jwks": {"keys": [key("k1")]}},
+    });
+    scene.credential(to_key).await;
+    let ended = |s: &chancery::api::v1alpha1::TechnicalUserStatus| {
+        s.key_ids == ["k1"] && s.credentials.iter().all(|c| c.expires_at.is_some())
+    };
+    let status = scene.settled("the key, and both", ended).await;
+    let until = |n: usize| status.credentials[n].expires_at.as_ref().expect("an end").0;
+    assert!(status.credentials.len() == 2, "{:?}", status.credentials);
+    assert_eq!(until(0), end, "not longer than it was to");
+    let hour = until(1).duration_since(clock::system().now()).as_secs();
+    assert!((3_500..=3_600).contains(&hour), "{hour}");
+    // Servers have it in writing.
+    let hashes = scene.hashes().await.expect("the hashes");
+    let stored = credentials::read_hashes(&hashes).expect("hashes");
+    assert_eq!(
+        stored[0].expires_at.map(jiff::Timestamp::as_second),
+        Some(end.as_second())
+    );
+    assert_eq!(stored[1].expires_at, None);
+
+    // What is wrong with the spec meanwhile holds nothing up.
+    let ttl = Patch::Merge(json!({"spec": {"tokenTtl": "23h"}}));
+    users.patch("orders", &params, &ttl).await.expect("patched");
+    let status = eventually("the old one has ended", async || {
+        let status = users.get("orders").await.expect("the user").status?;
+        (status.credentials.len() == 1).then_some(status)
+    })
+    .await;
+    let now = clock::system().now();
+    assert!(now >= end, "{now} {end}");
+    assert_eq!(status.credentials[0].id, "2");
+    let violation = |c: &Condition| c.type_ == "Stalled" && c.reason == "PolicyViolation";
+    assert!(
+        status.conditions.iter().any(violation),
+        "{:?}",
+        status.conditions
+    );
+    scene.credential(json!({"gracePeriod": "0s"})).await;
+    eventually("nothing of the secret is left", async || {
+        let left = (scene.hashes().await, scene.delivered().await);
+        matches!(left, (None, None)).then_some(())
+    })
+    .await;
 }
 
 /// The embedded API server signs no tokens: status says so, and what to do.

@@ -220,6 +220,10 @@ async fn only_a_device_revokes_itself_and_only_with_its_own_credential() {
         [
             robot.clone(),
             of("device", Family::Device),
+            Client {
+                companion: Some("acme.agent".into()),
+                ..of("phone", Family::Device)
+            },
             of("agent", Family::Agent),
         ],
     ));
@@ -243,8 +247,14 @@ async fn only_a_device_revokes_itself_and_only_with_its_own_credential() {
     assert_eq!(notes.len(), 1);
     assert_eq!(
         (&*notes[0].client_id, &notes[0].what),
-        ("acme.device", &What::Device)
+        ("acme.device", &What::Device { companion: None })
     );
+    // With its companion in one note.
+    assert_eq!(send("acme.phone", &secret).await.status, 200);
+    let notes = world.outbox.notes.lock().expect("a lock").clone();
+    assert_eq!(notes.len(), 2);
+    let companion = Some("acme.agent".to_owned());
+    assert_eq!(notes[1].what, What::Device { companion });
     *world.outbox.refuses.lock().expect("a lock") = Some(Unnoted::Unreachable);
     assert_eq!(send("acme.device", &secret).await.status, 503);
     assert_eq!(world.get("/auth/device/revoke").await.status, 405);

@@ -371,6 +371,7 @@ pub fn robot() -> (Client, String) {
         token_rate: None,
         signing_key: None,
         credentials: vec![credential("c1", &secret, 1)],
+        companion: None,
         subscriptions: Arc::new(vec![subscription]),
     };
     (client, secret)

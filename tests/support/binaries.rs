@@ -86,6 +86,21 @@ pub fn verifier() -> PathBuf {
     VERIFIER.clone()
 }
 
+/// The folder with `age` and `age-keygen`, built when they are first asked for: what we seal has to be
+/// opened by an implementation that is not ours.
+pub fn age() -> PathBuf {
+    static AGE: LazyLock<PathBuf> = LazyLock::new(|| {
+        let module = GoModule {
+            folder: "age",
+            target: "tool",
+            ldflags: "-s -w".to_owned(),
+            renames: &[],
+        };
+        module.built()
+    });
+    AGE.clone()
+}
+
 /// The version that `tests/control-plane/go.mod` requires. (That of its parts follows from it.)
 fn kubernetes_version() -> String {
     let file = go_build::tests().join("control-plane/go.mod");

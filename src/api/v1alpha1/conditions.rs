@@ -89,6 +89,24 @@ impl Conditions {
         ])
     }
 
+    /// The same where `Ready` is true and nothing else needs a person: what does, is told first.
+    #[must_use]
+    pub fn ready_though(self, reason: &'static str, why: String) -> Self {
+        let ready = self
+            .0
+            .iter()
+            .any(|(kind, holds, ..)| *kind == READY && *holds);
+        if !ready
+            || self
+                .0
+                .iter()
+                .any(|(kind, holds, ..)| *kind == STALLED && *holds)
+        {
+            return self;
+        }
+        self.ready_adds(&why).and(STALLED, true, reason, why)
+    }
+
     /// With a further condition.
     #[must_use]
     pub fn and(

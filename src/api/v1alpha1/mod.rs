@@ -4,8 +4,10 @@
 #![allow(clippy::doc_markdown)]
 
 mod assertion;
+mod companion;
 mod conditions;
 mod crds;
+mod one_time;
 mod publish;
 mod secret_credential;
 mod signing_key;
@@ -13,8 +15,10 @@ mod subscription;
 mod technical_user;
 
 pub use assertion::*;
+pub use companion::*;
 pub use conditions::*;
 pub use crds::{all_crds, to_yaml};
+pub use one_time::*;
 pub use publish::*;
 pub use secret_credential::*;
 pub use signing_key::*;

@@ -31,12 +31,23 @@ use crate::domain::vocabulary;
     validation = Rule::new("self.delivery != 'Reference' || !has(self.rotation) || !has(self.rotation.interval)")
         .message("rotation.interval has the operator generate secrets, and with delivery Reference you supply them: take it away, and rotate by changing your Secret, or by a second one in secretRefs.")
         .field_path(".rotation.interval"),
+    validation = Rule::new("!has(self.recipient) || self.delivery == 'OneTime'")
+        .message("recipient is whom a client secret is sealed to, which is done with delivery OneTime alone: set that, or take recipient away.").field_path(".recipient"),
+    validation = Rule::new("self.delivery != 'OneTime' || !has(self.secretName) && !has(self.labels) && !has(self.annotations)")
+        .message("secretName, labels and annotations are for the Secret that delivers a client secret, and with delivery OneTime there is none: take them away."),
 )]
 pub struct SecretCredential {
-    /// How you get it. Secret: in a Secret of this namespace. Reference: you supply it yourself, in
-    /// Secrets that secretRefs names, as does External Secrets, say.
+    /// How you get it. Secret: in a Secret of this namespace. OneTime: it is stored nowhere; whoever
+    /// claims it first gives a public key, and then it is made, and stands in status sealed to that key.
+    /// Reference: you supply it yourself, in Secrets that secretRefs names, as does External Secrets, say.
     #[serde(default)]
     pub delivery: Delivery,
+    /// With delivery OneTime: the age recipient (age1..., as age-keygen -y prints it) that client secrets
+    /// are sealed to. Without it each waits until somebody claims it: kubectl chancery claim. Another
+    /// recipient is that of the next client secret; the one that is there stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "vocabulary::age_recipient")]
+    pub recipient: Option<String>,
     /// With delivery Reference: the Secrets of this namespace that hold the client secret, which you
     /// supply. Both work where there are two, so that one can take the other's place without an
     /// outage. They are read and followed, and never written.
@@ -114,6 +125,8 @@ pub enum Delivery {
     /// In a Secret of the technical user's namespace.
     #[default]
     Secret,
+    /// In status, sealed to a public key: that of spec.credential.secret.recipient, or of whoever claims it.
+    OneTime,
     /// The person supplies it.
     Reference,
 }

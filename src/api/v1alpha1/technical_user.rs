@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::assertion::{PublicKeyCredential, ServiceAccountCredential, ServiceAccountStatus};
-use super::secret_credential::{SecretCredential, SecretKeys};
+use super::companion::{CompanionAgent, CompanionStatus};
+use super::one_time::SealedStatus;
+use super::secret_credential::{Delivery, SecretCredential, SecretKeys};
 use crate::domain::client::{DEFAULT_SECRET_GRACE, Family};
 use crate::domain::names;
 use crate::domain::period::Period;
@@ -28,6 +30,8 @@ use crate::domain::vocabulary;
     derive = "PartialEq",
     doc = "A machine client that gets access tokens with the client_credentials grant. It authenticates with a secret, which the operator makes, keeps as a hash and delivers in a Secret of the same namespace, with a key pair of its own, or with its Kubernetes ServiceAccount.",
     validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name is longer than 63 characters: the client id and the Secret's name follow from it, so choose a shorter one."),
+    validation = Rule::new("!has(self.spec.companionAgent) || has(self.spec.companionAgent.name) || self.metadata.name.size() <= 57").message("metadata.name is longer than 57 characters, and with -agent, as its companion agent is called, longer than 63: set companionAgent.name, or choose a shorter one."),
+    validation = Rule::new("!has(self.spec.companionAgent) || !has(self.spec.companionAgent.name) || self.spec.companionAgent.name != self.metadata.name").message("companionAgent.name is that of the device itself: choose another, or take it away for the device's name with -agent."),
     printcolumn(name = "Client ID", type_ = "string", json_path = ".status.clientId"),
     printcolumn(name = "Credential", type_ = "string", json_path = ".status.credential"),
     printcolumn(name = "Secret", type_ = "string", json_path = ".status.secretName"),
@@ -39,6 +43,7 @@ use crate::domain::vocabulary;
     printcolumn(name = "Secret ID", type_ = "string", json_path = ".status.credentials[?(@.state=='Active')].id", description = "The client secret that was delivered last", priority = 1),
     printcolumn(name = "Old until", type_ = "string", json_path = ".status.credentials[?(@.state=='Retired')].expiresAt", description = "Until when the client secret before it works", priority = 1),
     printcolumn(name = "Rotates", type_ = "string", json_path = ".status.nextRotation", description = "When the next client secret is made by the clock; in the past: it is overdue", priority = 1),
+    printcolumn(name = "Companion", type_ = "string", json_path = ".status.companionAgent.name", description = "The agent that goes with a device", priority = 1),
     printcolumn(name = "Stalled", type_ = "string", json_path = ".status.conditions[?(@.type=='Stalled')].reason", description = "Why a person has to do something, although it may go on getting tokens", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1),
 )]
@@ -46,6 +51,14 @@ use crate::domain::vocabulary;
 #[x_kube(
     validation = Rule::new("has(self.clientId) == has(oldSelf.clientId) && (!has(self.clientId) || self.clientId == oldSelf.clientId)")
         .message("clientId can not be changed, since services know the client by it: make a second TechnicalUser.").field_path(".clientId"),
+    validation = Rule::new("!has(self.companionAgent) || self.family == 'Device'")
+        .message("companionAgent is for a technical user of family Device, with which it goes: take it away, or make the agent a TechnicalUser of its own.").field_path(".companionAgent"),
+    validation = Rule::new("!has(self.companionAgent) || self.companionAgent.roles.all(r, r in self.roles)")
+        .message("companionAgent.roles has a role that the device does not have, and an agent is given no more than its device: take it away there, or add it to roles.").field_path(".companionAgent.roles"),
+    validation = Rule::new("!has(self.companionAgent) || self.companionAgent.scopes.all(s, s in self.scopes)")
+        .message("companionAgent.scopes has a scope that the device does not have, and an agent is given no more than its device: take it away there, or add it to scopes.").field_path(".companionAgent.scopes"),
+    validation = Rule::new("!has(self.companionAgent) || !has(self.companionAgent.audiences) || self.companionAgent.audiences.all(a, a in self.audiences)")
+        .message("companionAgent.audiences has an audience that the device does not have, and an agent is given no more than its device: take it away there, or add it to audiences.").field_path(".companionAgent.audiences"),
 )]
 pub struct TechnicalUserSpec {
     /// The client id; <namespace>.<name> where absent. One of your choosing begins with
@@ -104,6 +117,11 @@ pub struct TechnicalUserSpec {
     #[serde(default)]
     pub suspended: bool,
 
+    /// Of a Device: an agent that goes with it. The operator makes that TechnicalUser, keeps it as it is
+    /// said here, and deletes it with the device, or where this is taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub companion_agent: Option<CompanionAgent>,
+
     /// How it authenticates: exactly one of secret, publicKey and serviceAccount.
     pub credential: Credential,
 }
@@ -143,13 +161,14 @@ pub struct Credential {
 pub struct TechnicalUserStatus {
     /// The metadata.generation that this status speaks of; -1 before the first visit.
     pub observed_generation: i64,
-    /// Ready, and while they hold Reconciling, Stalled and Restricted.
+    /// Ready, and while they hold Reconciling, Stalled, Restricted and RotationPaused.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// The client id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
-    /// How it authenticates: Secret, PublicKey or ServiceAccount.
+    /// How it authenticates: Secret, OneTime (a client secret that is delivered once), PublicKey or
+    /// ServiceAccount.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,
     /// The ids (kid) of the public keys that its assertions verify with.
@@ -170,9 +189,19 @@ pub struct TechnicalUserStatus {
     /// The last value of the annotation chancery.dev/rotate for which a secret was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_handled_rotation: Option<String>,
+    /// With delivery OneTime: the client secret, sealed to whoever claimed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<SealedStatus>,
+    /// The last value of the annotation chancery.dev/claim that was looked at: a client secret was sealed to
+    /// it, or there was none to be claimed. It seals no other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_handled_claim: Option<String>,
     /// The Subscription that holds for it now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subscription: Option<String>,
+    /// The agent that goes with a device, once it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub companion_agent: Option<CompanionStatus>,
     /// That it was revoked, until somebody asks for a new secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revoked: Option<RevokedStatus>,
@@ -246,6 +275,13 @@ impl TechnicalUser {
     pub fn secret_keys(&self) -> SecretKeys {
         let secret = self.secret_credential();
         secret.map(|s| s.keys.clone()).unwrap_or_default()
+    }
+
+    /// The Secret that its client secret is to be delivered in, if it is to be.
+    pub fn delivers_in(&self) -> Option<String> {
+        let delivers = |s: &&SecretCredential| s.delivery == Delivery::Secret;
+        let delivers = self.secret_credential().filter(delivers);
+        delivers.map(|_| self.secret_name())
     }
 
     /// The Secret that its credential is delivered in, where it authenticates with a client secret.

@@ -31,16 +31,29 @@ impl CurlFiles {
         self.dir.join(format!("{short}.conf"))
     }
 
+    /// The file with a client's sealed secret.
+    pub fn sealed_path(&self, client_id: &str) -> PathBuf {
+        self.path(client_id).with_extension("age")
+    }
+
+    /// Makes that file hold this; whether it had to be written.
+    pub fn write_sealed(&self, client_id: &str, sealed: &str) -> io::Result<bool> {
+        self.put(&self.sealed_path(client_id), sealed)
+    }
+
     /// Makes a client's file hold this secret; whether it had to be written.
     pub fn write(&self, client_id: &str, secret: &str) -> io::Result<bool> {
-        let path = self.path(client_id);
         let quote = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
         let text = Zeroizing::new(format!(
             "# The credential of {client_id}, for curl --config. Keep it to yourself.\nuser = \"{}:{}\"\n",
             quote(client_id),
             quote(secret)
         ));
-        if fs::read(&path).is_ok_and(|now| now == text.as_bytes()) && is_private(&path) {
+        self.put(&self.path(client_id), &text)
+    }
+
+    fn put(&self, path: &Path, text: &str) -> io::Result<bool> {
+        if fs::read(path).is_ok_and(|now| now == text.as_bytes()) && is_private(path) {
             return Ok(false);
         }
         match DirBuilder::new().mode(0o700).create(&self.dir) {
@@ -49,7 +62,7 @@ impl CurlFiles {
         }
         fs::set_permissions(&self.dir, fs::Permissions::from_mode(0o700))?;
         // Renamed into place: a curl that starts now reads the old file or the new one.
-        let beside = path.with_extension("conf.new");
+        let beside = path.with_added_extension("new");
         match fs::remove_file(&beside) {
             Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
             _ => {}
@@ -60,13 +73,14 @@ impl CurlFiles {
             .mode(0o600)
             .open(&beside)?;
         file.write_all(text.as_bytes())?;
-        fs::rename(&beside, &path)?;
+        fs::rename(&beside, path)?;
         Ok(true)
     }
 
     /// Removes the files of all clients but these.
     pub fn keep(&self, client_ids: &BTreeSet<String>) {
-        let kept: BTreeSet<PathBuf> = client_ids.iter().map(|id| self.path(id)).collect();
+        let of = |id: &String| [self.path(id), self.sealed_path(id)];
+        let kept: BTreeSet<PathBuf> = client_ids.iter().flat_map(of).collect();
         let Ok(entries) = fs::read_dir(&self.dir) else {
             return;
         };
@@ -89,6 +103,15 @@ pub fn line(config: &Path, token_url: &str) -> String {
     format!(
         "curl -sS --config {} --data grant_type=client_credentials {}",
         quoted(&config.display().to_string()),
+        quoted(token_url)
+    )
+}
+
+/// The same with a secret that is sealed: whoever has the key fills it in.
+pub fn sealed_line(client_id: &str, sealed: &Path, token_url: &str) -> String {
+    format!(
+        "curl -sS --user \"{client_id}:$(age --decrypt -i YOUR-KEY {})\" --data grant_type=client_credentials {}",
+        quoted(&sealed.display().to_string()),
         quoted(token_url)
     )
 }

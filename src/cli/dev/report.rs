@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::curl::{self, CurlFiles};
 use crate::api::v1alpha1::{PUBLISHED, READY, STALLED, TechnicalUser};
-
+use crate::domain::reasons::SUSPENDED;
 use crate::objects::delivery::plain_secrets;
 use crate::stores::{Guarded, Stores};
 
@@ -164,6 +164,11 @@ impl Report {
                 working.extend(self.shown.get(&id).cloned());
                 continue;
             };
+            if user.one_time().is_some() {
+                self.one_time(user, &id);
+                working.insert(id);
+                continue;
+            }
             let Some(secret) = ready.then(|| self.secret(user)).flatten() else {
                 continue;
             };
@@ -180,7 +185,7 @@ impl Report {
                     continue;
                 }
             }
-            if user.spec.suspended {
+            if is_suspended(user) {
                 continue;
             }
             if !self.shown.contains(&id) {
@@ -191,6 +196,27 @@ impl Report {
         }
         self.shown = working;
         self.curl.keep(&known);
+    }
+
+    /// A client secret that is delivered once: how to come by it, where no kubectl reaches.
+    fn one_time(&self, user: &TechnicalUser, id: &str) {
+        let sealed = user.status.as_ref().and_then(|s| s.sealed.as_ref());
+        let path = self.curl.sealed_path(id);
+        match sealed.map(|sealed| self.curl.write_sealed(id, &sealed.ciphertext)) {
+            Some(Ok(written)) if written || !self.shown.contains(id) => {
+                let line = curl::sealed_line(id, &path, &self.token_url);
+                say(format_args!("  {line}"));
+            }
+            Some(Ok(_)) => {}
+            Some(Err(why)) => complain(format_args!(
+                "{}: it can not be written: {why}.",
+                path.display()
+            )),
+            None if self.shown.contains(id) => {}
+            None => say(format_args!(
+                "  {id} is sealed to no key yet, and kubectl reaches nothing here: age-keygen makes one; put what age-keygen -y prints into credential.secret.recipient of its manifest."
+            )),
+        }
     }
 
     fn secret(&self, user: &TechnicalUser) -> Option<zeroize::Zeroizing<String>> {
@@ -228,6 +254,13 @@ fn is_ready(user: &TechnicalUser) -> Option<bool> {
             .iter()
             .any(|c| c.type_ == READY && c.status == "True")
     })
+}
+
+/// Whether it is suspended, by itself or with its device.
+fn is_suspended(user: &TechnicalUser) -> bool {
+    let conditions = user.status.iter().flat_map(|status| &status.conditions);
+    let mut ready = conditions.filter(|c| c.type_ == READY);
+    user.spec.suspended || ready.any(|c| c.reason == SUSPENDED)
 }
 
 /// What the conditions say, if they speak of the object as it is now.

@@ -39,6 +39,11 @@ impl Operator {
             );
         };
         let operator_namespace = self.cx.settings.operator_namespace.as_str();
+        let users = &self.cx.stores.technical_users;
+        let companion = |namespace: &str, device: &str| {
+            let device = Stores::get(users, namespace, device);
+            device.and_then(|device| device.0.as_ref().ok()?.companion_name())
+        };
         match kind {
             Watched::SigningKeys => {
                 add(Kind::SigningKey, namespace, name);
@@ -92,20 +97,33 @@ impl Operator {
             }
             Watched::TechnicalUsers => {
                 add(Kind::TechnicalUser, namespace, name);
+                let (id, device) = (hints.first(), hints.get(1));
+                if let Some(device) = device {
+                    add(Kind::TechnicalUser, namespace, device);
+                }
                 if *spec {
                     let tenancy = self.cx.tenancy();
-                    for claim in hints
-                        .iter()
-                        .filter_map(|id| tenancy.claims.get(id))
-                        .flatten()
-                    {
+                    let claims = id.and_then(|id| tenancy.claims.get(id));
+                    for claim in claims.into_iter().flatten() {
                         add(Kind::TechnicalUser, &claim.namespace, &claim.name);
+                    }
+                    // A device that waits for this name, and the agent that goes with this device.
+                    let wanted = (namespace.clone(), name.clone());
+                    let device = tenancy.companions.get(&wanted).cloned();
+                    for other in device.into_iter().chain(companion(namespace, name)) {
+                        add(Kind::TechnicalUser, namespace, &other);
                     }
                 }
             }
             Watched::Secrets => match hints.as_slice() {
                 [ring] => add(Kind::SigningKey, operator_namespace, ring),
-                [namespace, name] => add(Kind::TechnicalUser, namespace, name),
+                [namespace, name] => {
+                    add(Kind::TechnicalUser, namespace, name);
+                    // That a device is revoked, or back, stands there.
+                    if let Some(agent) = companion(namespace, name) {
+                        add(Kind::TechnicalUser, namespace, &agent);
+                    }
+                }
                 _ => {}
             },
             Watched::ConfigMaps if name == names::ISSUER_JWKS => {

@@ -56,6 +56,19 @@ impl Visit<'_> {
         decision: &mut Decision,
     ) -> (Rotation<'_>, Option<Conditions>) {
         let nothing = || self.rotation(None, Source::Hold);
+        let own = self.own_hashes();
+        if let Some(revoked) = self.revoked().or_else(|| self.overtaken(own)) {
+            let revoked = match self.seen.hashes.as_deref() {
+                Some(foreign) if own.is_none() => self.foreign_hashes(foreign, decision),
+                _ => self.stay_revoked(&revoked, own, decision),
+            };
+            return (nothing(), Some(violation.unwrap_or(revoked)));
+        }
+        if let Some(hashes) = own.filter(|own| Self::is_back(own)) {
+            self.bring_back(hashes, decision);
+            self.clean_up(decision);
+            return (nothing(), violation);
+        }
         let hashes = match self.seen.hashes.as_deref() {
             Some(hashes) if self.is_ours(hashes) => hashes,
             Some(hashes) if credentials::hashes_of(hashes).is_some() => {
@@ -82,8 +95,8 @@ impl Visit<'_> {
             decision.writes.push(Write::Delete(gone));
             self.clean_up(decision);
             decision.writes.push(Note::normal(
-                r::CREDENTIAL_RETIRED,
-                "The client secret no longer works: its grace is over.",
+                r::CREDENTIAL_REMOVED,
+                "The client secret does not work any more, as something else has taken its place and its grace is over.",
             ));
             return (nothing(), violation);
         }

@@ -81,17 +81,23 @@ impl Visit<'_> {
         let old = rotation.old_until(self.moment.now);
         let known = self.remembered().next().is_some();
         decision.writes.push(match cause {
-            _ if self.was_revoked().is_some() => Note::normal(
-                r::CREDENTIAL_CREATED,
-                format!("Made a new client secret after the revocation, as the annotation asks; it stands in Secret {name}."),
-            ),
+            _ if self.was_revoked().is_some() => {
+                let why = match self.device() {
+                    Some(_) => "as its device is back",
+                    None => "as the annotation asks",
+                };
+                Note::normal(
+                    r::CREDENTIAL_CREATED,
+                    format!("Made a new client secret after the revocation, {why}; it stands in Secret {name}."),
+                )
+            }
             Cause::Schedule => Note::normal(
                 r::CREDENTIAL_ROTATED,
                 format!("Client secret {id} stands in Secret {name}, as its turn has come; {old}."),
             ),
             Cause::Algorithm => Note::normal(
                 r::CREDENTIAL_EXCHANGED,
-                format!("Client secret {id} was generated, and stands in Secret {name}, in the place of what was supplied; {old}."),
+                format!("Client secret {id} was generated, and stands in Secret {name}, as spec.credential.secret.delivery says so now; {old}."),
             ),
             Cause::Request => Note::normal(
                 r::CREDENTIAL_ROTATED,

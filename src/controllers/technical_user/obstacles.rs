@@ -90,8 +90,7 @@ impl Visit<'_> {
 
     /// The operator namespace that a delivered Secret of ours names, where that is another.
     pub(super) fn served_from_elsewhere(&self) -> Option<&str> {
-        let target = self.user.secret_credential().filter(|s| !s.is_supplied());
-        let target = target.map(|_| self.user.secret_name());
+        let target = self.user.delivers_in();
         let delivered = self.seen.deliveries.iter().filter(|d| d.ours());
         delivered
             .filter(|d| {

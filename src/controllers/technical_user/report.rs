@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::assertions::{OWN, judge};
+use super::one_time::Sealing;
 use super::rotation::{Rotation, SecretFacts};
 use super::{RESTRICTED, Tenant, Visit};
 use crate::api::v1alpha1::{
@@ -109,22 +110,36 @@ impl Visit<'_> {
             Some(stalled) => Conditions::ready_but_stalled((reason, message), stalled),
             None => Conditions::ready(reason, message),
         };
+        let device = self.device().filter(|device| device.suspended);
         let mut conditions = if self.user.spec.suspended {
             let message = format!(
                 "{id} is suspended: no token is issued until spec.suspended is taken back."
+            );
+            told(r::SUSPENDED, message)
+        } else if let Some(device) = device {
+            let message = format!(
+                "{id} is suspended with its device {}: no token is issued until spec.suspended of that is taken back.",
+                device.name
             );
             told(r::SUSPENDED, message)
         } else if let Some(credential) = &self.user.spec.credential.public_key {
             self.of_public_keys(&credential.jwks)
         } else if let Some(credential) = &self.user.spec.credential.service_account {
             self.of_service_account(credential)
+        } else if self.user.one_time().is_some() {
+            told(r::SUCCEEDED, self.of_one_time(rotation))
         } else if self.is_supplied() {
             let places = self.told_of_supply();
             let message = format!("{id} gets tokens with the client secret in {places}.");
             told(r::SUCCEEDED, message)
         } else {
             let secret = self.user.secret_name();
-            let message = format!("{id} gets tokens with the secret in Secret {secret}.");
+            let message = match rotation.current {
+                Some(_) => format!("{id} gets tokens with the secret in Secret {secret}."),
+                None => format!(
+                    "{id} gets tokens with the client secret that was claimed; the next one is about to stand in Secret {secret}."
+                ),
+            };
             told(r::SUCCEEDED, message)
         };
         if !beyond.is_empty() {
@@ -132,7 +147,11 @@ impl Visit<'_> {
             let told = conditions.ready_adds(&restricted);
             conditions = told.and(RESTRICTED, true, r::BEYOND_SUBSCRIPTION, restricted);
         }
-        if rotation.plan.crowded && self.user.secret_credential().is_some() {
+        if let Some(cause) = rotation.awaits {
+            let told = self.awaiting(cause);
+            conditions = conditions.ready_adds(&told);
+            conditions = conditions.and(ROTATION_PAUSED, true, r::CLAIM_AWAITED, told);
+        } else if rotation.plan.crowded && self.user.secret_credential().is_some() {
             conditions = conditions.and(
                 ROTATION_PAUSED,
                 true,
@@ -148,6 +167,12 @@ impl Visit<'_> {
         self.user.secret_credential()?;
         if let Some(slip) = &rotation.slip {
             return Some((r::INVALID_SPEC, slip.clone()));
+        }
+        if self.user.one_time().is_some() {
+            return match self.sealing() {
+                Sealing::Faulty(why) => Some((r::INVALID_SPEC, why)),
+                Sealing::To(_) | Sealing::Unclaimed => None,
+            };
         }
         if self.is_supplied() {
             return self.unheard_of_supply(rotation);
@@ -215,11 +240,12 @@ impl Visit<'_> {
                 ("PublicKey", judged.key_ids)
             }
             (None, Some(_)) => ("ServiceAccount", Vec::new()),
+            (None, None) if self.user.one_time().is_some() => ("OneTime", Vec::new()),
             (None, None) => ("Secret", Vec::new()),
         };
-        let secret_name = match spec.secret {
-            Some(_) if self.is_supplied() => self.supplied_by(),
-            Some(_) => working.then(|| self.user.secret_name()),
+        let secret_name = match self.user.delivers_in() {
+            Some(name) => working.then_some(name),
+            None if self.is_supplied() => self.supplied_by(),
             None => self.delivered(),
         };
         let stood = before.map_or(&[][..], |s| &s.conditions);
@@ -238,7 +264,10 @@ impl Visit<'_> {
                 .then(|| rotation.policy.rotate.clone()))
             .flatten()
             .or_else(|| before.and_then(|s| s.last_handled_rotation.clone())),
+            sealed: self.to_show(rotation).0.cloned(),
+            last_handled_claim: self.handled_claim(),
             subscription: current.map(|c| c.name.clone()),
+            companion_agent: self.companion_status(),
             revoked: self.revoked(),
         };
         let events = status::warnings(stood, conditions);

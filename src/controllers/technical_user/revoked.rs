@@ -1,29 +1,75 @@
-//! A technical user that was revoked: it stays so until a person asks for a new secret.
+//! A technical user that was revoked: it stays so until a person asks for a new secret. A companion agent
+//! is revoked as long as its device is, and is back with it, with a new secret: its hashes' Secret tells
+//! which revocation of the device it has followed.
 
 use k8s_openapi::api::core::v1::Secret;
 
-use super::Visit;
+use super::{DeviceSeen, Visit};
 use crate::api::v1alpha1::{Conditions, ROTATE_ANNOTATION, RevokedStatus};
-use crate::controllers::{Decision, Fill, Object, Write};
+use crate::controllers::{Decision, Fill, Note, Object, Write};
 use crate::domain::reasons as r;
 use crate::objects::credentials;
 
 impl Visit<'_> {
-    /// That it was revoked: its hashes' Secret says so, or, where that is gone, its status.
+    /// That it was revoked: its hashes' Secret says so, or its status, where a backup of that Secret was
+    /// put back, or it is gone.
     pub(super) fn was_revoked(&self) -> Option<RevokedStatus> {
-        let ours = |hashes: &&Secret| self.is_ours(hashes);
-        match self.seen.hashes.as_deref().filter(ours) {
-            Some(hashes) => credentials::revoked(hashes),
-            None => self.user.status.as_ref()?.revoked.clone(),
-        }
+        let noted = self.own_hashes().and_then(credentials::revoked);
+        noted.or_else(|| self.user.status.as_ref()?.revoked.clone())
     }
 
     /// The same, unless a person has asked for a new secret since: by another value of the annotation.
-    /// Neither the same manifest applied again nor a schedule does.
+    /// Neither the same manifest applied again nor a schedule does. A companion is revoked with its
+    /// device, whatever its own annotation says.
     pub(super) fn revoked(&self) -> Option<RevokedStatus> {
+        if let Some(device) = self.device() {
+            return device.revoked.as_ref().map(with_its_device);
+        }
         let (asked, _) = self.request();
         self.was_revoked()
             .filter(|revoked| asked.is_none() || asked == revoked.rotate.as_deref())
+    }
+
+    /// Of a companion: that its device was revoked, and is back, and its own hashes are those from before.
+    /// They are destroyed all the same.
+    pub(super) fn overtaken(&self, hashes: Option<&Secret>) -> Option<RevokedStatus> {
+        let at = self.device()?.last_revocation?;
+        let overtaken = credentials::last_revocation(hashes?) != Some(at);
+        overtaken.then(|| RevokedStatus {
+            at: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at),
+            reason: r::REVOKED_BY_DEVICE.into(),
+            rotate: None,
+        })
+    }
+
+    /// Whether it was revoked, or its device was: a delivered secret may be one from before.
+    pub(super) fn was_ever_revoked(&self) -> bool {
+        let device = self.device().and_then(|device| device.last_revocation);
+        device.is_some() || self.was_revoked().is_some()
+    }
+
+    /// Of what authenticates with assertions, and was revoked once: its hashes' Secret holds no more than
+    /// the note of that.
+    pub(super) fn is_back(hashes: &Secret) -> bool {
+        credentials::last_revocation(hashes).is_some() && credentials::read(hashes).is_empty()
+    }
+
+    /// Takes the note back, as a person has asked for it.
+    pub(super) fn bring_back(&self, hashes: &Secret, decision: &mut Decision) {
+        if credentials::revoked(hashes).is_none() {
+            return;
+        }
+        let mut after = hashes.clone();
+        credentials::set_revoked(&mut after, None);
+        let object = Object::Secret(Box::new(after));
+        decision.writes.push(Write::Replace(object, Fill::Nothing));
+        decision.writes.push(Note::normal(
+            r::REVOCATION_ENDED,
+            format!(
+                "{} is no longer revoked, as the annotation {ROTATE_ANNOTATION} asks: what it authenticates with is taken again.",
+                self.user.client_id()
+            ),
+        ));
     }
 
     /// Sees that it stays so.
@@ -33,20 +79,40 @@ impl Visit<'_> {
         hashes: Option<&Secret>,
         decision: &mut Decision,
     ) -> Conditions {
-        if hashes.is_none() {
-            // Somebody deleted it: status remembers.
-            let mut secret = credentials::hashes_template(self.user, self.settings);
+        let noted = hashes.and_then(credentials::revoked);
+        if noted.is_none_or(|noted| noted.at != revoked.at) {
+            // Somebody deleted it, and status remembers; or it is a companion's.
+            let template = || credentials::hashes_template(self.user, self.settings);
+            let mut secret = hashes.cloned().unwrap_or_else(template);
             credentials::set_revoked(&mut secret, Some(revoked));
             let object = Object::Secret(Box::new(secret));
-            decision.writes.push(Write::Create(object, Fill::Nothing));
+            decision.writes.push(match hashes {
+                Some(_) => Write::Replace(object, Fill::Nothing),
+                None => Write::Create(object, Fill::Nothing),
+            });
         }
-        let then = if self.is_supplied() {
-            "the one that is supplied works again"
-        } else {
-            "a new secret is made"
+        if let Some(DeviceSeen { name, .. }) = self.device() {
+            return Conditions::stalled(
+                r::REVOKED_BY_DEVICE,
+                format!(
+                    "Its device {name} revoked itself at {}, and it is revoked with it: its secret is destroyed, and no token is issued. It is back with a new secret once its device is: annotate that, and not this, with a new value of {ROTATE_ANNOTATION}.",
+                    revoked.at.0
+                ),
+            );
+        }
+        let (gone, back) = match self.user.secret_credential() {
+            Some(_) if self.is_supplied() => (
+                "its secret is destroyed",
+                "the one that is supplied works again",
+            ),
+            Some(_) => ("its secret is destroyed", "a new secret is made"),
+            None => (
+                "nothing that it authenticates with is taken",
+                "it is taken again, so give it another key before",
+            ),
         };
         let mut message = format!(
-            "{} revoked itself at {}: its secret is destroyed, and no token is issued. If it is found, annotate it with a new value of {ROTATE_ANNOTATION}: {then}.",
+            "{} revoked itself at {}: {gone}, and no token is issued. If it is found, annotate it with a new value of {ROTATE_ANNOTATION}: {back}.",
             self.user.client_id(),
             revoked.at.0
         );
@@ -58,5 +124,12 @@ impl Visit<'_> {
             message.push_str(&slip);
         }
         Conditions::stalled(r::REVOKED_BY_DEVICE, message)
+    }
+}
+
+fn with_its_device(revoked: &RevokedStatus) -> RevokedStatus {
+    RevokedStatus {
+        rotate: None,
+        ..revoked.clone()
     }
 }

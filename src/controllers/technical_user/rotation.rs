@@ -11,8 +11,9 @@ use zeroize::Zeroizing;
 
 use super::{DeliverySeen, Visit};
 use crate::api::v1alpha1::{ROTATE_ANNOTATION, SecretCredential};
-use crate::controllers::{Decision, Fill, Note, Object, Write};
+use crate::controllers::{Decision, Fill, Note, Object, SealTo, Write};
 use crate::domain::client::DEFAULT_SECRET_GRACE;
+use crate::domain::moment::Moment;
 use crate::domain::period::Period;
 use crate::domain::reasons as r;
 use crate::domain::rotation::{
@@ -41,6 +42,10 @@ pub(super) struct Rotation<'a> {
     pub plan: Plan<SecretId>,
     /// What of the spec is not obeyed.
     pub slip: Option<String>,
+    /// The value of the claim annotation that is looked at now, and counts no more then.
+    pub claim: Option<String>,
+    /// Why the next secret should be made, where nobody has claimed it yet.
+    pub awaits: Option<Cause>,
     /// Whether a person supplies them: several can be the newest at once.
     pub supplied: bool,
     /// The newest secret that is delivered: where it stands, itself, and its id.
@@ -52,18 +57,30 @@ pub(super) struct ToMake {
     pub id: String,
     pub cause: Cause,
     pub handled: Option<String>,
+    pub seal: Option<SealTo>,
 }
 
 impl<'a> Visit<'a> {
     /// Looks, and asks the engine. `source`: whether a new secret can be made.
     pub(super) fn rotation(&self, hashes: Option<&Secret>, source: Source) -> Rotation<'a> {
-        let stored = hashes.map(credentials::read).unwrap_or_default();
+        let mut stored = hashes.map(credentials::read).unwrap_or_default();
         let current = self.current(&stored);
         let mut keys = self.facts(&stored, current.map(|(_, _, id)| id));
         let (policy, slip) = self.policy(&stored, source);
-        let plan = rotation::plan(&keys, &policy, self.moment);
+        let mut plan = rotation::plan(&keys, &policy, self.moment);
         for step in &plan.steps {
             carry_out(&mut keys, step, self.moment.now);
+        }
+        if self.user.secret_credential().is_some() {
+            for secret in &mut stored {
+                let ends_at = plan.ends.get(&secret.credential.id).copied();
+                if secret.known.ends_at.is_some() {
+                    secret.credential.expires_at = None;
+                }
+                secret.known.ends_at = ends_at;
+            }
+        } else {
+            self.own_ends(&mut stored, &mut keys, &mut plan);
         }
         Rotation {
             stored,
@@ -71,8 +88,35 @@ impl<'a> Visit<'a> {
             policy,
             plan,
             slip,
+            claim: None,
+            awaits: None,
             supplied: self.is_supplied(),
             current,
+        }
+    }
+
+    /// Where something else has taken the place of secrets: one that was old by then ends when it was to,
+    /// and works no longer for that.
+    fn own_ends(&self, stored: &mut [Stored], keys: &mut [SecretFacts], plan: &mut Plan<SecretId>) {
+        let Moment { now, sure } = self.moment;
+        for secret in stored {
+            let Some(end) = secret.known.ends_at else {
+                continue;
+            };
+            let id = &secret.credential.id;
+            // Servers see to it by themselves.
+            secret.credential.expires_at = Some(end);
+            if end <= now && sure {
+                plan.ends.remove(id);
+                for key in keys.iter_mut().filter(|key| key.kid() == id) {
+                    key.life.removed = key.life.removed.or(Some(now));
+                }
+            } else {
+                let planned = plan.ends.entry(id.clone()).or_insert(end);
+                *planned = end.min(*planned);
+                let ahead = Some(end).filter(|end| *end > now);
+                plan.wake_at = plan.wake_at.into_iter().chain(ahead).min();
+            }
         }
     }
 
@@ -101,6 +145,7 @@ impl<'a> Visit<'a> {
     }
 
     pub(super) fn facts(&self, stored: &[Stored], current: Option<&str>) -> Vec<SecretFacts> {
+        let one_time = self.user.one_time().is_some();
         let generates = self.user.secret_credential().is_some() && !self.is_supplied();
         let facts = stored.iter().map(|s| {
             let id = &s.credential.id;
@@ -114,6 +159,9 @@ impl<'a> Visit<'a> {
             let made = self.seen.made.as_ref();
             let made = made.is_some_and(|m| m.id == *id && m.hash == s.credential.hash);
             let made = made && life.is_fresh();
+            let sealed = s.known.sealed.is_some();
+            // Once it was delivered otherwise, its holder has it, and the operator need not.
+            let held = sealed || one_time && life.activated.is_some();
             KeyFacts {
                 sequence: number(id),
                 jwk: SecretId(id.clone()),
@@ -124,12 +172,13 @@ impl<'a> Visit<'a> {
                 // No token hangs on it.
                 max_ttl: Some(SignedDuration::ZERO),
                 window: rotation::Window::default(),
-                // A generated one is to take the place of one that a person supplied.
-                fits: !(supplied && generates),
+                // Delivered as the spec says; and a generated one is to take the place of one that a person
+                // supplied.
+                fits: !generates || !supplied && sealed == one_time,
                 // Whoever holds a retired one holds it, as does who supplied one; from here it can not be
                 // had, and need not.
-                has_material: delivered || made || supplied || life.retired.is_some(),
-                in_jwks: delivered,
+                has_material: delivered || made || held || supplied || life.retired.is_some(),
+                in_jwks: delivered || sealed && self.shows(id),
             }
         });
         facts.collect()
@@ -210,6 +259,7 @@ impl<'a> Visit<'a> {
                 id: make.id,
                 cause: make.cause,
                 handled: make.handled,
+                seal: make.seal,
                 now: self.moment.now,
             },
             None if hashes.is_none() => return,
@@ -217,6 +267,9 @@ impl<'a> Visit<'a> {
         };
         if matches!(fill, Fill::NewHash { .. }) {
             credentials::set_revoked(&mut after, None);
+            if let Some(last) = self.device().and_then(|device| device.last_revocation) {
+                credentials::set_last_revocation(&mut after, last);
+            }
         }
         if !Self::put_hashes(hashes, after, fill, decision) {
             return;
@@ -243,6 +296,9 @@ impl<'a> Visit<'a> {
             credentials::exchange(&mut after, begun, end);
         }
         credentials::write(&mut after, &rotation.list());
+        if let Some(claim) = &rotation.claim {
+            credentials::set_handled_claim(&mut after, claim);
+        }
         after
     }
 
@@ -278,6 +334,7 @@ impl Rotation<'_> {
                 id: sequence.to_string(),
                 cause: *cause,
                 handled: self.policy.rotate.clone().or(self.policy.handled.clone()),
+                seal: None,
             }),
             Step::Restore { key_id } => {
                 let key = self.find(key_id)?;
@@ -285,6 +342,7 @@ impl Rotation<'_> {
                     id: key_id.clone(),
                     cause: key.cause,
                     handled: key.handled.clone(),
+                    seal: None,
                 })
             }
             _ => None,
@@ -298,6 +356,16 @@ impl Rotation<'_> {
     /// The secret that holds now, once it was seen to be delivered.
     pub(super) fn active(&self) -> Option<&SecretFacts> {
         signer(&self.keys)
+    }
+
+    /// Whether one works whose holder has it, or finds it.
+    pub(super) fn works(&self) -> bool {
+        let sealed = |id: &str| {
+            let mut sealed = self.stored.iter().filter(|s| s.known.sealed.is_some());
+            sealed.any(|s| s.credential.id == id)
+        };
+        let active = self.active();
+        active.is_some_and(|k| self.current.is_some() || sealed(k.kid()))
     }
 
     /// Whether a new secret need not wait for servers to learn of its hash: nobody has another one, or

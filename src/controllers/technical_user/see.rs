@@ -8,7 +8,10 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use zeroize::Zeroizing;
 
-use super::{DeliverySeen, MadeSeen, Seen, Workload, adoption, service_account, supplied};
+use super::{
+    Companionship, DeliverySeen, MadeSeen, Seen, Workload, adoption, companion, service_account,
+    supplied,
+};
 use crate::api::v1alpha1::{KeyAudience, TechnicalUser};
 use crate::controllers::operator::Context;
 use crate::controllers::{Error, Key};
@@ -48,6 +51,7 @@ pub async fn see(
         supplied: Vec::new(),
         others_wait: None,
         workload: Workload::default(),
+        companionship: Companionship::default(),
     };
     let environment = seen.tenancy.environments.get(namespace);
     if user.is_some() && environment.is_some_and(|other| *other != cx.settings.environment) {
@@ -64,14 +68,15 @@ pub async fn see(
         cx.made.forget(of);
         return Ok(seen);
     };
+    // A companion's device after its own hashes: what those do not say of a revocation is known then.
+    seen.companionship = companion::see(cx, &user, namespace, sight).await?;
     if let Some(credential) = &user.spec.credential.service_account {
         seen.workload = service_account::see(cx, namespace, credential);
     }
     let key = user.secret_keys().client_secret;
     let key = key.as_str();
     let uid = user.uid().unwrap_or_default();
-    let delivers = user.secret_credential().filter(|s| !s.is_supplied());
-    let target = delivers.map(|_| user.secret_name());
+    let target = user.delivers_in();
     let mut secrets: Vec<Arc<Secret>> = cx.stores.deliveries.state_filter(|s| {
         let wanted = target.as_ref() == Some(&s.name_any());
         s.namespace().as_deref() == Some(namespace)

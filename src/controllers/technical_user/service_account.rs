@@ -103,18 +103,18 @@ impl Visit<'_> {
         if credential.cluster.is_none() && workload.issuer.is_none() {
             let why = workload.trouble.as_deref();
             let why = why.unwrap_or("they have not been read yet");
-            return Conditions::reconciling(
+            return self.without_workload(
                 r::CLUSTER_KEYS_UNKNOWN,
                 format!(
-                    "No token is issued: the keys that sign this cluster's ServiceAccount tokens are not known: {why}. They are asked for again every minute. An API server without them (chancery dev has none) needs spec.credential.serviceAccount.cluster."
+                    "No token of a ServiceAccount is taken: the keys that sign this cluster's ServiceAccount tokens are not known: {why}. They are asked for again every minute. An API server without them (chancery dev has none) needs spec.credential.serviceAccount.cluster."
                 ),
             );
         }
         if credential.cluster.is_none() && workload.uid.is_none() {
-            return Conditions::reconciling(
+            return self.without_workload(
                 r::SERVICE_ACCOUNT_NOT_FOUND,
                 format!(
-                    "No token is issued: there is no ServiceAccount {namespace}/{name}. Make it, or mend spec.credential.serviceAccount."
+                    "No token of a ServiceAccount is taken: there is no ServiceAccount {namespace}/{name}. Make it, or mend spec.credential.serviceAccount."
                 ),
             );
         }
@@ -133,6 +133,11 @@ impl Visit<'_> {
             Some(other) => self.with_faults(message, &other.jwks, OTHERS),
             None => Conditions::ready(r::SUCCEEDED, message),
         }
+    }
+
+    fn without_workload(&self, reason: &'static str, mut why: String) -> Conditions {
+        self.tell_secret(&mut why);
+        Conditions::reconciling(reason, why)
     }
 }
 

@@ -51,6 +51,7 @@ fn client(scopes: &[&str], roles: &[&str], audiences: &[&str]) -> Client {
         token_rate: None,
         signing_key: None,
         credentials: Vec::new(),
+        companion: None,
         subscriptions: Arc::new(vec![subscription(&["*"], &["*"], &["*"])]),
     }
 }

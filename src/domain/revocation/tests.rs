@@ -8,6 +8,7 @@ const BOUNDS: Bounds = Bounds {
     entries_per_tenant: 10,
     bytes: 100_000,
     longest_life: 3660,
+    follow: 62,
 };
 
 fn at(second: i64) -> Timestamp {
@@ -295,9 +296,19 @@ fn a_device_that_revoked_itself_is_told_apart_and_all_its_tokens_are_revoked() {
     revoke(&mut home, of, "held").expect("room");
     let mut all = Revocations::default();
     let with = (at(NOW), &BOUNDS);
-    assert_eq!(all.revoke_device(&home, of, with), Ok(true));
-    assert_eq!(all.revoke_device(&home, of, with), Ok(false), "known");
-    assert!(holds(&all, "acme.device", "any", NOW));
+    let agent = Some("acme.device-agent");
+    assert_eq!(all.revoke_device(&home, of, agent, with), Ok(true));
+    assert_eq!(
+        all.revoke_device(&home, of, agent, with),
+        Ok(false),
+        "known"
+    );
+    for id in ["acme.device", "acme.device-agent"] {
+        // Also what a replica that has not heard of it yet issues meanwhile.
+        assert!(holds(&all, id, "any", NOW + BOUNDS.follow), "{id}");
+        assert!(!holds(&all, id, "any", NOW + BOUNDS.follow + 1), "{id}");
+    }
+    assert!(!holds(&all, "acme.other", "any", NOW));
     // It waits for the operator, however long.
     all.forget(at(NOW + 99_999));
     let device = Device {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chancery::api::v1alpha1::{Delivery, SecretCredential, SuppliedRef, TechnicalUser};
 use chancery::controllers::secrets::{
-    DeliverySeen, Found, MadeSeen, Offered, Seen, SuppliedSeen, Workload, decide,
+    Companionship, DeliverySeen, Found, MadeSeen, Offered, Seen, SuppliedSeen, Workload, decide,
 };
 use chancery::controllers::{Decision, Fill, Object, Write};
 use chancery::domain::client::StoredCredential;
@@ -293,6 +293,7 @@ impl World {
             supplied: self.see_supplied(),
             others_wait: None,
             workload: Workload::default(),
+            companionship: Companionship::default(),
         }
     }
 

@@ -156,7 +156,8 @@ impl World {
 
     async fn ask(&mut self) {
         let value = format!("{}", self.now());
-        self.judge.asked.insert(value.clone());
+        let now = self.now();
+        self.judge.asks(now, value.clone());
         self.edit(move |user| {
             let annotations = user.annotations_mut();
             annotations.insert("chancery.dev/rotate".into(), value);

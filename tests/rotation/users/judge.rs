@@ -38,7 +38,11 @@ pub struct Judge {
     stands: Option<String>,
     /// The grace that holds.
     grace: i64,
-    pub asked: BTreeSet<String>,
+    asked: BTreeSet<String>,
+    /// When another secret was last asked for.
+    asked_at: i64,
+    /// When each was first delivered.
+    first: HashMap<String, i64>,
     /// The credentials that were delivered because somebody asked for them.
     by_request: BTreeSet<String>,
     /// Until then nothing is said of what ought to have ended.
@@ -57,6 +61,8 @@ impl Judge {
             stands: None,
             grace,
             asked: BTreeSet::new(),
+            asked_at: 0,
+            first: HashMap::new(),
             by_request: BTreeSet::new(),
             troubled_until: 0,
             tampered: false,
@@ -64,6 +70,12 @@ impl Judge {
             judged: 0,
             delivered: 0,
         }
+    }
+
+    /// Somebody asks for another secret.
+    pub fn asks(&mut self, now: i64, value: String) {
+        self.asked.insert(value);
+        self.asked_at = now;
     }
 
     /// Another grace: a shorter one holds at once.
@@ -151,6 +163,7 @@ impl Judge {
             promised: None,
             at_most: i64::MAX,
         };
+        self.first.entry(plain.to_owned()).or_insert(now);
         self.delivered += u64::from(!self.held.contains_key(plain));
         self.held.insert(plain.to_owned(), new);
         if of.cause() == Cause::Request {
@@ -200,6 +213,9 @@ impl Judge {
         let stands = self.stands.clone().unwrap_or_default();
         if self.found(&stands, stored).is_none() {
             return Err("at rest, what stands there does not work".into());
+        }
+        if self.first[&stands] < self.asked_at {
+            return Err("what stands there was there before somebody asked for another one".into());
         }
         let held: Vec<String> = self.held.keys().cloned().collect();
         for s in stored {

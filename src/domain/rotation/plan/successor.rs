@@ -45,12 +45,15 @@ impl<P: Public> Planner<'_, P> {
 
     /// A next key is there: it signs now, or its time is known.
     pub(super) fn consider(&mut self, kid: &str, reason: Cause, urgent: bool) {
-        if let Some(value) = self.unhandled().cloned() {
-            self.note(kid, Note::Hastened { value });
-        }
         let Some(key) = self.keys.iter().find(|k| k.kid() == kid).cloned() else {
             return;
         };
+        // A client secret that stands where its holder finds it was there before somebody asked for
+        // another one: who has stolen that one would keep it.
+        let held = self.policy.rotated == Rotated::Secrets && key.in_jwks;
+        if let Some(value) = self.unhandled().filter(|_| !held).cloned() {
+            self.note(kid, Note::Hastened { value });
+        }
         if !key.in_jwks {
             return;
         }

@@ -1,0 +1,335 @@
+//! The companion agent of a device: a technical user that goes with it. The device's visit makes it,
+//! keeps it as the device says, and deletes it where the device asks for it no more; that it goes with
+//! the device is the garbage collector's work. Its own visits see its device: what is suspended or
+//! revoked is so with its companion.
+//!
+//! A technical user of that name which was not made for the device is never touched.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use kube::api::ObjectMeta;
+
+use super::{COLLECTED_RECHECK, FOREIGN_RECHECK, Sight, Visit};
+use crate::api::v1alpha1::{
+    CompanionAgent, CompanionStatus, Conditions, Credential, RevokedStatus, SecretCredential,
+    TechnicalUser, TechnicalUserSpec,
+};
+use crate::controllers::operator::Context;
+use crate::controllers::{Decision, Error, Fill, Note, Object, Write};
+use crate::domain::client::Family;
+use crate::domain::names::{COMPANION_LABEL, PART_COMPANION, credentials_secret};
+use crate::domain::reasons as r;
+use crate::objects::{Ownership, credentials, labels, owner, ownership};
+use crate::stores::{Guarded, Stores};
+
+/// What there is to see of a device's companions, and of a companion's device.
+#[derive(Clone, Debug, Default)]
+pub struct Companionship {
+    /// Of a device: the technical users that it controls, and the one of the name that its companion is
+    /// to have.
+    pub agents: Vec<Arc<TechnicalUser>>,
+    /// Of a companion: its device.
+    pub device: Device,
+}
+
+/// The device of a companion.
+#[derive(Clone, Debug, Default)]
+pub enum Device {
+    /// It is nobody's companion.
+    #[default]
+    None,
+    /// Its device is gone, or being deleted.
+    Gone(String),
+    /// Its device is there.
+    There(DeviceSeen),
+}
+
+/// What a companion has to know of its device.
+#[derive(Clone, Debug)]
+pub struct DeviceSeen {
+    /// Its name.
+    pub name: String,
+    /// Whether it is suspended.
+    pub suspended: bool,
+    /// That it is revoked.
+    pub revoked: Option<RevokedStatus>,
+    /// When it was last revoked, whether that is over or not.
+    pub last_revocation: Option<Timestamp>,
+}
+
+/// Looks at them.
+pub async fn see(
+    cx: &Context,
+    user: &TechnicalUser,
+    namespace: &str,
+    sight: Sight,
+) -> Result<Companionship, Error> {
+    Ok(Companionship {
+        agents: agents(cx, user, namespace, sight).await?,
+        device: device(cx, user, namespace, sight).await?,
+    })
+}
+
+async fn agents(
+    cx: &Context,
+    user: &TechnicalUser,
+    namespace: &str,
+    sight: Sight,
+) -> Result<Vec<Arc<TechnicalUser>>, Error> {
+    if user.spec.family != Family::Device {
+        return Ok(Vec::new());
+    }
+    let (uid, wanted) = (user.uid().unwrap_or_default(), user.companion_name());
+    let users = cx.stores.technical_users.state().into_iter();
+    let of_namespace = users.filter_map(|other| {
+        let other = other.0.as_ref().ok()?;
+        let here = other.metadata.namespace.as_deref() == Some(namespace);
+        let named = wanted.as_ref() == Some(&other.name_any());
+        let owned = || ownership(&other.metadata, &uid) == Ownership::Ours;
+        (here && (named || owned())).then(|| other.clone())
+    });
+    let mut agents: Vec<TechnicalUser> = of_namespace.collect();
+    agents.sort_by_key(ResourceExt::name_any);
+    if sight == Sight::Live {
+        let mut names: Vec<String> = agents.iter().map(ResourceExt::name_any).collect();
+        names.extend(wanted.filter(|name| !names.contains(name)));
+        agents.clear();
+        for name in names {
+            agents.extend(live(cx, namespace, &name).await?);
+        }
+    }
+    Ok(agents.into_iter().map(Arc::new).collect())
+}
+
+async fn live(cx: &Context, namespace: &str, name: &str) -> Result<Option<TechnicalUser>, Error> {
+    let found = cx.get::<Guarded<TechnicalUser>>(namespace, name).await?;
+    Ok(found.and_then(|found| found.0.ok()))
+}
+
+async fn device(
+    cx: &Context,
+    user: &TechnicalUser,
+    namespace: &str,
+    sight: Sight,
+) -> Result<Device, Error> {
+    let Some((name, uid)) = user.companion_of() else {
+        return Ok(Device::None);
+    };
+    let (own, hashes_name) = (
+        cx.settings.operator_namespace.as_str(),
+        credentials_secret(namespace, name),
+    );
+    let (device, hashes) = match sight {
+        Sight::Watched => (
+            Stores::get(&cx.stores.technical_users, namespace, name)
+                .and_then(|found| found.0.as_ref().ok().cloned()),
+            Stores::get(&cx.stores.secrets, own, &hashes_name),
+        ),
+        Sight::Live => (
+            live(cx, namespace, name).await?,
+            cx.get::<Secret>(own, &hashes_name).await?.map(Arc::new),
+        ),
+    };
+    let there = device.filter(|device| {
+        device.metadata.uid.as_deref() == Some(uid) && device.metadata.deletion_timestamp.is_none()
+    });
+    let Some(there) = there else {
+        return Ok(Device::Gone(name.to_owned()));
+    };
+    let ours =
+        |hashes: &Arc<Secret>| credentials::hashes_of(hashes).is_some_and(|(_, _, of)| of == uid);
+    let hashes = hashes.filter(ours);
+    let revoked = match &hashes {
+        Some(hashes) => credentials::revoked(hashes),
+        None => there.status.as_ref().and_then(|s| s.revoked.clone()),
+    };
+    let last = hashes.as_deref().and_then(credentials::last_revocation);
+    Ok(Device::There(DeviceSeen {
+        name: name.to_owned(),
+        suspended: there.spec.suspended,
+        last_revocation: last.or(revoked.as_ref().map(|r| r.at.0)),
+        revoked,
+    }))
+}
+
+/// The companion as the device wants it, over what is there.
+fn agent(
+    device: &TechnicalUser,
+    wanted: &CompanionAgent,
+    before: Option<&TechnicalUser>,
+    environment: &str,
+) -> TechnicalUser {
+    let mut after = before.cloned().unwrap_or_else(|| TechnicalUser {
+        metadata: ObjectMeta {
+            name: device.companion_name(),
+            namespace: device.namespace(),
+            ..ObjectMeta::default()
+        },
+        spec: TechnicalUserSpec {
+            client_id: None,
+            family: Family::Agent,
+            roles: Vec::new(),
+            scopes: Vec::new(),
+            audiences: Vec::new(),
+            token_ttl: None,
+            token_rate: None,
+            signing_key: None,
+            suspended: false,
+            companion_agent: None,
+            credential: Credential {
+                secret: Some(SecretCredential::default()),
+                ..Credential::default()
+            },
+        },
+        status: None,
+    });
+    after.metadata.owner_references = owner(device);
+    let all_labels = after.metadata.labels.get_or_insert_default();
+    all_labels.extend(labels(environment, PART_COMPANION));
+    all_labels.insert(COMPANION_LABEL.into(), device.name_any());
+    let (spec, of_device) = (&mut after.spec, &device.spec);
+    spec.roles.clone_from(&wanted.roles);
+    spec.scopes.clone_from(&wanted.scopes);
+    let audiences = wanted.audiences.as_ref();
+    spec.audiences
+        .clone_from(audiences.unwrap_or(&of_device.audiences));
+    spec.token_ttl = wanted.token_ttl;
+    spec.signing_key.clone_from(&of_device.signing_key);
+    if let Some(secret) = &mut spec.credential.secret {
+        let rotation = device.secret_credential();
+        secret.rotation = rotation.and_then(|secret| secret.rotation.clone());
+    }
+    after
+}
+
+/// What of a companion is not as its device says.
+fn differs(before: &TechnicalUser, after: &TechnicalUser) -> Vec<&'static str> {
+    let (b, a) = (&before.spec, &after.spec);
+    let rotation = |user: &TechnicalUser| {
+        let secret = user.secret_credential();
+        secret.and_then(|secret| secret.rotation.clone())
+    };
+    [
+        ("labels", before.metadata.labels != after.metadata.labels),
+        (
+            "its owner",
+            before.metadata.owner_references != after.metadata.owner_references,
+        ),
+        ("roles", b.roles != a.roles),
+        ("scopes", b.scopes != a.scopes),
+        ("audiences", b.audiences != a.audiences),
+        ("tokenTtl", b.token_ttl != a.token_ttl),
+        ("signingKey", b.signing_key != a.signing_key),
+        (
+            "credential.secret.rotation",
+            rotation(before) != rotation(after),
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(field, differs)| differs.then_some(field))
+    .collect()
+}
+
+impl Visit<'_> {
+    /// Brings a device's companion to what the device says of it. Gives what stands against that.
+    pub(super) fn companion(&self, decision: &mut Decision) -> Option<(&'static str, String)> {
+        let name = self.user.companion_name();
+        let agents = &self.seen.companionship.agents;
+        let is_wanted = |agent: &TechnicalUser| name.as_ref() == Some(&agent.name_any());
+        for former in agents.iter().filter(|agent| !is_wanted(agent)) {
+            if !self.is_mine(former) || former.metadata.deletion_timestamp.is_some() {
+                continue;
+            }
+            let object = Object::TechnicalUser(Box::new((**former).clone()));
+            decision.writes.push(Write::Delete(object));
+            decision.writes.push(Note::normal(
+                r::COMPANION_DELETED,
+                format!(
+                    "Deleted the companion agent {}, as spec.companionAgent asks for it no more: it gets no more tokens.",
+                    former.name_any()
+                ),
+            ));
+        }
+        let (wanted, name) = (self.user.spec.companion_agent.as_ref()?, name.as_ref()?);
+        let environment = &self.settings.environment;
+        let Some(standing) = agents.iter().find(|agent| is_wanted(agent)) else {
+            let agent = agent(self.user, wanted, None, environment);
+            let object = Object::TechnicalUser(Box::new(agent));
+            decision.writes.push(Write::Create(object, Fill::Nothing));
+            let told = format!("Made the companion agent {name}, as spec.companionAgent asks.");
+            decision
+                .writes
+                .push(Note::normal(r::COMPANION_CREATED, told));
+            return None;
+        };
+        let earlier = standing.companion_of().is_some_and(|(of, uid)| {
+            of == self.user.name_any() && self.user.uid().as_deref() != Some(uid)
+        });
+        if standing.metadata.deletion_timestamp.is_some() || earlier {
+            // It is being collected: of an earlier device of this name, say.
+            self.recheck(COLLECTED_RECHECK, decision);
+            return None;
+        }
+        if !self.is_mine(standing) {
+            self.recheck(FOREIGN_RECHECK, decision);
+            return Some((
+                r::COMPANION_NAME_CONFLICT,
+                format!(
+                    "There is no companion agent: TechnicalUser {name} exists, was not made for this device, and was left as it is. Set companionAgent.name to another name, or delete that TechnicalUser."
+                ),
+            ));
+        }
+        let after = agent(self.user, wanted, Some(standing), environment);
+        let changed = differs(standing, &after);
+        if !changed.is_empty() {
+            let object = Object::TechnicalUser(Box::new(after));
+            decision.writes.push(Write::Replace(object, Fill::Nothing));
+            decision.writes.push(Note::normal(
+                r::COMPANION_UPDATED,
+                format!(
+                    "Brought the companion agent {name} to what this device says of it: {}.",
+                    changed.join(", ")
+                ),
+            ));
+        }
+        None
+    }
+
+    /// What status tells of the companion, once it is there.
+    pub(super) fn companion_status(&self) -> Option<CompanionStatus> {
+        let name = self.user.companion_name()?;
+        let mut agents = self.seen.companionship.agents.iter();
+        let standing = agents.find(|agent| agent.name_any() == name && self.is_mine(agent))?;
+        Some(CompanionStatus {
+            client_id: standing.client_id(),
+            name,
+        })
+    }
+
+    fn is_mine(&self, agent: &TechnicalUser) -> bool {
+        let uid = self.user.uid().unwrap_or_default();
+        ownership(&agent.metadata, &uid) == Ownership::Ours
+    }
+
+    /// Of a companion: its device, if that is there.
+    pub(super) fn device(&self) -> Option<&DeviceSeen> {
+        match &self.seen.companionship.device {
+            Device::There(device) => Some(device),
+            Device::None | Device::Gone(_) => None,
+        }
+    }
+
+    /// Of a companion whose device is gone: it goes too, and nothing is done for it any more.
+    pub(super) fn goes_too(&self) -> Option<Conditions> {
+        let Device::Gone(device) = &self.seen.companionship.device else {
+            return None;
+        };
+        Some(Conditions::reconciling(
+            r::PROGRESSING,
+            format!("No token is issued: its device {device} is gone, and it goes with it."),
+        ))
+    }
+}
