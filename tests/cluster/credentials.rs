@@ -1,6 +1,7 @@
 //! Client secrets rotate: by the interval, by the annotation, at once; and nobody who reads the Secret
 //! again in time is refused.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -182,9 +183,11 @@ pub fn unnoticed<T>(
             }
             (asked, refused)
         });
-        let done = act();
+        // Also where it panics: the load would go on for ever, and the test with it.
+        let done = std::panic::catch_unwind(AssertUnwindSafe(act));
         stop.store(true, Ordering::Relaxed);
         let (asked, refused) = load.join().expect("the load does not panic");
+        let done = done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         println!("{what}: {asked} requests, {} refused", refused.len());
         assert!(asked > 0 && refused.is_empty(), "{what}: {refused:#?}");
         done

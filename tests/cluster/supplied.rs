@@ -142,7 +142,7 @@ fn from_generated_to_supplied_and_back_unnoticed() {
     let told = user.told("CredentialExchanged");
     assert!(
         told.iter()
-            .any(|m| m.contains("in the place of what was supplied")),
+            .any(|m| m.contains("as spec.credential.secret.delivery says so now")),
         "{told:?}"
     );
     wait_gone(&user, "2");
@@ -167,7 +167,7 @@ fn supplied_secrets_are_followed_unnoticed() {
     spec["rotation"] = json!({"gracePeriod": "0s"});
     user.secret(&spec);
     works(&trial, &id, ONE);
-    user.secret(&json!({"rotation": {"gracePeriod": "30s"}}));
+    user.secret(&json!({"rotation": {"gracePeriod": "45s"}}));
     user.wait_states(&["Active"]);
 
     let first = || Some((id.clone(), ONE.to_owned()));
