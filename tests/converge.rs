@@ -45,7 +45,7 @@ use tokio::task::JoinSet;
 
 const OPERATOR: &str = "chancery-system";
 const TENANT: &str = "acme";
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_mins(3);
 
 fn settings() -> Arc<Settings> {
     Arc::new(Settings {

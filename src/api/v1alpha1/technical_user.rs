@@ -167,8 +167,8 @@ pub struct TechnicalUserStatus {
     /// The client id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
-    /// How it authenticates: Secret, OneTime (a client secret that is delivered once), PublicKey or
-    /// ServiceAccount.
+    /// How it authenticates: Secret, OneTime (a client secret that is delivered once), Reference (one that
+    /// a person supplies), PublicKey or ServiceAccount.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,
     /// The ids (kid) of the public keys that its assertions verify with.

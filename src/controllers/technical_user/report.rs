@@ -241,6 +241,7 @@ impl Visit<'_> {
             }
             (None, Some(_)) => ("ServiceAccount", Vec::new()),
             (None, None) if self.user.one_time().is_some() => ("OneTime", Vec::new()),
+            (None, None) if self.is_supplied() => ("Reference", Vec::new()),
             (None, None) => ("Secret", Vec::new()),
         };
         let secret_name = match self.user.delivers_in() {
