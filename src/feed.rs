@@ -311,7 +311,7 @@ impl Feed {
 
 /// Whether these are the hashes of that very technical user.
 fn mine(user: &TechnicalUser, hashes: &Secret) -> bool {
-    credentials::hashes_of(hashes).is_some_and(|(_, _, uid)| Some(uid) == user.uid().as_deref())
+    credentials::are_of_uid(hashes, user.uid().as_deref())
 }
 
 /// A technical user with its own hashes.

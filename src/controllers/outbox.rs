@@ -128,9 +128,7 @@ fn revoke_device(
         return Some(format!("{} is no device", user.client_id()));
     }
     let uid = user.uid();
-    let ours = |secret: &&Secret| {
-        credentials::hashes_of(secret).is_some_and(|(_, _, of)| Some(of) == uid.as_deref())
-    };
+    let ours = |secret: &&Secret| credentials::are_of_uid(secret, uid.as_deref());
     let before = hashes.as_ref().filter(ours);
     if hashes.is_some() && before.is_none() {
         // Not its own: there is nothing that works. Its controller tells.

@@ -348,8 +348,7 @@ impl Visit<'_> {
     }
 
     fn is_ours(&self, hashes: &Secret) -> bool {
-        credentials::hashes_of(hashes)
-            .is_some_and(|(_, _, uid)| Some(uid) == self.user.uid().as_deref())
+        credentials::are_of_uid(hashes, self.user.uid().as_deref())
     }
 
     fn recheck(&self, after: SignedDuration, decision: &mut Decision) {

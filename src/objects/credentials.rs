@@ -62,6 +62,11 @@ pub fn hashes_of(secret: &Secret) -> Option<(&str, &str, &str)> {
     ))
 }
 
+/// Whether these are the hashes of the technical user with that UID.
+pub fn are_of_uid(secret: &Secret, uid: Option<&str>) -> bool {
+    hashes_of(secret).is_some_and(|(_, _, of)| Some(of) == uid)
+}
+
 /// On a Secret with hashes: that its technical user was revoked, as JSON.
 const REVOKED: &str = "chancery.dev/revoked";
 

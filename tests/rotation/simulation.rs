@@ -10,7 +10,7 @@ mod deeds;
 #[path = "simulation/dice.rs"]
 pub mod dice;
 #[path = "simulation/fate.rs"]
-mod fate;
+pub mod fate;
 #[path = "simulation/gate.rs"]
 pub mod gate;
 #[path = "simulation/judge.rs"]

@@ -58,11 +58,7 @@ impl Visit<'_> {
         let (_, id) = delivered.plain.as_ref()?;
         let id = id.as_deref()?;
         if !self.is_ours(hashes) {
-            let mut after = hashes.clone();
-            let template = credentials::hashes_template(self.user, self.settings);
-            let all_labels = after.metadata.labels.get_or_insert_default();
-            all_labels.extend(template.metadata.labels.unwrap_or_default());
-            let object = Object::Secret(Box::new(after));
+            let object = Object::Secret(Box::new(self.labelled(Some(hashes))));
             decision.writes.push(Write::Replace(object, Fill::Nothing));
         }
         // Seen again next, with all that follows; clients go on meanwhile.

@@ -139,8 +139,7 @@ async fn device(
     let Some(there) = there else {
         return Ok(Device::Gone(name.to_owned()));
     };
-    let ours =
-        |hashes: &Arc<Secret>| credentials::hashes_of(hashes).is_some_and(|(_, _, of)| of == uid);
+    let ours = |hashes: &Arc<Secret>| credentials::are_of_uid(hashes, Some(uid));
     let hashes = hashes.filter(ours);
     let revoked = match &hashes {
         Some(hashes) => credentials::revoked(hashes),

@@ -284,11 +284,7 @@ impl<'a> Visit<'a> {
 
     /// The Secret with the hashes as it should be, but for new ones.
     pub(super) fn hashes_after(&self, hashes: Option<&Secret>, rotation: &Rotation<'_>) -> Secret {
-        let template = credentials::hashes_template(self.user, self.settings);
-        let mut after = hashes.cloned().unwrap_or_else(|| template.clone());
-        // Without their labels the server would not find the hashes.
-        let all_labels = after.metadata.labels.get_or_insert_default();
-        all_labels.extend(template.metadata.labels.unwrap_or_default());
+        let mut after = self.labelled(hashes);
         if self.user.secret_credential().is_some() {
             credentials::keep(&mut after);
         } else {
@@ -300,6 +296,17 @@ impl<'a> Visit<'a> {
             credentials::set_handled_claim(&mut after, claim);
         }
         after
+    }
+
+    /// The Secret with the hashes, with the labels without which the server would not find them.
+    pub(super) fn labelled(&self, hashes: Option<&Secret>) -> Secret {
+        let template = credentials::hashes_template(self.user, self.settings);
+        let Some(mut hashes) = hashes.cloned() else {
+            return template;
+        };
+        let all_labels = hashes.metadata.labels.get_or_insert_default();
+        all_labels.extend(template.metadata.labels.unwrap_or_default());
+        hashes
     }
 
     /// Writes it, unless that would change nothing; whether it does.

@@ -92,7 +92,7 @@ pub async fn see(
         }
         secrets = live;
     }
-    let ours = |h: &&Secret| credentials::hashes_of(h).is_some_and(|(_, _, of)| of == uid);
+    let ours = |h: &&Secret| credentials::are_of_uid(h, Some(&uid));
     let hashes = seen.hashes.as_deref().filter(ours);
     seen.supplied = supplied::look(cx, &user, hashes, sight).await?;
     // Also those of a technical user of this name that had another UID: it may have been restored.
@@ -117,13 +117,8 @@ pub async fn see(
 /// The hash of a secret that was never delivered, as far as can be seen, and that another process has
 /// made.
 fn undelivered(seen: &Seen, uid: &str) -> Option<String> {
-    let hashes = seen.hashes.as_deref()?;
-    let (_, _, of) = credentials::hashes_of(hashes)?;
-    let stored = if of == uid {
-        credentials::read(hashes)
-    } else {
-        Vec::new()
-    };
+    let ours = |h: &&Secret| credentials::are_of_uid(h, Some(uid));
+    let stored = credentials::read(seen.hashes.as_deref().filter(ours)?);
     let mut waiting = stored.into_iter().filter(|s| {
         let proven = |d: &DeliverySeen| d.proves().is_some_and(|(_, id)| id == s.credential.id);
         let own = seen

@@ -34,7 +34,7 @@ pub enum Fate {
     LoseActiveSecret,
 }
 
-const JUMPS: [i64; 6] = [300, -300, 86_400, -86_400, 31_536_000, -31_536_000];
+pub const JUMPS: [i64; 6] = [300, -300, 86_400, -86_400, 31_536_000, -31_536_000];
 
 impl Fate {
     pub fn drawn(dice: &mut Dice) -> Self {

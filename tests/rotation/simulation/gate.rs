@@ -25,6 +25,15 @@ pub enum Verdict {
     BrokenAfter,
 }
 
+/// What may go wrong with a call.
+pub const FAULTS: [Verdict; 5] = [
+    Verdict::Refused(429),
+    Verdict::Refused(503),
+    Verdict::AnswerLost(504),
+    Verdict::Broken,
+    Verdict::BrokenAfter,
+];
+
 /// What replicas tell the scheduler.
 pub enum Told {
     /// A call waits for its verdict.

@@ -53,6 +53,30 @@ pub struct Visit {
     pub waiting: Option<(String, oneshot::Sender<Verdict>)>,
 }
 
+impl Visit {
+    /// Begins one, whose end the desk hears of.
+    pub fn begin(
+        (replica, life): (usize, u64),
+        operator: &Arc<Operator>,
+        key: Key,
+        desk: &mpsc::UnboundedSender<Told>,
+    ) -> Self {
+        let (operator, desk) = (operator.clone(), desk.clone());
+        let task = tokio::spawn(async move {
+            let outcome = operator.visit(&key).await.map_err(|e| e.to_string());
+            let _ = desk.send(Told::Done {
+                replica,
+                life,
+                outcome,
+            });
+        });
+        Self {
+            task,
+            waiting: None,
+        }
+    }
+}
+
 pub struct Replica {
     pub number: usize,
     /// Counts its lives: what an earlier one still says is not heard.
@@ -134,20 +158,8 @@ impl Replica {
 
     /// Begins a visit to the ring.
     pub fn begin(&mut self, ring: &Key, desk: &mpsc::UnboundedSender<Told>) {
-        let (operator, ring) = (self.operator.clone(), ring.clone());
-        let (desk, replica, life) = (desk.clone(), self.number, self.life);
-        let task = tokio::spawn(async move {
-            let outcome = operator.visit(&ring).await.map_err(|e| e.to_string());
-            let _ = desk.send(Told::Done {
-                replica,
-                life,
-                outcome,
-            });
-        });
-        self.visit = Some(Visit {
-            task,
-            waiting: None,
-        });
+        let of = (self.number, self.life);
+        self.visit = Some(Visit::begin(of, &self.operator, ring.clone(), desk));
     }
 
     /// Brings one kind of its view up to date.

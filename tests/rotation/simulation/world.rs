@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 
 use super::dice::Dice;
 use super::fate::Fate;
-use super::gate::{Told, Verdict};
+use super::gate::{FAULTS, Told, Verdict};
 use super::replica::{Found, HandClock, Making, Replica, ring};
 use super::report::Report;
 use super::verifiers::{HABITS, Verifier};
@@ -301,13 +301,7 @@ impl World {
         let verdict = match (cut, fault) {
             (true, _) => Verdict::Broken,
             (_, false) => Verdict::Go,
-            (_, true) => *self.dice.pick(&[
-                Verdict::Refused(429),
-                Verdict::Refused(503),
-                Verdict::AnswerLost(504),
-                Verdict::Broken,
-                Verdict::BrokenAfter,
-            ]),
+            (_, true) => *self.dice.pick(&FAULTS),
         };
         let replica = &mut self.replicas[n];
         let Some((line, decided)) = replica.visit.as_mut().and_then(|v| v.waiting.take()) else {

@@ -9,6 +9,7 @@ use kube::api::{DeleteParams, PostParams};
 
 use super::replica::{Replica, USER};
 use super::world::{World, secrets, users};
+use crate::simulation::fate::JUMPS;
 use crate::simulation::world::{DAY, HOUR, MINUTE, SECOND};
 
 #[derive(Clone, Copy, Debug)]
@@ -45,8 +46,6 @@ pub enum Later {
     ClockRight(usize),
     Grace(i64),
 }
-
-const JUMPS: [i64; 6] = [300, -300, 86_400, -86_400, 31_536_000, -31_536_000];
 
 impl World {
     pub fn draw(&mut self) -> Fate {

@@ -108,20 +108,8 @@ impl Replica {
             namespace: TENANT.into(),
             name: USER.into(),
         };
-        let (operator, desk) = (self.operator.clone(), desk.clone());
-        let (replica, life) = (self.number, self.life);
-        let task = tokio::spawn(async move {
-            let outcome = operator.visit(&key).await.map_err(|e| e.to_string());
-            let _ = desk.send(Told::Done {
-                replica,
-                life,
-                outcome,
-            });
-        });
-        self.visit = Some(Visit {
-            task,
-            waiting: None,
-        });
+        let of = (self.number, self.life);
+        self.visit = Some(Visit::begin(of, &self.operator, key, desk));
     }
 
     /// Brings one kind of its view up to date.

@@ -21,7 +21,7 @@ use super::deeds::Later;
 use super::judge::Judge;
 use super::replica::{Found, Replica, TENANT, USER};
 use crate::simulation::dice::Dice;
-use crate::simulation::gate::{Told, Verdict};
+use crate::simulation::gate::{FAULTS, Told, Verdict};
 use crate::simulation::replica::HandClock;
 use crate::simulation::world::{DAY, HOUR, MINUTE, SECOND, without_rules};
 
@@ -284,13 +284,7 @@ impl World {
         let verdict = match (cut, fault) {
             (true, _) => Verdict::Broken,
             (_, false) => Verdict::Go,
-            (_, true) => *self.dice.pick(&[
-                Verdict::Refused(429),
-                Verdict::Refused(503),
-                Verdict::AnswerLost(504),
-                Verdict::Broken,
-                Verdict::BrokenAfter,
-            ]),
+            (_, true) => *self.dice.pick(&FAULTS),
         };
         let replica = &mut self.replicas[n];
         let Some((line, decided)) = replica.visit.as_mut().and_then(|v| v.waiting.take()) else {
