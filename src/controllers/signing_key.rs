@@ -59,14 +59,35 @@ pub struct Seen {
     pub issuer_map: Option<Arc<ConfigMap>>,
     /// What the other rings publish, by their own `ConfigMap`s.
     pub others: BTreeMap<String, Vec<PublicJwk>>,
-    /// The kids that other rings have used up, where that matters.
-    pub spent_elsewhere: BTreeSet<String>,
+    /// What the other rings have in their own `ConfigMap`s, where that matters.
+    pub elsewhere: Elsewhere,
     /// Its JWKS in other namespaces.
     pub copies: publish::Copies,
     /// The other rings of its audience that have a key to sign with.
     pub peers: Vec<Peer>,
     /// The key pair that a person injects, or why there is none; none if the ring makes its own.
     pub injected: Option<Result<Injected, String>>,
+}
+
+/// The kids that can not come into a ring, as they are other rings'.
+#[derive(Clone, Debug, Default)]
+pub struct Elsewhere {
+    /// Those that stand in another ring's own `ConfigMap`, and that ring's name. A key that is removed
+    /// leaves the issuer's map first, so that for a moment it is only here.
+    pub standing: BTreeMap<String, String>,
+    /// Those that another ring remembers as used up.
+    pub spent: BTreeSet<String>,
+}
+
+impl Elsewhere {
+    /// Adds what another ring's `ConfigMap` says. `lives`: the ring is there; else only what it had used
+    /// up counts.
+    pub fn add(&mut self, ring: &str, map: &ConfigMap, lives: bool) {
+        let keys = jwks_map::read(map).filter(|_| lives).unwrap_or_default();
+        let kids = keys.keys.into_iter().map(|key| (key.kid, ring.to_owned()));
+        self.standing.extend(kids);
+        self.spent.extend(jwks_map::history(map).burned().cloned());
+    }
 }
 
 /// A Secret that has the name of a key pair of the ring.

@@ -1,6 +1,6 @@
 //! One visit to one object: see, decide, apply; and what is told where that is not possible.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -14,7 +14,7 @@ use tracing::debug;
 
 use super::apply::{Applied, Applier};
 use super::operator::{Context, Outcome, READ_LIMIT};
-use super::signing_key::{Copies, Looked};
+use super::signing_key::{Copies, Elsewhere, Looked};
 use super::technical_user::Sight;
 use super::{
     Decision, Error, Key, Kind, Object, Write, outbox, signing_key, status, subscription,
@@ -366,22 +366,24 @@ impl signing_key::Reads for Context {
         signing_key::peers(&self.stores, &self.settings, ring)
     }
 
-    fn spent_elsewhere(&self, ring: &str) -> BTreeSet<String> {
-        self.other_maps(ring)
-            .flat_map(|(_, map)| burned(&map))
-            .collect()
+    fn elsewhere(&self, ring: &str) -> Elsewhere {
+        let mut elsewhere = Elsewhere::default();
+        for (other, map) in self.other_maps(ring) {
+            elsewhere.add(&other, &map, true);
+        }
+        elsewhere
     }
 
-    async fn live_spent_elsewhere(&self, ring: &str) -> Result<BTreeSet<String>, Error> {
+    async fn live_elsewhere(&self, ring: &str) -> Result<Elsewhere, Error> {
         let of_rings = ListParams::default().labels(&format!("{RING_LABEL},{RING_LABEL}!={ring}"));
         let maps: Vec<Arc<ConfigMap>> = self.list(&of_rings).await?;
-        Ok(maps.iter().flat_map(|map| burned(map)).collect())
+        let mut elsewhere = Elsewhere::default();
+        for map in maps {
+            let other = label(&map.metadata, RING_LABEL).unwrap_or_default();
+            elsewhere.add(other, &map, self.is_of(other, &map));
+        }
+        Ok(elsewhere)
     }
-}
-
-/// The kids that no other ring may use.
-fn burned(of_ring: &ConfigMap) -> Vec<String> {
-    jwks_map::history(of_ring).burned().cloned().collect()
 }
 
 impl Context {
@@ -408,16 +410,21 @@ impl Context {
 
     /// The other rings' own `ConfigMap`s, for those rings that are there.
     fn other_maps(&self, ring: &str) -> impl Iterator<Item = (String, Arc<ConfigMap>)> {
-        let namespace = self.settings.operator_namespace.as_str();
         let maps = self.stores.config_maps.state();
         maps.into_iter().filter_map(move |map| {
             let other = label(&map.metadata, RING_LABEL).filter(|other| *other != ring)?;
-            let owner = Stores::get(&self.stores.signing_keys, namespace, other)?;
-            let owner = owner.0.as_ref().ok()?;
-            let uid = owner.uid()?;
-            let dying = owner.metadata.deletion_timestamp.is_some();
-            let theirs = !dying && jwks_map::is_ring_map(&map, other, &uid);
+            let theirs = self.is_of(other, &map);
             theirs.then(|| (other.to_owned(), map.clone()))
         })
+    }
+
+    /// Whether a `ConfigMap` is that of a ring which is there.
+    fn is_of(&self, ring: &str, map: &ConfigMap) -> bool {
+        let namespace = self.settings.operator_namespace.as_str();
+        let owner = Stores::get(&self.stores.signing_keys, namespace, ring);
+        let owner = owner.as_deref().and_then(|owner| owner.0.as_ref().ok());
+        let living = owner.filter(|owner| owner.metadata.deletion_timestamp.is_none());
+        let uid = living.and_then(ResourceExt::uid);
+        uid.is_some_and(|uid| jwks_map::is_ring_map(map, ring, &uid))
     }
 }

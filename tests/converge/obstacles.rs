@@ -40,6 +40,63 @@ async fn a_withdrawal_does_not_wait_for_what_is_refused() {
     assert_eq!(scene.kids("chancery-issuer").await, Some(vec![second]));
 }
 
+/// A withdrawn key leaves the issuer's map before its ring has written down that it is spent: another
+/// ring that was given the same key pair does not take it in between, however long that is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_withdrawn_does_not_come_in_by_another_ring() {
+    let scene = Scene::start().await;
+    let pem = KeyPair::generate_pem(Algorithm::ES256, RsaKeySize::Bits2048).expect("a key");
+    let pair = KeyPair::from_pem(Algorithm::ES256, &pem).expect("a key");
+    let stolen = pair.key_id();
+    let source = json!({
+        "metadata": {"name": "source"}, "stringData": {"key.pem": pem.as_str()},
+    });
+    let source: Secret = serde_json::from_value(source).expect("valid");
+    let (secrets, params) = (scene.secrets(), PostParams::default());
+    let made = secrets.create(&params, &source).await;
+    made.expect("created");
+    let brings = || json!({"privateKey": {"secretRef": {"name": "source"}}});
+    scene.ring("main", brings()).await;
+    assert_eq!(scene.follows("main", None).await, stolen);
+    scene.ring("other", brings()).await;
+    let told = async |what: &str| {
+        eventually(&format!("other: {what}"), async || {
+            let (reason, message) = scene.told("other", "Stalled").await?;
+            (reason == "InjectedKeyRefused" && message.contains(what)).then_some(())
+        })
+        .await;
+    };
+    told("stands in SigningKey main").await;
+
+    scene.gate.refuse_changes_of("main-jwks");
+    scene.withdraw_at_once("main", stolen).await;
+    eventually("it is out of the issuer's map", async || {
+        scene.kids("chancery-issuer").await.filter(Vec::is_empty)
+    })
+    .await;
+    eventually("main tells what is refused", async || {
+        let (reason, _) = scene.told("main", "Stalled").await?;
+        (reason == "WriteRefused").then_some(())
+    })
+    .await;
+    // Visited again, it is refused as before.
+    let label = json!({"metadata": {"annotations": {"a": "b"}}, "spec": {"priority": 1}});
+    scene.patch("other", label).await;
+    eventually("other is visited", async || {
+        let other = scene.rings().get("other").await.expect("the ring");
+        let seen = other.status?.observed_generation;
+        (Some(seen) == other.metadata.generation).then_some(())
+    })
+    .await;
+    told("stands in SigningKey main").await;
+
+    scene.gate.refuse(false);
+    told("was withdrawn or removed from another ring").await;
+    assert_eq!(scene.kids("chancery-issuer").await, Some(Vec::new()));
+    let copy = scene.secrets().get_opt("other-1").await.expect("an answer");
+    assert!(copy.is_none(), "other has taken it");
+}
+
 /// A person's Secret with a ring's label and the name of one of its later keys: it is no key, it is
 /// left alone, and the ring makes its keys by the numbers in between.
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,6 @@
 //! Rings on an API server that can refuse what a quota would, with times of seconds.
 
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
 
 use chancery::domain::period::Period;
 use chancery::domain::settings::{JwksSettings, ServingSettings, TokenSettings};
@@ -13,11 +12,12 @@ use tokio::time::Instant;
 
 use super::*;
 
-/// The API server, which may refuse to make Secrets.
+/// The API server, which may refuse some writes.
 #[derive(Clone)]
 pub struct Gate {
     inner: Arc<Mutex<Service>>,
-    refuses: Arc<AtomicBool>,
+    /// The method, and how the path ends.
+    refuses: Arc<Mutex<Option<(Method, String)>>>,
     refused: Arc<Mutex<Vec<Instant>>>,
     requests: Arc<AtomicU64>,
 }
@@ -36,8 +36,9 @@ impl tower::Service<Request<Body>> for Gate {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         self.requests.fetch_add(1, Ordering::SeqCst);
-        let makes = request.method() == Method::POST && request.uri().path().ends_with("/secrets");
-        if makes && self.refuses.load(Ordering::SeqCst) {
+        let (method, path) = (request.method(), request.uri().path());
+        let refuses = self.refuses.lock().expect("no panic").clone();
+        if refuses.is_some_and(|(of, end)| of == *method && path.ends_with(&end)) {
             self.refused.lock().expect("no panic").push(Instant::now());
             let status = json!({
                 "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403,
@@ -53,8 +54,16 @@ impl tower::Service<Request<Body>> for Gate {
 }
 
 impl Gate {
+    /// Refuses to make Secrets, or nothing.
     pub fn refuse(&self, refuses: bool) {
-        self.refuses.store(refuses, Ordering::SeqCst);
+        let secrets = (Method::POST, "/secrets".to_owned());
+        *self.refuses.lock().expect("no panic") = refuses.then_some(secrets);
+    }
+
+    /// Refuses to change a ConfigMap, until it refuses something else.
+    pub fn refuse_changes_of(&self, map: &str) {
+        let changes = (Method::PUT, format!("/configmaps/{map}"));
+        *self.refuses.lock().expect("no panic") = Some(changes);
     }
 
     /// When it refused something.

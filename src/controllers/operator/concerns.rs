@@ -4,11 +4,12 @@ use kube::ResourceExt as _;
 use tokio::time::Instant;
 
 use super::Operator;
+use crate::api::v1alpha1::SigningKey;
 use crate::controllers::queue::Queue;
 use crate::controllers::{Key, Kind, signing_key, technical_user};
 use crate::domain::names;
 use crate::objects::jwks_map;
-use crate::stores::{Change, Stores, Watched};
+use crate::stores::{Change, Guarded, Stores, Watched};
 
 impl Operator {
     /// Whom a change concerns.
@@ -137,11 +138,7 @@ impl Operator {
                 for ring in self.cx.stores.signing_keys.state() {
                     let ring_name = ring.name_any();
                     // One that brings its key may wait for another ring to give that up.
-                    let waits = ring
-                        .0
-                        .as_ref()
-                        .is_ok_and(|ring| ring.spec.private_key.is_some());
-                    if waits || changed(&ring_name) {
+                    if brings_its_key(&ring) || changed(&ring_name) {
                         queue.add(ring_key(namespace, &ring_name), now);
                     }
                     self.weigh(namespace, &ring_name, queue);
@@ -164,6 +161,11 @@ impl Operator {
             Watched::ConfigMaps => {
                 for ring in hints {
                     add(Kind::SigningKey, operator_namespace, ring);
+                }
+                // That a ring has given up a key is written down there last.
+                let rings = self.cx.stores.signing_keys.state();
+                for ring in rings.iter().filter(|ring| brings_its_key(ring)) {
+                    add(Kind::SigningKey, operator_namespace, &ring.name_any());
                 }
             }
             Watched::Namespaces => {
@@ -238,6 +240,11 @@ impl Operator {
             }
         }
     }
+}
+
+fn brings_its_key(ring: &Guarded<SigningKey>) -> bool {
+    let ring = ring.0.as_ref();
+    ring.is_ok_and(|ring| ring.spec.private_key.is_some())
 }
 
 fn ring_key(namespace: &str, name: &str) -> Key {

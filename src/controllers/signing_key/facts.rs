@@ -135,10 +135,11 @@ impl Visit<'_> {
         // A fresh one of ours is an injected key of which another ring was faster.
         let fresh = !nobodys && life.is_fresh();
         let other = self.elsewhere(kid).filter(|_| !fresh);
-        if let Some(other) = other {
+        let leaves = || self.leaves(kid).filter(|_| nobodys);
+        if let Some(other) = other.or_else(leaves) {
             return Some(format!("which stands in SigningKey {other}"));
         }
-        let burned = nobodys && self.seen.spent_elsewhere.contains(kid);
+        let burned = nobodys && self.seen.elsewhere.spent.contains(kid);
         burned.then(|| "which was withdrawn or removed from another ring".to_owned())
     }
 
@@ -157,6 +158,14 @@ impl Visit<'_> {
         }
         let (ring, _) = self.shares.iter().find(|(_, share)| has(share))?;
         Some(ring.clone())
+    }
+
+    /// The other ring whose own `ConfigMap` has a key, while the issuer's does not have it as this one's.
+    fn leaves(&self, kid: &str) -> Option<String> {
+        let mine = self.shares.get(&self.seen.name);
+        let mine = mine.is_some_and(|share| share.keys.iter().any(|e| e.jwk.kid == kid));
+        let other = self.seen.elsewhere.standing.get(kid).filter(|_| !mine)?;
+        Some(other.clone())
     }
 
     /// What bounds the ring's steps, and what of the spec is not obeyed.
@@ -237,12 +246,15 @@ impl Visit<'_> {
             Err(why) => return refused(why.clone()),
         };
         let kid = &injected.jwk.kid;
-        if let Some(other) = self.elsewhere(kid) {
+        // Of two rings that are given it at the same moment, either may have its copy already.
+        let comes = keys.iter().all(|k| k.kid() != kid);
+        let leaves = || self.leaves(kid).filter(|_| comes);
+        if let Some(other) = self.elsewhere(kid).or_else(leaves) {
             return refused(format!(
                 "The injected key {kid} stands in SigningKey {other} already, and one key can not be in two rings: inject another one."
             ));
         }
-        if self.seen.spent_elsewhere.contains(kid) {
+        if self.seen.elsewhere.spent.contains(kid) {
             return refused(format!(
                 "The injected key {kid} was withdrawn or removed from another ring, and no key comes back by being injected again: inject a new one."
             ));

@@ -1,6 +1,6 @@
 //! A look at a ring, up to what is to be done with it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -8,7 +8,7 @@ use kube::core::error_boundary::InvalidObject;
 use kube::{Resource, ResourceExt as _};
 
 use super::see::{self, Depth};
-use super::{Copies, Peer, PlanFn, decide};
+use super::{Copies, Elsewhere, Peer, PlanFn, decide};
 use crate::api::v1alpha1::SigningKey;
 use crate::controllers::{Decision, Error};
 use crate::domain::algorithm::Algorithm;
@@ -39,13 +39,13 @@ pub trait Reads {
     fn config_map(&self, name: &str) -> Option<Arc<ConfigMap>>;
     /// What the other rings' own `ConfigMap`s hold, for those rings that are there.
     fn others(&self, ring: &str) -> BTreeMap<String, Vec<PublicJwk>>;
-    /// The kids that other rings have used up, which those remember, as the watches have shown it.
-    fn spent_elsewhere(&self, _ring: &str) -> BTreeSet<String> {
-        BTreeSet::new()
+    /// What the other rings' own `ConfigMap`s say of their keys, as the watches have shown it.
+    fn elsewhere(&self, _ring: &str) -> Elsewhere {
+        Elsewhere::default()
     }
     /// The same, as the API server shows it.
-    async fn live_spent_elsewhere(&self, _ring: &str) -> Result<BTreeSet<String>, Error> {
-        Ok(BTreeSet::new())
+    async fn live_elsewhere(&self, _ring: &str) -> Result<Elsewhere, Error> {
+        Ok(Elsewhere::default())
     }
     /// All Secrets that say of themselves that they are key pairs, as the API server shows them,
     /// whatever became of their labels.
@@ -115,8 +115,9 @@ pub async fn look(
     }
     seen.issuer_map = issuer_map;
     if seen.asks_others() {
-        // After the issuer's map: a key leaves that once its ring has written down that it is spent.
-        seen.spent_elsewhere = reads.live_spent_elsewhere(name).await?;
+        // After the issuer's map: a key that has left that stands in its ring's own until that says that
+        // it is spent.
+        seen.elsewhere = reads.live_elsewhere(name).await?;
     }
     let ring_map = reads.live_config_map(&names::ring_jwks(name)).await?;
     if version(ring_map.as_deref()) != version(seen.ring_map.as_deref()) {

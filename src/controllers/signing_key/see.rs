@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt;
 
 use super::look::Reads;
-use super::{Injected, SecretSeen, Seen};
+use super::{Elsewhere, Injected, SecretSeen, Seen};
 use crate::api::v1alpha1::{KeyStatus, SigningKey, SigningKeySpec};
 use crate::controllers::Error;
 use crate::crypto::key_pair::KeyPair;
@@ -46,7 +46,7 @@ pub async fn see(
         ring_map: config_map(reads, &names::ring_jwks(name), depth).await?,
         issuer_map: config_map(reads, names::ISSUER_JWKS, depth).await?,
         others: reads.others(name),
-        spent_elsewhere: BTreeSet::new(),
+        elsewhere: Elsewhere::default(),
         copies: reads.copies(name, ring.as_deref()).await?,
         peers: ring
             .as_deref()
@@ -119,7 +119,7 @@ pub async fn see(
     }
     // With all else live, so is this, once the issuer's map was read again.
     if depth == Depth::Watched && seen.asks_others() {
-        seen.spent_elsewhere = reads.spent_elsewhere(name);
+        seen.elsewhere = reads.elsewhere(name);
     }
     Ok(seen)
 }

@@ -22,7 +22,7 @@ fn visit(ring: &Value, injected: Option<&str>) -> (Value, Vec<Note>) {
         ring_map: None,
         issuer_map: None,
         others: BTreeMap::new(),
-        spent_elsewhere: BTreeSet::new(),
+        elsewhere: super::Elsewhere::default(),
         copies: publish::Copies::default(),
         peers: Vec::new(),
         injected: injected.map(|why| Err(why.to_owned())),
