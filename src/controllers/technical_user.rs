@@ -265,16 +265,10 @@ impl Visit<'_> {
             obstacle = standing.and_then(|s| self.unwritable(s, decision));
         }
         let obstacle = violation.or(obstacle);
+        if let Some((rotation, barred)) = self.barred(decision) {
+            return (rotation, Some(obstacle.unwrap_or(barred)));
+        }
         let hashes = self.seen.hashes.as_deref();
-        if let Some(foreign) = hashes.filter(|h| !self.is_ours(h)) {
-            let conditions = obstacle.unwrap_or_else(|| self.foreign_hashes(foreign, decision));
-            return (self.rotation(None, Source::Hold), Some(conditions));
-        }
-        if let Some(revoked) = self.revoked().or_else(|| self.overtaken(hashes)) {
-            let revoked = self.stay_revoked(&revoked, hashes, decision);
-            let conditions = obstacle.unwrap_or(revoked);
-            return (self.rotation(hashes, Source::Hold), Some(conditions));
-        }
         let held = obstacle.is_some() || Self::is_frozen(standing);
         let source = if held { Source::Hold } else { Source::Generate };
         let rotation = self.rotation(hashes, source);

@@ -14,15 +14,15 @@ use kube::api::ObjectMeta;
 
 use super::{COLLECTED_RECHECK, FOREIGN_RECHECK, Sight, Visit};
 use crate::api::v1alpha1::{
-    CompanionAgent, CompanionStatus, Conditions, Credential, RevokedStatus, SecretCredential,
-    TechnicalUser, TechnicalUserSpec,
+    CompanionAgent, CompanionStatus, Conditions, Credential, ROTATE_ANNOTATION, RevokedStatus,
+    SecretCredential, TechnicalUser, TechnicalUserSpec,
 };
 use crate::controllers::operator::Context;
 use crate::controllers::{Decision, Error, Fill, Note, Object, Write};
 use crate::domain::client::Family;
 use crate::domain::names::{COMPANION_LABEL, PART_COMPANION, credentials_secret};
 use crate::domain::reasons as r;
-use crate::objects::{Ownership, credentials, labels, owner, ownership};
+use crate::objects::{Ownership, annotation, credentials, labels, owner, ownership};
 use crate::stores::{Guarded, Stores};
 
 /// What there is to see of a device's companions, and of a companion's device.
@@ -141,10 +141,7 @@ async fn device(
     };
     let ours = |hashes: &Arc<Secret>| credentials::are_of_uid(hashes, Some(uid));
     let hashes = hashes.filter(ours);
-    let revoked = match &hashes {
-        Some(hashes) => credentials::revoked(hashes),
-        None => there.status.as_ref().and_then(|s| s.revoked.clone()),
-    };
+    let revoked = revocation_of(&there, hashes.as_deref());
     let last = hashes.as_deref().and_then(credentials::last_revocation);
     Ok(Device::There(DeviceSeen {
         name: name.to_owned(),
@@ -152,6 +149,16 @@ async fn device(
         last_revocation: last.or(revoked.as_ref().map(|r| r.at.0)),
         revoked,
     }))
+}
+
+/// That a device is revoked, as far as that has been acted upon: its hashes say so, or its status, where a
+/// backup of them was put back. Status is behind for a moment once a person has asked for the device back.
+fn revocation_of(device: &TechnicalUser, hashes: Option<&Secret>) -> Option<RevokedStatus> {
+    let asked = annotation(&device.metadata, ROTATE_ANNOTATION).filter(|value| !value.is_empty());
+    let told = || device.status.as_ref()?.revoked.clone();
+    let stays = |revoked: &RevokedStatus| asked.is_none() || asked == revoked.rotate.as_deref();
+    let noted = hashes.and_then(credentials::revoked);
+    noted.or_else(|| told().filter(stays))
 }
 
 /// The companion as the device wants it, over what is there.
@@ -330,5 +337,61 @@ impl Visit<'_> {
             r::PROGRESSING,
             format!("No token is issued: its device {device} is gone, and it goes with it."),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn device(asked: Option<&str>, revoked: Option<&str>) -> TechnicalUser {
+        let revoked = revoked.map(|rotate| {
+            json!({"at": "2026-11-27T10:00:00Z", "reason": "RevokedByItself", "rotate": rotate})
+        });
+        let device = json!({
+            "apiVersion": "chancery.dev/v1alpha1", "kind": "TechnicalUser",
+            "metadata": {"name": "box", "annotations": asked.map(|v| json!({ROTATE_ANNOTATION: v}))},
+            "spec": {"family": "Device", "audiences": ["a"], "credential": {"secret": {}}},
+            "status": {"observedGeneration": 1, "conditions": [], "revoked": revoked},
+        });
+        serde_json::from_value(device).expect("a device")
+    }
+
+    #[test]
+    fn a_backup_of_its_hashes_does_not_bring_a_device_back() {
+        let (clean, mut noted) = (Secret::default(), Secret::default());
+        let of_status = revocation_of(&device(None, Some("one")), None).expect("revoked");
+        credentials::set_revoked(&mut noted, Some(&of_status));
+        for (what, asked, told, hashes, expected) in [
+            ("never", None, None, Some(&clean), false),
+            ("noted, not told yet", None, None, Some(&noted), true),
+            ("told, the hashes are gone", None, Some("one"), None, true),
+            (
+                "told, a backup is back",
+                Some("one"),
+                Some("one"),
+                Some(&clean),
+                true,
+            ),
+            (
+                "asked for, not acted upon",
+                Some("two"),
+                Some("one"),
+                Some(&noted),
+                true,
+            ),
+            (
+                "back, not told yet",
+                Some("two"),
+                Some("one"),
+                Some(&clean),
+                false,
+            ),
+        ] {
+            let revoked = revocation_of(&device(asked, told), hashes).is_some();
+            assert_eq!(revoked, expected, "{what}");
+        }
     }
 }

@@ -35,16 +35,11 @@ impl<'a> Visit<'a> {
         decision: &mut Decision,
     ) -> (Rotation<'_>, Option<Conditions>) {
         let hashes = self.seen.hashes.as_deref();
-        if let Some(foreign) = hashes.filter(|h| !self.is_ours(h)) {
-            let foreign = self.foreign_hashes(foreign, decision);
-            let conditions = violation.unwrap_or(foreign);
-            return (self.rotation(None, Source::Hold), Some(conditions));
-        }
-        if let Some(revoked) = self.revoked() {
-            let revoked = self.stay_revoked(&revoked, hashes, decision);
-            let rotation = self.rotation(hashes, Source::Hold);
-            self.take_away_deliveries(&rotation, decision);
-            return (rotation, Some(violation.unwrap_or(revoked)));
+        if let Some((rotation, barred)) = self.barred(decision) {
+            if hashes.is_none_or(|hashes| self.is_ours(hashes)) {
+                self.take_away_deliveries(&rotation, decision);
+            }
+            return (rotation, Some(violation.unwrap_or(barred)));
         }
         let mut rotation = match violation {
             Some(_) => self.rotation(hashes, Source::Hold),

@@ -4,13 +4,28 @@
 
 use k8s_openapi::api::core::v1::Secret;
 
+use super::rotation::Rotation;
 use super::{DeviceSeen, Visit};
 use crate::api::v1alpha1::{Conditions, ROTATE_ANNOTATION, RevokedStatus};
 use crate::controllers::{Decision, Fill, Note, Object, Write};
 use crate::domain::reasons as r;
+use crate::domain::rotation::Source;
 use crate::objects::credentials;
 
 impl Visit<'_> {
+    /// What keeps it from having secrets at all, however they are delivered: their hashes' Secret is not
+    /// ours, or it was revoked.
+    pub(super) fn barred(&self, decision: &mut Decision) -> Option<(Rotation<'_>, Conditions)> {
+        let hashes = self.seen.hashes.as_deref();
+        if let Some(foreign) = hashes.filter(|h| !self.is_ours(h)) {
+            let conditions = self.foreign_hashes(foreign, decision);
+            return Some((self.rotation(None, Source::Hold), conditions));
+        }
+        let revoked = self.revoked().or_else(|| self.overtaken(hashes))?;
+        let conditions = self.stay_revoked(&revoked, hashes, decision);
+        Some((self.rotation(hashes, Source::Hold), conditions))
+    }
+
     /// That it was revoked: its hashes' Secret says so, or its status, where a backup of that Secret was
     /// put back, or it is gone.
     pub(super) fn was_revoked(&self) -> Option<RevokedStatus> {

@@ -51,21 +51,10 @@ impl Visit<'_> {
         violation: Option<Conditions>,
         decision: &mut Decision,
     ) -> (Rotation<'_>, Option<Conditions>) {
+        if let Some((rotation, barred)) = self.barred(decision) {
+            return (rotation, Some(violation.unwrap_or(barred)));
+        }
         let hashes = self.seen.hashes.as_deref();
-        if let Some(foreign) = hashes.filter(|h| !self.is_ours(h)) {
-            let conditions = self.foreign_hashes(foreign, decision);
-            return (
-                self.rotation(None, Source::Hold),
-                Some(violation.unwrap_or(conditions)),
-            );
-        }
-        if let Some(revoked) = self.revoked() {
-            let revoked = self.stay_revoked(&revoked, hashes, decision);
-            return (
-                self.rotation(hashes, Source::Hold),
-                Some(violation.unwrap_or(revoked)),
-            );
-        }
         let (rotation, followed, new) = self.followed(hashes);
         decision.wake_by(followed.wake_at);
         let stored = rotation.stored.iter();
