@@ -2,8 +2,10 @@
 //!
 //! - **Remembered.** A secret that was verified once is remembered as HMAC-SHA256 under a key
 //!   that lives as long as the process, bound to the very hash that it was verified against: the
-//!   hot path costs no bcrypt. What is remembered belongs to a snapshot and is carried over to
-//!   the next one as far as client and hash are still there.
+//!   hot path costs no bcrypt. A request asks for the hashes of its own snapshot; what no
+//!   snapshot needs any more is forgotten when the next one comes. Snapshots may follow each other
+//!   faster than bcrypt runs: what was found under one serves the next, as far as the hashes are the
+//!   same.
 //! - **Refused at one price.** What a refusal costs follows from the shape of what was
 //!   presented. Of the shape of a generated secret, by prefix and checksum: exactly [`COMPARISONS`]
 //!   bcrypt comparisons of each cost that hashes of generated secrets have (one, but while a
@@ -138,19 +140,14 @@ impl Verified {
 pub(super) struct Remembered(RwLock<HashMap<String, Vec<Arc<Verified>>>>);
 
 impl Remembered {
-    /// What still holds for these clients.
-    pub(super) fn carried_over(&self, clients: &HashMap<String, Arc<Client>>) -> Self {
-        let old = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let still = |(id, all): (&String, &Vec<Arc<Verified>>)| {
-            let client = clients.get(id).filter(|c| !c.suspended)?;
-            let held: Vec<_> = all
-                .iter()
-                .filter(|v| v.holds_for(client))
-                .cloned()
-                .collect();
-            (!held.is_empty()).then(|| (id.clone(), held))
-        };
-        Self(RwLock::new(old.iter().filter_map(still).collect()))
+    /// Forgets what does not hold for these clients.
+    pub(super) fn keep_for(&self, clients: &HashMap<String, Arc<Client>>) {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|id, of_client| {
+            let client = clients.get(id).filter(|c| !c.suspended);
+            of_client.retain(|v| client.is_some_and(|client| v.holds_for(client)));
+            !of_client.is_empty()
+        });
     }
 
     /// How many secrets are remembered.
@@ -184,6 +181,10 @@ impl Remembered {
 /// The outcome of a check that several requests may wait for.
 type Check = Shared<BoxFuture<'static, Result<Option<Arc<Verified>>, Denied>>>;
 
+/// The checks that go on, by what is judged and the ids and hashes that it is compared with: an outcome is
+/// good for the hashes that it is computed from.
+type UnderWay = Mutex<HashMap<(Tag, Vec<(String, String)>), Check>>;
+
 /// Checks client secrets.
 #[derive(Debug)]
 pub struct Secrets {
@@ -192,7 +193,7 @@ pub struct Secrets {
     pool: Arc<Pool>,
     /// For secrets that people supply.
     slow_pool: Arc<Pool>,
-    under_way: Mutex<HashMap<(u64, Tag), Check>>,
+    under_way: UnderWay,
     metrics: Arc<Metrics>,
     /// Whether a refusal costs the same for everyone: always, but in a benchmark that is to fail.
     equal: bool,
@@ -277,8 +278,7 @@ impl Secrets {
         tag
     }
 
-    /// Joins the check of the same secret that is under way, or begins it. The key holds the
-    /// snapshot's generation: an outcome is good for the hashes that it was computed from.
+    /// Joins the check of the same secret that is under way, or begins it.
     async fn check_once(
         &self,
         view: &View,
@@ -287,17 +287,18 @@ impl Secrets {
         now: Timestamp,
         attempt: impl FnOnce() -> Result<(), TooOften>,
     ) -> Result<Option<Arc<Verified>>, Denied> {
-        let key = (view.generation, tag);
+        let candidates = candidates(client, shape, now);
+        let key = (tag, candidates);
         let check = {
             let mut under_way = self
                 .under_way
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            match under_way.entry(key) {
+            match under_way.entry(key.clone()) {
                 Entry::Occupied(joined) => joined.get().clone(),
                 Entry::Vacant(place) => {
                     attempt().map_err(Denied::TooOften)?;
-                    let check = self.check(&view.costs, client, (tag, secret, shape), now);
+                    let check = self.check(&view.costs, (tag, secret, shape), key.1.clone());
                     place.insert(check).clone()
                 }
             }
@@ -306,6 +307,7 @@ impl Secrets {
         let _forget = Forget {
             under_way: &self.under_way,
             key,
+            check: Some(check.clone()),
         };
         check.await
     }
@@ -313,19 +315,9 @@ impl Secrets {
     fn check(
         &self,
         costs: &Costs,
-        client: Option<&Arc<Client>>,
         (tag, secret, shape): (Tag, &str, Shape),
-        now: Timestamp,
+        candidates: Vec<(String, String)>,
     ) -> Check {
-        let mut credentials: Vec<_> = client.iter().flat_map(|c| &c.credentials).collect();
-        let of_shape = |hash: &str| Shape::of_hash(hash).is_some_and(|(of, _)| of == shape);
-        credentials.retain(|c| c.works_at(now) && of_shape(&c.hash));
-        credentials.sort_by_key(|c| std::cmp::Reverse(c.created_at));
-        credentials.truncate(COMPARISONS);
-        let candidates: Vec<_> = credentials
-            .into_iter()
-            .map(|c| (c.id.clone(), c.hash.clone()))
-            .collect();
         let dummies = if self.equal {
             self.dummies(costs, shape, &candidates)
         } else {
@@ -376,17 +368,35 @@ impl Secrets {
     }
 }
 
-/// Takes a check off the list of those under way.
+/// The ids and hashes that a secret of that shape is compared with: the newest ones that work.
+fn candidates(client: Option<&Arc<Client>>, shape: Shape, now: Timestamp) -> Vec<(String, String)> {
+    let mut credentials: Vec<_> = client.iter().flat_map(|c| &c.credentials).collect();
+    let of_shape = |hash: &str| Shape::of_hash(hash).is_some_and(|(of, _)| of == shape);
+    credentials.retain(|c| c.works_at(now) && of_shape(&c.hash));
+    credentials.sort_by_key(|c| std::cmp::Reverse(c.created_at));
+    credentials.truncate(COMPARISONS);
+    let candidates = credentials.into_iter();
+    candidates.map(|c| (c.id.clone(), c.hash.clone())).collect()
+}
+
+/// Takes a check off the list of those under way: once it is over, or nobody waits for it any more.
 struct Forget<'a> {
-    under_way: &'a Mutex<HashMap<(u64, Tag), Check>>,
-    key: (u64, Tag),
+    under_way: &'a UnderWay,
+    key: (Tag, Vec<(String, String)>),
+    check: Option<Check>,
 }
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        self.under_way
+        let mut under_way = self
+            .under_way
             .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.key);
+            .unwrap_or_else(PoisonError::into_inner);
+        // Before the lock is given back: of two that leave at once one is the last.
+        drop(self.check.take());
+        let over = |check: &Check| check.peek().is_some() || check.strong_count() == Some(1);
+        if under_way.get(&self.key).is_some_and(over) {
+            under_way.remove(&self.key);
+        }
     }
 }

@@ -89,8 +89,8 @@ pub struct View {
     pub contact: Contact,
     /// The rings whose active key stands in the JWKS: only they sign.
     rings: Vec<Arc<Ring>>,
-    /// Secrets that were verified against this snapshot's hashes.
-    pub(super) remembered: Remembered,
+    /// Secrets that were verified against hashes of this snapshot or another one.
+    pub(super) remembered: Arc<Remembered>,
     /// What the hashes of all clients cost.
     pub(super) costs: Costs,
     /// The metadata document, written at its first use.
@@ -105,7 +105,7 @@ impl SnapshotStore {
             wall: clock.now(),
             elapsed: clock.elapsed(),
         };
-        let empty = View::new(Snapshot::default(), 0, None, contact, Remembered::default());
+        let empty = View::new(Snapshot::default(), 0, None, contact, Arc::default());
         Arc::new(Self {
             current: ArcSwap::from_pointee(empty),
             publishing: Mutex::new(()),
@@ -131,13 +131,13 @@ impl SnapshotStore {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let old = self.current.load();
-        let remembered = old.remembered.carried_over(&snapshot.clients);
+        old.remembered.keep_for(&snapshot.clients);
         let view = View::new(
             snapshot,
             old.generation + 1,
             Some(self.clock.now()),
             contact.unwrap_or(old.contact),
-            remembered,
+            Arc::clone(&old.remembered),
         );
         self.current.store(Arc::new(view));
     }
@@ -154,7 +154,7 @@ impl View {
         generation: u64,
         published_at: Option<Timestamp>,
         contact: Contact,
-        remembered: Remembered,
+        remembered: Arc<Remembered>,
     ) -> Self {
         let stands = |ring: &&Arc<Ring>| {
             let key_id = ring.active.key_id();

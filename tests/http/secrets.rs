@@ -136,6 +136,64 @@ async fn a_full_pool_turns_away_and_says_when_to_come_again() {
     eventually("the queue is empty", || world.metrics.hash_queue.get() == 0).await;
 }
 
+/// Snapshots follow each other faster than bcrypt runs, where much goes on in a cluster.
+#[tokio::test]
+async fn a_check_is_shared_across_snapshots_until_nobody_waits_for_it() {
+    let (mut client, _) = robot();
+    let secret = "correct horse battery staple";
+    client.credentials = vec![supplied("c1", secret, 10)];
+    let world = Arc::new(World::with(
+        ISSUER,
+        HashLimits {
+            running: 0,
+            waiting: 1,
+        },
+    ));
+    let ask = || {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move { world.token("acme.robot", secret, "").await })
+    };
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        publish(&world, &client);
+        asked.push(ask());
+        eventually("it waits", || world.metrics.hash_queue.get() == 1).await;
+        // The first hangs up, and the others wait on.
+        if asked.len() == 2 {
+            asked[0].abort();
+        }
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(
+            !asked.last().expect("one").is_finished(),
+            "it shares the check"
+        );
+        assert_eq!(world.metrics.hash_queue.get(), 1);
+    }
+    for asked in asked {
+        asked.abort();
+    }
+    eventually("the queue is empty", || world.metrics.hash_queue.get() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_found_under_one_snapshot_serves_the_next() {
+    let (mut client, _) = robot();
+    let secret = "correct horse battery staple";
+    client.credentials = vec![supplied("c1", secret, 12)];
+    let world = Arc::new(World::serving(client.clone()));
+    let asked = tokio::spawn({
+        let world = Arc::clone(&world);
+        async move { world.token("acme.robot", secret, "").await }
+    });
+    eventually("it is compared", || world.metrics.comparisons.get() == 1).await;
+    publish(&world, &client);
+    assert_eq!(asked.await.expect("no panic").status, 200);
+    assert_eq!(world.token("acme.robot", secret, "").await.status, 200);
+    assert_eq!(counts(&world), [1, 1, 0, 0, 0]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_first_requests_share_one_check() {
     let (client, secret) = robot();
