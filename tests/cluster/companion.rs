@@ -202,6 +202,36 @@ fn it_lives_as_its_device_says() {
     for part in ["spec", "metadata"] {
         assert_eq!(after[part], before[part], "it was left as it was");
     }
+    // A slip of the pen, the name of somebody else's, takes nothing away.
+    let rename = |name: &str| {
+        let patch = json!({"spec": {"companionAgent": {"name": name}}}).to_string();
+        pair.kubectl(&[
+            "patch",
+            "technicaluser",
+            DEVICE,
+            "--type=merge",
+            "-p",
+            &patch,
+        ]);
+    };
+    rename("robot");
+    release.wait_reason("technicaluser", &pair.tenant, DEVICE, "Stalled", reason);
+    assert_eq!(pair.get(DEVICE)["status"]["companionAgent"]["name"], AGENT);
+    pair.taken_everywhere(&agent);
+    assert_eq!(
+        pair.get("robot")["metadata"]["ownerReferences"],
+        Value::Null
+    );
+    rename("helper");
+    eventually("another agent takes its place", LIMIT, || {
+        let named = pair.get(DEVICE)["status"]["companionAgent"]["name"].clone();
+        (named == "helper").then_some(()).ok_or(named)
+    });
+    pair.refused_everywhere("renamed", &agent, Instant::now());
+    rename(AGENT);
+    pair.wait_ready();
+    let [device, agent] = pair.credentials();
+
     // That device revokes itself, and not what is not its own.
     assert_eq!(revoke_at(release.port, &other).status, 200);
     pair.refused_everywhere("revoked", &other, Instant::now());

@@ -245,23 +245,17 @@ impl Visit<'_> {
         let name = self.user.companion_name();
         let agents = &self.seen.companionship.agents;
         let is_wanted = |agent: &TechnicalUser| name.as_ref() == Some(&agent.name_any());
-        for former in agents.iter().filter(|agent| !is_wanted(agent)) {
-            if !self.is_mine(former) || former.metadata.deletion_timestamp.is_some() {
-                continue;
-            }
-            let object = Object::TechnicalUser(Box::new((**former).clone()));
-            decision.writes.push(Write::Delete(object));
-            decision.writes.push(Note::normal(
-                r::COMPANION_DELETED,
-                format!(
-                    "Deleted the companion agent {}, as spec.companionAgent asks for it no more: it gets no more tokens.",
-                    former.name_any()
-                ),
-            ));
+        let standing = agents.iter().find(|agent| is_wanted(agent));
+        if let Some(taken) = standing.filter(|standing| self.is_taken(standing)) {
+            return Some(self.taken(taken, decision));
         }
-        let (wanted, name) = (self.user.spec.companion_agent.as_ref()?, name.as_ref()?);
+        let Some((wanted, name)) = self.user.spec.companion_agent.as_ref().zip(name.as_ref())
+        else {
+            self.delete_formers("as spec.companionAgent asks for it no more", decision);
+            return None;
+        };
         let environment = &self.settings.environment;
-        let Some(standing) = agents.iter().find(|agent| is_wanted(agent)) else {
+        let Some(standing) = standing else {
             let agent = agent(self.user, wanted, None, environment);
             let object = Object::TechnicalUser(Box::new(agent));
             decision.writes.push(Write::Create(object, Fill::Nothing));
@@ -271,47 +265,115 @@ impl Visit<'_> {
                 .push(Note::normal(r::COMPANION_CREATED, told));
             return None;
         };
-        let earlier = standing.companion_of().is_some_and(|(of, uid)| {
-            of == self.user.name_any() && self.user.uid().as_deref() != Some(uid)
-        });
-        if standing.metadata.deletion_timestamp.is_some() || earlier {
+        if standing.metadata.deletion_timestamp.is_some() || self.is_of_earlier(standing) {
             // It is being collected: of an earlier device of this name, say.
             self.recheck(COLLECTED_RECHECK, decision);
             return None;
         }
-        if !self.is_mine(standing) {
-            self.recheck(FOREIGN_RECHECK, decision);
-            return Some((
-                r::COMPANION_NAME_CONFLICT,
-                format!(
-                    "There is no companion agent: TechnicalUser {name} exists, was not made for this device, and was left as it is. Set companionAgent.name to another name, or delete that TechnicalUser."
-                ),
-            ));
-        }
-        let after = agent(self.user, wanted, Some(standing), environment);
-        let changed = differs(standing, &after);
-        if !changed.is_empty() {
-            let object = Object::TechnicalUser(Box::new(after));
-            decision.writes.push(Write::Replace(object, Fill::Nothing));
-            decision.writes.push(Note::normal(
-                r::COMPANION_UPDATED,
-                format!(
-                    "Brought the companion agent {name} to what this device says of it: {}.",
-                    changed.join(", ")
-                ),
-            ));
-        }
+        self.keep(standing, wanted, decision);
+        // Last: that the new one could not be made is no reason to take away what works.
+        self.delete_formers("as it is another one now", decision);
         None
+    }
+
+    fn delete_formers(&self, why: &str, decision: &mut Decision) {
+        for former in self.formers() {
+            let object = Object::TechnicalUser(Box::new((**former).clone()));
+            decision.writes.push(Write::Delete(object));
+            let name = former.name_any();
+            decision.writes.push(Note::normal(
+                r::COMPANION_DELETED,
+                format!("Deleted the companion agent {name}, {why}: it gets no more tokens."),
+            ));
+        }
+    }
+
+    /// Brings a companion to what the device says of it.
+    fn keep(&self, standing: &TechnicalUser, wanted: &CompanionAgent, decision: &mut Decision) {
+        let after = agent(
+            self.user,
+            wanted,
+            Some(standing),
+            &self.settings.environment,
+        );
+        let changed = differs(standing, &after);
+        if changed.is_empty() {
+            return;
+        }
+        let object = Object::TechnicalUser(Box::new(after));
+        decision.writes.push(Write::Replace(object, Fill::Nothing));
+        decision.writes.push(Note::normal(
+            r::COMPANION_UPDATED,
+            format!(
+                "Brought the companion agent {} to what this device says of it: {}.",
+                standing.name_any(),
+                changed.join(", ")
+            ),
+        ));
+    }
+
+    /// The name that the companion is to have is another's. One that was made under another name goes on.
+    fn taken(&self, standing: &TechnicalUser, decision: &mut Decision) -> (&'static str, String) {
+        self.recheck(FOREIGN_RECHECK, decision);
+        let mut goes_on = None;
+        for former in self.formers() {
+            if let Some(wanted) = &self.user.spec.companion_agent {
+                self.keep(former, wanted, decision);
+            }
+            goes_on = goes_on.or(Some(former.name_any()));
+        }
+        let what = match goes_on {
+            Some(former) => format!("The companion agent goes on as {former}"),
+            None => "There is no companion agent".to_owned(),
+        };
+        let name = standing.name_any();
+        (
+            r::COMPANION_NAME_CONFLICT,
+            format!(
+                "{what}: TechnicalUser {name} exists, was not made for this device, and was left as it is. Set companionAgent.name to another name, or delete that TechnicalUser."
+            ),
+        )
+    }
+
+    /// Companions of this device that have another name than it asks for.
+    fn formers(&self) -> impl Iterator<Item = &Arc<TechnicalUser>> {
+        let name = self.user.companion_name();
+        let agents = self.seen.companionship.agents.iter();
+        agents.filter(move |agent| {
+            name.as_ref() != Some(&agent.name_any())
+                && self.is_mine(agent)
+                && agent.metadata.deletion_timestamp.is_none()
+        })
+    }
+
+    /// Whether a technical user is neither this device's nor about to go.
+    fn is_taken(&self, standing: &TechnicalUser) -> bool {
+        let goes = standing.metadata.deletion_timestamp.is_some() || self.is_of_earlier(standing);
+        !self.is_mine(standing) && !goes
+    }
+
+    /// Whether it is of an earlier device of this name, and is being collected.
+    fn is_of_earlier(&self, agent: &TechnicalUser) -> bool {
+        agent.companion_of().is_some_and(|(of, uid)| {
+            of == self.user.name_any() && self.user.uid().as_deref() != Some(uid)
+        })
     }
 
     /// What status tells of the companion, once it is there.
     pub(super) fn companion_status(&self) -> Option<CompanionStatus> {
         let name = self.user.companion_name()?;
-        let mut agents = self.seen.companionship.agents.iter();
-        let standing = agents.find(|agent| agent.name_any() == name && self.is_mine(agent))?;
+        let agents = &self.seen.companionship.agents;
+        let taken = |agent: &&Arc<TechnicalUser>| agent.name_any() == name && self.is_taken(agent);
+        let standing = match agents.iter().find(taken) {
+            Some(_) => self.formers().next(),
+            None => {
+                let mut mine = agents.iter().filter(|agent| self.is_mine(agent));
+                mine.find(|agent| agent.name_any() == name)
+            }
+        }?;
         Some(CompanionStatus {
             client_id: standing.client_id(),
-            name,
+            name: standing.name_any(),
         })
     }
 
@@ -341,57 +403,4 @@ impl Visit<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn device(asked: Option<&str>, revoked: Option<&str>) -> TechnicalUser {
-        let revoked = revoked.map(|rotate| {
-            json!({"at": "2026-11-27T10:00:00Z", "reason": "RevokedByItself", "rotate": rotate})
-        });
-        let device = json!({
-            "apiVersion": "chancery.dev/v1alpha1", "kind": "TechnicalUser",
-            "metadata": {"name": "box", "annotations": asked.map(|v| json!({ROTATE_ANNOTATION: v}))},
-            "spec": {"family": "Device", "audiences": ["a"], "credential": {"secret": {}}},
-            "status": {"observedGeneration": 1, "conditions": [], "revoked": revoked},
-        });
-        serde_json::from_value(device).expect("a device")
-    }
-
-    #[test]
-    fn a_backup_of_its_hashes_does_not_bring_a_device_back() {
-        let (clean, mut noted) = (Secret::default(), Secret::default());
-        let of_status = revocation_of(&device(None, Some("one")), None).expect("revoked");
-        credentials::set_revoked(&mut noted, Some(&of_status));
-        for (what, asked, told, hashes, expected) in [
-            ("never", None, None, Some(&clean), false),
-            ("noted, not told yet", None, None, Some(&noted), true),
-            ("told, the hashes are gone", None, Some("one"), None, true),
-            (
-                "told, a backup is back",
-                Some("one"),
-                Some("one"),
-                Some(&clean),
-                true,
-            ),
-            (
-                "asked for, not acted upon",
-                Some("two"),
-                Some("one"),
-                Some(&noted),
-                true,
-            ),
-            (
-                "back, not told yet",
-                Some("two"),
-                Some("one"),
-                Some(&clean),
-                false,
-            ),
-        ] {
-            let revoked = revocation_of(&device(asked, told), hashes).is_some();
-            assert_eq!(revoked, expected, "{what}");
-        }
-    }
-}
+mod tests;
