@@ -283,11 +283,7 @@ impl Feed {
             let Some(subscriptions) = subscriptions.get(&namespace) else {
                 continue;
             };
-            let dying = user.metadata.deletion_timestamp.is_some();
-            if dying
-                || !tenancy.may_have(&namespace, &user.client_id())
-                || tenancy.rival(user).is_some()
-            {
+            if user.metadata.deletion_timestamp.is_some() || !tenancy.has_its_client_id(user) {
                 continue;
             }
             let hashes = self.hashes(user);
@@ -295,7 +291,7 @@ impl Feed {
             let mut client = client(user, hashes, subscriptions.clone());
             client.suspended |= self.is_revoked(user, &client, hashes);
             client.companion = self.companion(user);
-            self.go_with_device(user, hashes, &mut client);
+            self.go_with_device(user, hashes, &tenancy, &mut client);
             if let Some(trust) =
                 self.client_keys
                     .trusted(user, &self.settings, self.cluster.as_ref())

@@ -127,6 +127,13 @@ impl Tenancy {
         }
     }
 
+    /// Whether a technical user has the client id that it asks for. Nothing may be asked or settled by
+    /// the client id of one that has not: it is another's.
+    pub fn has_its_client_id(&self, user: &TechnicalUser) -> bool {
+        let namespace = user.metadata.namespace.as_deref().unwrap_or_default();
+        self.may_have(namespace, &user.client_id()) && self.rival(user).is_none()
+    }
+
     /// The technical user that has a client id, where that is another than this one.
     pub fn rival(&self, user: &TechnicalUser) -> Option<&Claim> {
         let first = self.claims.get(&user.client_id())?.first()?;

@@ -20,6 +20,7 @@ use crate::domain::client::Family;
 use crate::domain::names::{OUTBOX, REVOCATIONS, credentials_secret};
 use crate::domain::reasons as r;
 use crate::domain::revocation::{Bounds, Device, Revocations, judge};
+use crate::domain::rotation::LONGEST_REQUEST;
 use crate::domain::settings::Settings;
 use crate::objects::{annotation, credentials, revocations};
 use crate::stores::Guarded;
@@ -141,7 +142,10 @@ fn revoke_device(
     let revoked = RevokedStatus {
         at: Time(at),
         reason: r::REVOKED_BY_DEVICE.into(),
-        rotate: annotation(&user.metadata, ROTATE_ANNOTATION).map(str::to_owned),
+        // A tenant writes it: what is longer than a request can be is none.
+        rotate: annotation(&user.metadata, ROTATE_ANNOTATION)
+            .filter(|value| value.len() <= LONGEST_REQUEST)
+            .map(str::to_owned),
     };
     let template = || credentials::hashes_template(user, settings);
     let mut after = before.cloned().unwrap_or_else(template);

@@ -24,7 +24,7 @@ use crate::api::v1alpha1::{Conditions, Observed, SigningKey, TechnicalUser};
 use crate::domain::algorithm::Algorithm;
 use crate::domain::jwk::PublicJwk;
 use crate::domain::moment::Moment;
-use crate::domain::names::RING_LABEL;
+use crate::domain::names::{OUTBOX, RING_LABEL};
 use crate::domain::reasons as r;
 use crate::objects::{jwks_map, key_secret, label};
 use crate::stores::{Guarded, Stores};
@@ -37,7 +37,7 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
     };
     debug!(?key, writes = decision.writes.len(), wake_at = ?decision.wake_at, "visited");
     let mut applier = Applier::new(cx, key);
-    let (mut aside, mut progress) = (Vec::new(), false);
+    let (mut aside, mut progress, mut held) = (Vec::new(), false, false);
     let mut writes = decision.writes.into_iter();
     while let Some(write) = writes.next() {
         if let Write::Aside(write) = write {
@@ -52,6 +52,18 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
             cx.leadership.while_leading(told).await;
             continue;
         }
+        if held
+            && matches!(&write, Write::Replace(Object::ConfigMap(map), _) if map.name_any() == OUTBOX)
+        {
+            // It holds what is not home yet.
+            continue;
+        }
+        // One device's hashes hold up no other's, nor tokens.
+        let held_alone = key.kind == Kind::Outbox
+            && matches!(
+                write,
+                Write::Create(Object::Secret(_), _) | Write::Replace(Object::Secret(_), _)
+            );
         // The status that follows tells of keys as their Secrets say, which were written before.
         let after_notes = matches!(
             write,
@@ -60,6 +72,10 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
         match applier.apply(write).await {
             Ok(Applied::Done) => progress = true,
             Ok(Applied::LookAgain) => return Ok(Outcome::LookAgain),
+            Err(error @ Error::Refused { .. }) if held_alone => {
+                tracing::error!(?key, %error, "a device that revoked itself is refused by servers, and its hashes could not be destroyed; trying again");
+                held = true;
+            }
             Err(error) => {
                 if let Error::Refused { .. } = &error {
                     // It speaks of what is there, and not yet of what was to be made.
@@ -76,6 +92,9 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
                 return Err(error);
             }
         }
+    }
+    if held {
+        return Ok(Outcome::Refused(decision.wake_at));
     }
     if !signing_key::write_copies(cx, key, aside).await {
         return Ok(Outcome::LookAgain);

@@ -13,6 +13,7 @@ use crate::domain::names::credentials_secret;
 use crate::domain::subscription::cut_down;
 use crate::objects::{Ownership, credentials, ownership};
 use crate::stores::Stores;
+use crate::tenancy::Tenancy;
 
 impl Feed {
     /// A technical user's own hashes.
@@ -40,6 +41,7 @@ impl Feed {
         &mut self,
         user: &TechnicalUser,
         hashes: Option<&Secret>,
+        tenancy: &Tenancy,
         agent: &mut Client,
     ) {
         let Some((name, uid)) = user.companion_of() else {
@@ -50,6 +52,7 @@ impl Feed {
         let there = device.filter(|device| {
             device.metadata.uid.as_deref() == Some(uid)
                 && device.metadata.deletion_timestamp.is_none()
+                && tenancy.has_its_client_id(device)
         });
         let Some(device) = there else {
             agent.suspended = true;

@@ -23,8 +23,9 @@ use crate::tenancy::Tenancy;
 pub struct Revoked {
     all: Revocations,
     index: Arc<Index>,
-    /// Devices that have revoked themselves, which the operator has not written down yet.
-    devices: BTreeMap<String, i64>,
+    /// Devices that have revoked themselves, which the operator has not written down yet, by namespace and
+    /// client id.
+    devices: BTreeMap<(String, String), i64>,
     /// The versions that were read last.
     versions: [Option<String>; 2],
 }
@@ -38,7 +39,8 @@ impl Revoked {
         created: Option<Timestamp>,
         hashes: Option<&Secret>,
     ) -> bool {
-        let Some(at) = self.devices.get(&client.id) else {
+        let device = (client.namespace.clone(), client.id.clone());
+        let Some(at) = self.devices.get(&device) else {
             return false;
         };
         let newer = |time: Timestamp| time.as_second() > *at;
@@ -50,7 +52,7 @@ impl Revoked {
         let noted = hashes.and_then(credentials::revoked).is_some();
         let settled = noted || back || created.is_some_and(newer);
         if settled {
-            self.devices.remove(&client.id);
+            self.devices.remove(&device);
         }
         !settled && client.family == Family::Device
     }
@@ -79,7 +81,7 @@ impl Revoked {
             let (mut sound, _) = judge(&revocations::noted(&outbox), may_have, now, &bounds);
             let devices = sound.take_devices().into_iter();
             self.devices
-                .extend(devices.map(|device| (device.client_id, device.at)));
+                .extend(devices.map(|d| ((d.tenant, d.client_id), d.at)));
             self.all.join(&sound);
             changed = true;
         }
@@ -95,5 +97,39 @@ impl Revoked {
             self.index = Arc::new(Index::of(&self.all));
         }
         self.index.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::v1alpha1::TechnicalUser;
+
+    fn device(namespace: &str) -> Client {
+        let user = json!({
+            "apiVersion": "chancery.dev/v1alpha1", "kind": "TechnicalUser",
+            "metadata": {"name": "phone", "namespace": namespace},
+            "spec": {
+                "clientId": "vic.phone", "family": "Device", "audiences": ["a"],
+                "credential": {"secret": {}},
+            },
+        });
+        let user: TechnicalUser = serde_json::from_value(user).expect("a device");
+        super::super::client(&user, None, Arc::default())
+    }
+
+    /// Another tenant's, of the same client id and made after it, settles nothing.
+    #[test]
+    fn what_is_noted_of_a_device_is_that_ones_alone() {
+        let mut revoked = Revoked::default();
+        let at = |second| Timestamp::from_second(second).ok();
+        let key = ("vic".to_owned(), "vic.phone".to_owned());
+        revoked.devices.insert(key, 100);
+        assert!(!revoked.is_revoked_device(&device("mallory"), at(200), None));
+        assert!(revoked.is_revoked_device(&device("vic"), at(50), None));
+        // One that was made after it has a credential of its own.
+        assert!(!revoked.is_revoked_device(&device("vic"), at(200), None));
     }
 }

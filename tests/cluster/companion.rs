@@ -230,7 +230,7 @@ fn it_lives_as_its_device_says() {
     pair.refused_everywhere("renamed", &agent, Instant::now());
     rename(AGENT);
     pair.wait_ready();
-    let [device, agent] = pair.credentials();
+    let [_, agent] = pair.credentials();
 
     // That device revokes itself, and not what is not its own.
     assert_eq!(revoke_at(release.port, &other).status, 200);

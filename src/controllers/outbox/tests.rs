@@ -157,3 +157,38 @@ fn without_their_labels_they_are_put_right() {
         ]
     );
 }
+
+#[test]
+fn what_a_tenant_wrote_into_an_annotation_keeps_no_note_from_being_written() {
+    let device = |rotate: &str| {
+        let user = serde_json::json!({
+            "apiVersion": "chancery.dev/v1alpha1", "kind": "TechnicalUser",
+            "metadata": {
+                "name": "phone", "namespace": "acme", "uid": "u-1",
+                "annotations": {ROTATE_ANNOTATION: rotate},
+            },
+            "spec": {"family": "Device", "audiences": ["a"], "credential": {"secret": {}}},
+        });
+        DeviceSeen {
+            user: Some(serde_json::from_value(user).expect("a device")),
+            hashes: None,
+            noted: Device {
+                tenant: "acme".into(),
+                client_id: "acme.phone".into(),
+                at: NOW,
+            },
+        }
+    };
+    for (rotate, kept) in [("one", Some("one")), (&*"\"".repeat(200_000), None)] {
+        let mut decision = Decision::default();
+        assert_eq!(
+            revoke_device(&device(rotate), &settings(), &mut decision),
+            None
+        );
+        let [Write::Create(Object::Secret(noted), _)] = &decision.writes[..] else {
+            panic!("{:?}", decision.writes.len());
+        };
+        let revoked = credentials::revoked(noted).expect("revoked");
+        assert_eq!(revoked.rotate.as_deref(), kept);
+    }
+}
