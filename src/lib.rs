@@ -16,3 +16,4 @@ pub mod ring_metrics;
 pub mod serve;
 pub mod stores;
 pub mod tenancy;
+pub mod user_metrics;

@@ -67,6 +67,8 @@ const LAYERS: &[Layer] = &[
         why: "it fills the server's snapshot from watches" },
     Layer { name: "ring_metrics", of_ours: &["api", "clock", "stores"], never: NO_HTTP,
         why: "what is measured of rings, for operator and server alike" },
+    Layer { name: "user_metrics", of_ours: &["api", "domain", "stores", "tenancy"], never: NO_HTTP,
+        why: "what is measured of technical users" },
     Layer { name: "leader", of_ours: &["clock", "crypto", "domain"], never: NO_HTTP,
         why: "an election knows nothing of what the leader does" },
     Layer { name: "outbox", never: NO_HTTP,

@@ -243,7 +243,7 @@ fn kubectl_get_tells_the_story() {
             "client",
             "technicaluser",
             "tu",
-            "NAME|CLIENT ID|CREDENTIAL|SECRET|SUSPENDED|READY|REASON|AGE|FAMILY|SECRET ID|OLD UNTIL|ROTATES|COMPANION|STALLED|MESSAGE",
+            "NAME|CLIENT ID|CREDENTIAL|SECRET|SUSPENDED|READY|REASON|STALLED|AGE|FAMILY|SECRET ID|OLD UNTIL|ROTATES|COMPANION|MESSAGE",
         ),
     ] {
         let file = corpus::folder().join(format!("good/{name}.yaml"));
@@ -267,9 +267,24 @@ fn kubectl_get_tells_the_story() {
         if kind == "technicaluser" {
             let secret =
                 |id, state| json!({"id": id, "state": state, "createdAt": "2026-01-01T00:00:00Z"});
+            let mut older = secret("5", "Retired");
+            older["expiresAt"] = json!("2126-12-01T10:00:00Z");
             let mut old = secret("6", "Retired");
             old["expiresAt"] = json!(AHEAD);
-            status["status"]["credentials"] = json!([old, secret("7", "Active")]);
+            status["status"]["credentials"] = json!([older, old, secret("7", "Active")]);
+            // Not that of the first of them.
+            status["status"]["graceEndsAt"] = json!(AHEAD);
+            // As a suspended one is: that it is so, and that something stalls, the short table tells too.
+            status["status"]["conditions"][0]["reason"] = json!("Suspended");
+            let stalled = json!({
+                "type": "Stalled", "status": "True", "reason": "SuppliedSecretNotFound", "message": "Make it.",
+                "observedGeneration": 1, "lastTransitionTime": "2026-01-01T00:00:00Z",
+            });
+            let conditions = status["status"]["conditions"].as_array_mut();
+            conditions.expect("a list").push(stalled);
+            let suspend = r#"--patch={"spec": {"suspended": true}}"#;
+            let of = ["patch", kind, name, "-n", &namespace, "--type=merge"];
+            cluster.kubectl_ok(&[&of[..], &[suspend]].concat());
             status["status"]["nextRotation"] = json!(FURTHER_AHEAD);
             status["status"]["companionAgent"] = json!({"name": "helper", "clientId": "x.helper"});
         }
@@ -287,7 +302,11 @@ fn kubectl_get_tells_the_story() {
         let shown = table(&cluster.kubectl_ok(&["get", short, "-n", &namespace, "-o", "wide"]));
         assert_eq!(shown[0].join("|"), wide);
         assert_eq!(shown[1][0], name);
-        for cell in ["True", "Succeeded", "All is well."] {
+        let reason = match kind {
+            "technicaluser" => "Suspended",
+            _ => "Succeeded",
+        };
+        for cell in ["True", reason, "All is well."] {
             assert!(shown[1].iter().any(|c| c == cell), "{shown:?}");
         }
         let rotates = shown[1].iter().any(|c| c == FURTHER_AHEAD);
@@ -304,6 +323,15 @@ fn kubectl_get_tells_the_story() {
             let cells = table(&narrow).remove(1);
             let told = ["client", "ES256", KID, "True", "Activate", AHEAD, "True"];
             assert_eq!(cells[1..8], told, "{narrow}");
+        }
+        if kind == "technicaluser" {
+            let cells = table(&narrow).remove(1);
+            let told = ["true", "True", "Suspended", "SuppliedSecretNotFound"];
+            assert!(
+                cells
+                    .ends_with(&[&told.map(str::to_owned)[..], &cells[cells.len() - 1..]].concat()),
+                "{narrow}"
+            );
         }
         let narrow = table(&narrow);
         assert!(

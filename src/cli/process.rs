@@ -36,6 +36,7 @@ use crate::serve::snapshot::SnapshotStore;
 use crate::serve::tls::Tls;
 use crate::serve::token;
 use crate::stores::{Change, Scope, Stores};
+use crate::user_metrics::UserMetrics;
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,6 +185,10 @@ impl Process {
         readiness.explain(feed::STORES, move || followed.told());
         let rings = RingMetrics::new(stores.clone(), clock.clone());
         registry.register_collector(Box::new(rings));
+        if operates {
+            let users = UserMetrics::new(stores.clone(), settings.clone());
+            registry.register_collector(Box::new(users));
+        }
         let gauges = app.clone();
         let guard = ClockGuard::new(clock.clone(), clock_trust::Limits::default());
         let guarded = guard.clone();

@@ -9,6 +9,7 @@ mod adoption;
 mod assertions;
 mod companion;
 mod delivering;
+mod former;
 mod made;
 mod obstacles;
 mod one_time;
@@ -279,6 +280,7 @@ impl Visit<'_> {
                 self.write_down(hashes, &rotation, None, decision);
             }
             if obstacle.is_some() {
+                self.take_away_ended(&target, &rotation, decision);
                 return (rotation, obstacle);
             }
         } else if hashes.is_none()
@@ -297,6 +299,7 @@ impl Visit<'_> {
                 return (rotation, (!works).then(being_made));
             }
         }
+        self.take_away_ended(&target, &rotation, decision);
         let settled = self.moment.sure || standing.is_none();
         if let Some((_, plain, id)) = rotation.current.filter(|_| settled) {
             self.keep_delivered(standing, (plain, id), &rotation, decision);

@@ -111,6 +111,8 @@ pub const SERVICE_ACCOUNT_BOUND: &str = "ServiceAccountBound";
 pub const CLUSTER_KEYS_UNKNOWN: &str = "ClusterKeysUnknown";
 /// A public key can not be used.
 pub const PUBLIC_KEY_REFUSED: &str = "PublicKeyRefused";
+/// The delivered Secret follows the spec, around the same client secret.
+pub const SECRET_UPDATED: &str = "SecretUpdated";
 /// The delivered Secret was put right around a client secret that still works.
 pub const SECRET_REPAIRED: &str = "SecretRepaired";
 /// The technical user is suspended.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
@@ -26,7 +26,9 @@ const CREDENTIAL_ID: &str = "chancery.dev/credential-id";
 const KEYS: &str = "chancery.dev/keys";
 /// What they were called before, and until when they are there, as JSON.
 const FORMER_KEYS: &str = "chancery.dev/former-keys";
-/// Of a Secret that another one has taken the place of: until when it is there.
+/// Of a Secret that another one has taken the place of: since when.
+const SUPERSEDED_AT: &str = "chancery.dev/superseded-at";
+/// And until when it is there, for whoever looks at it.
 const SUPERSEDED_UNTIL: &str = "chancery.dev/superseded-until";
 /// The labels and annotations of the person's choosing that it has, as JSON.
 const CHOSEN: &str = "chancery.dev/chosen";
@@ -96,6 +98,7 @@ pub fn delivery(
     let all_labels = secret.metadata.labels.get_or_insert_default();
     all_labels.extend(labels(&settings.environment, PART_DELIVERY));
     let annotations = secret.metadata.annotations.get_or_insert_default();
+    annotations.remove(SUPERSEDED_AT);
     annotations.remove(SUPERSEDED_UNTIL);
     annotations.extend([
         (CREDENTIAL_ID.into(), credential_id.into()),
@@ -190,16 +193,27 @@ pub fn fill(secret: &mut Secret, under: &[String], plain: &str) {
     }
 }
 
-/// Until when a delivered Secret is there that another one has taken the place of; none: that is not
-/// written down yet.
-pub fn superseded_until(secret: &Secret) -> Option<Timestamp> {
-    time_annotation(&secret.metadata, SUPERSEDED_UNTIL)
+/// Since when another Secret has taken the place of a delivered one; none: that is not written down yet.
+pub fn superseded_at(secret: &Secret) -> Option<Timestamp> {
+    time_annotation(&secret.metadata, SUPERSEDED_AT)
 }
 
-/// Writes down until when it is there.
-pub fn supersede(secret: &mut Secret, until: Timestamp) {
+/// Until when it is there: for a grace, as that is now. A time ahead was written by a tenant or by another
+/// clock.
+pub fn superseded_until(at: Timestamp, grace: SignedDuration, now: Timestamp) -> Timestamp {
+    later(at.min(now), grace)
+}
+
+/// Writes both down; whether that changes anything.
+pub fn supersede(secret: &mut Secret, at: Timestamp, until: Timestamp) -> bool {
     let annotations = secret.metadata.annotations.get_or_insert_default();
-    annotations.insert(SUPERSEDED_UNTIL.into(), write_time(until));
+    let mut note = |name: &str, time| {
+        let time = write_time(time);
+        let before = annotations.insert(name.to_owned(), time.clone());
+        before != Some(time)
+    };
+    // Both, whatever the first one says.
+    note(SUPERSEDED_AT, at) | note(SUPERSEDED_UNTIL, until)
 }
 
 /// The operator namespace of the release that delivered a Secret.
@@ -243,6 +257,16 @@ pub fn plain_secrets(secret: &Secret, key: &str) -> Vec<Zeroizing<String>> {
         }
     }
     found
+}
+
+/// Whether a delivered Secret is to be another one since the spec names keys, labels or annotations
+/// otherwise than when it was written, or since the grace of a key's former name is over.
+pub fn follows(before: &Secret, after: &Secret) -> bool {
+    [KEYS, FORMER_KEYS, CHOSEN].into_iter().any(|name| {
+        let noted = annotation(&before.metadata, name);
+        // Without it somebody has taken it away.
+        noted.is_some() && noted != annotation(&after.metadata, name)
+    })
 }
 
 /// Whether two delivered Secrets hold the same, whatever the API server has added.

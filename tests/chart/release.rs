@@ -77,6 +77,8 @@ pub struct Release {
     pub trust: String,
     pub operator_account: PathBuf,
     pub server_account: PathBuf,
+    /// The admin ports of operator and server.
+    pub admins: [u16; 2],
     /// The settings, the certificate and its key, as the pods would have them.
     mounts: Scratch,
 }
@@ -153,6 +155,7 @@ impl Release {
             trust,
             operator_account,
             server_account,
+            admins,
             mounts,
         };
         Release::wait_ready("the operator", admins[0], &release.operator);

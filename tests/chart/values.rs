@@ -91,10 +91,23 @@ pub fn each_has_an_effect() {
             }
             _ => {}
         }
+        // What is set of something that is off by default has an effect once that is on.
+        let part = path
+            .strip_prefix("/metrics/")
+            .and_then(|p| p.split_once('/'));
+        let base = part
+            .filter(|(_, rest)| *rest != "enabled")
+            .map(|(part, _)| {
+                arguments.extend(["--set".to_owned(), format!("metrics.{part}.enabled=true")]);
+                let of_value = ["--set-json".to_owned(), format!("{dotted}={json}")];
+                let on = arguments.iter().filter(|a| !of_value.contains(a));
+                objects(&on.map(String::as_str).collect::<Vec<_>>())
+            });
+        let plain = base.as_ref().unwrap_or(&plain);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         // Not assert_ne, which would print thousands of lines.
         assert!(
-            objects(&arguments) != plain,
+            objects(&arguments) != *plain,
             "{dotted}={json} changes nothing"
         );
         seen += 1;
@@ -106,6 +119,8 @@ pub fn each_has_an_effect() {
         let free = [
             "/tiers",
             "/commonLabels",
+            "/metrics/podMonitor/labels",
+            "/metrics/prometheusRule/labels",
             "annotations",
             "podLabels",
             "podAnnotations",

@@ -42,9 +42,31 @@ fn state(user: &Value, id: &str) -> Option<String> {
     text(&all.iter().find(|c| c["id"] == id)?["state"])
 }
 
+fn condition<'v>(user: &'v Value, kind: &str) -> Option<&'v Value> {
+    let all = user["status"]["conditions"].as_array()?;
+    all.iter().find(|c| c["type"] == kind)
+}
+
 fn wait_state(user: &User<'_>, id: &str, wanted: &str) {
     user.wait(&format!("{id} is {wanted}"), |user| {
         (state(user, id).as_deref() == Some(wanted)).then_some(())
+    });
+}
+
+/// Until that credential works; before, status does not say that the Secret has one that does.
+fn claimed_once_it_works(user: &User<'_>, id: &str, secret: &str) {
+    user.wait(&format!("{id} is Active"), |user| {
+        let state = state(user, id)?;
+        let ready = condition(user, "Ready")?;
+        let told = text(&ready["message"])?;
+        let claims = told.contains(&format!("client secret in Secret {secret} "));
+        let named = user["status"]["secretName"] == secret;
+        if state == "Active" {
+            return (claims && named).then_some(());
+        }
+        assert!(!claims && !named, "{state}: {}", user["status"]);
+        assert!(told.contains("works in a moment"), "{told}");
+        None
     });
 }
 
@@ -86,7 +108,7 @@ fn from_generated_to_supplied_and_back_unnoticed() {
     let kept = || Some((id.clone(), generated.clone()));
     unnoticed("from generated to supplied", &trial, kept, || {
         user.secret(&reference(&["mine"]));
-        wait_state(&user, "2", "Active");
+        claimed_once_it_works(&user, "2", "mine");
         wait_state(&user, "1", "Retired");
         let supplied = || Some((id.clone(), ONE.to_owned()));
         unnoticed("the supplied one", &trial, supplied, || {
@@ -180,6 +202,13 @@ fn supplied_secrets_are_followed_unnoticed() {
         assert!(took < Duration::from_secs(20), "a watch tells, not a poll");
         wait_state(&user, "2", "Retired");
         works(&trial, &id, TWO);
+        let told = user.told("CredentialRotated");
+        assert!(
+            told.iter().any(|m| m.contains(
+                "Client secret 2 is not the one that is supplied any more; it works until"
+            )),
+            "{told:?}"
+        );
     });
     let second = || Some((id.clone(), TWO.to_owned()));
     unnoticed("a second one comes, the first goes", &trial, second, || {
@@ -227,6 +256,20 @@ fn supplied_secrets_are_followed_unnoticed() {
         );
         let ready = release.wait_reason("technicaluser", tenant, "user", "Ready", "Succeeded");
         assert_eq!(ready["status"], "True");
+        let ready = text(&ready["message"]).expect("a message");
+        assert!(
+            ready.contains("with the client secret that it had before."),
+            "{ready}"
+        );
+        // What is asked for beside it is told too.
+        user.patch(&json!({"metadata": {"annotations": {"chancery.dev/rotate": "now"}}}));
+        user.wait("the annotation is told", |user| {
+            let stalled = condition(user, "Stalled")?;
+            let told = text(&stalled["message"])?;
+            let both = ["is not there", "with delivery Reference you supply it"];
+            both.iter().all(|part| told.contains(part)).then_some(())
+        });
+        user.patch(&json!({"metadata": {"annotations": {"chancery.dev/rotate": null}}}));
         assert!(
             !user.told("SuppliedSecretNotFound").is_empty(),
             "an event too"

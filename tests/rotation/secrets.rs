@@ -87,6 +87,27 @@ const SCENARIOS: &[Scenario] = &[
         ],
     },
     Scenario {
+        name: "moved, and the grace made shorter",
+        deeds: &[
+            (60, Deed::Move("elsewhere")),
+            (HOUR, Deed::Rotate("a")),
+            (2 * HOUR, Deed::Grace(3 * HOUR)),
+            (20 * HOUR, Deed::Move("user-credentials")),
+            (20 * HOUR + 60, Deed::Rotate("b")),
+            (21 * HOUR, Deed::Grace(0)),
+            (60 * HOUR, Deed::Look),
+        ],
+    },
+    Scenario {
+        name: "supplied so often that the generated one makes room",
+        deeds: &[
+            (60, Deed::Supply("chosen 1")),
+            (120, Deed::Supply("chosen 2")),
+            (180, Deed::Supply("chosen 3")),
+            (60 * HOUR, Deed::Look),
+        ],
+    },
+    Scenario {
         name: "the clock jumps",
         deeds: &[
             (60, Deed::Rotate("a")),
@@ -165,7 +186,7 @@ fn kills_at_every_write_of_client_secrets() {
 }
 
 /// Operators that are broken on purpose.
-const BROKEN: [(&str, Tamper); 6] = [
+const BROKEN: [(&str, Tamper); 8] = [
     ("forgets the old hashes", |decision| {
         for write in &mut decision.writes {
             if let Write::Replace(Object::Secret(s), Fill::NewHash { .. }) = write {
@@ -195,9 +216,10 @@ const BROKEN: [(&str, Tamper); 6] = [
         },
     ),
     ("never ends an old secret", |decision| {
-        decision
-            .writes
-            .retain(|write| !matches!(write, Write::Replace(_, Fill::Nothing)));
+        decision.writes.retain(|write| match write {
+            Write::Replace(Object::Secret(s), Fill::Nothing) => credentials::hashes_of(s).is_none(),
+            _ => true,
+        });
     }),
     ("never tells servers before it delivers", |decision| {
         // What would be delivered later is delivered with the hash.
@@ -216,6 +238,22 @@ const BROKEN: [(&str, Tamper); 6] = [
         if let Some(object) = tried.filter(|_| makes && !delivers) {
             let fill = Fill::NewSecret(vec!["client_secret".into()]);
             decision.writes.push(Write::Replace(object, fill));
+        }
+    }),
+    ("leaves Secrets that show what has ended", |decision| {
+        decision
+            .writes
+            .retain(|write| !matches!(write, Write::Delete(_)));
+    }),
+    ("claims what is supplied before it works", |decision| {
+        for write in &mut decision.writes {
+            if let Write::Status { status, .. } = write
+                && status["credentials"]
+                    .as_array()
+                    .is_some_and(|all| all.iter().any(|c| c["state"] == "Next"))
+            {
+                status["secretName"] = "mine".into();
+            }
         }
     }),
     ("forgets what was supplied before", |decision| {
@@ -252,4 +290,66 @@ fn operators_that_are_broken_with_client_secrets_are_caught() {
         let caught = caught.unwrap_or_else(|| panic!("one that {name} is not caught"));
         println!("one that {name}: {caught}");
     }
+}
+
+/// Plays deeds undisturbed; what the events of that reason say.
+fn told(deeds: &[(i64, Deed)], reason: &str) -> Vec<String> {
+    let mut world = World::new(&[], |_| {});
+    let played = world.settle().and_then(|()| {
+        deeds.iter().try_for_each(|(second, deed)| {
+            world.pass_until(*second)?;
+            world.act(*deed);
+            world.settle()
+        })
+    });
+    played.unwrap_or_else(|why| panic!("{why}"));
+    let of = world.told.into_iter().filter(|(of, _)| *of == reason);
+    of.map(|(_, told)| told).collect()
+}
+
+#[test]
+fn events_say_what_was_done() {
+    let deeds = |more: &[(i64, Deed)]| [more, &[(30 * HOUR, Deed::Look)]].concat();
+    // One that is supplied changes, and no other is there.
+    let supplied = deeds(&[
+        (60, Deed::Supply("chosen 1")),
+        (HOUR, Deed::Supply("chosen 2")),
+    ]);
+    let rotated = told(&supplied, "CredentialRotated");
+    assert_eq!(rotated.len(), 2, "{rotated:?}");
+    assert!(
+        rotated[1].contains("Client secret 2 is not the one that is supplied any more"),
+        "{rotated:?}"
+    );
+    assert_eq!(told(&supplied, "CredentialRemoved").len(), 2);
+
+    // The spec was changed, and nothing repaired.
+    let changed = deeds(&[
+        (60, Deed::Rename("CYODA_SECRET")),
+        (120, Deed::Move("elsewhere")),
+    ]);
+    let updated = told(&changed, "SecretUpdated");
+    // Also when the former key goes.
+    assert!(updated.len() >= 2, "{updated:?}");
+    assert!(
+        updated.iter().any(|t| t.contains("secretName says")),
+        "{updated:?}"
+    );
+    assert_eq!(told(&changed, "SecretRepaired"), Vec::<String>::new());
+    // The Secret was deleted while the former one holds the same.
+    let deleted = deeds(&[(60, Deed::Move("elsewhere")), (120, Deed::DeleteDelivered)]);
+    let repaired = told(&deleted, "SecretRepaired");
+    assert_eq!(repaired.len(), 1, "{repaired:?}");
+    assert!(
+        repaired[0].contains("again, as it was deleted"),
+        "{repaired:?}"
+    );
+
+    // Whether there was a grace.
+    let rotate = [(60, Deed::Rotate("a"))];
+    let ended = told(&deeds(&rotate), "CredentialRemoved");
+    assert!(ended[0].ends_with("its grace is over."), "{ended:?}");
+    let at_once = deeds(&[(0, Deed::Grace(0)), rotate[0]]);
+    let ended = told(&at_once, "CredentialRemoved");
+    assert!(ended[0].contains("there is no grace"), "{ended:?}");
 }

@@ -16,8 +16,8 @@ use crate::domain::rate::Rate;
 use crate::domain::vocabulary;
 
 /// A machine client that gets access tokens with the client_credentials grant. It authenticates with a
-/// secret, which the operator makes, keeps as a hash and delivers in a Secret of the same namespace, with a
-/// key pair of its own, or with its Kubernetes ServiceAccount.
+/// secret, which the operator makes, keeps as a hash and delivers in a Secret of the same namespace, or which
+/// you supply, with a key pair of its own, or with its Kubernetes ServiceAccount.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "chancery.dev",
@@ -28,7 +28,7 @@ use crate::domain::vocabulary;
     shortname = "tu",
     category = "identity",
     derive = "PartialEq",
-    doc = "A machine client that gets access tokens with the client_credentials grant. It authenticates with a secret, which the operator makes, keeps as a hash and delivers in a Secret of the same namespace, with a key pair of its own, or with its Kubernetes ServiceAccount.",
+    doc = "A machine client that gets access tokens with the client_credentials grant. It authenticates with a secret, which the operator makes, keeps as a hash and delivers in a Secret of the same namespace, or which you supply, with a key pair of its own, or with its Kubernetes ServiceAccount.",
     validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name is longer than 63 characters: the client id and the Secret's name follow from it, so choose a shorter one."),
     validation = Rule::new("!has(self.spec.companionAgent) || has(self.spec.companionAgent.name) || self.metadata.name.size() <= 57").message("metadata.name is longer than 57 characters, and with -agent, as its companion agent is called, longer than 63: set companionAgent.name, or choose a shorter one."),
     validation = Rule::new("!has(self.spec.companionAgent) || !has(self.spec.companionAgent.name) || self.spec.companionAgent.name != self.metadata.name").message("companionAgent.name is that of the device itself: choose another, or take it away for the device's name with -agent."),
@@ -38,13 +38,13 @@ use crate::domain::vocabulary;
     printcolumn(name = "Suspended", type_ = "boolean", json_path = ".spec.suspended"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+    printcolumn(name = "Stalled", type_ = "string", json_path = ".status.conditions[?(@.type=='Stalled')].reason", description = "Why a person has to do something, although it may go on getting tokens"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Family", type_ = "string", json_path = ".spec.family", priority = 1),
     printcolumn(name = "Secret ID", type_ = "string", json_path = ".status.credentials[?(@.state=='Active')].id", description = "The client secret that was delivered last", priority = 1),
-    printcolumn(name = "Old until", type_ = "string", json_path = ".status.credentials[?(@.state=='Retired')].expiresAt", description = "Until when the client secret before it works", priority = 1),
+    printcolumn(name = "Old until", type_ = "string", json_path = ".status.graceEndsAt", description = "Until when the last of the client secrets before it works", priority = 1),
     printcolumn(name = "Rotates", type_ = "string", json_path = ".status.nextRotation", description = "When the next client secret is made by the clock; in the past: it is overdue", priority = 1),
     printcolumn(name = "Companion", type_ = "string", json_path = ".status.companionAgent.name", description = "The agent that goes with a device", priority = 1),
-    printcolumn(name = "Stalled", type_ = "string", json_path = ".status.conditions[?(@.type=='Stalled')].reason", description = "Why a person has to do something, although it may go on getting tokens", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1),
 )]
 #[serde(rename_all = "camelCase")]
@@ -137,7 +137,8 @@ pub struct TechnicalUserSpec {
         .field_path(".gracePeriod"),
 )]
 pub struct Credential {
-    /// With a client secret that the operator generates.
+    /// With a client secret: one that the operator generates, or, with delivery Reference, one that you
+    /// supply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretCredential>,
 
@@ -180,9 +181,18 @@ pub struct TechnicalUserStatus {
     /// The Secret in this namespace that holds the credential.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<String>,
+    /// Secrets in this namespace that hold a client secret too, and are about to go, since another one
+    /// has taken their place: what mounts them has until then to follow.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub former_secrets: Vec<FormerSecretStatus>,
     /// The credentials that work, the newest last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub credentials: Vec<CredentialStatus>,
+    /// Until when the last of those works that another one follows: what uses the client has read the new
+    /// one by then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace_ends_at: Option<Time>,
     /// When the next client secret is made by the clock; in the past: it is overdue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_rotation: Option<Time>,
@@ -218,6 +228,17 @@ pub struct RevokedStatus {
     /// The value that the annotation chancery.dev/rotate had then: another one makes a new secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotate: Option<String>,
+}
+
+/// A Secret that holds a client secret and is about to go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FormerSecretStatus {
+    /// The Secret's name.
+    pub name: String,
+    /// Until when it is there, where that is settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
 }
 
 /// A client secret that works.

@@ -5,8 +5,8 @@ use std::fmt;
 use kube::ResourceExt as _;
 
 use crate::api::v1alpha1::{
-    CLAIM_ANNOTATION, CredentialState, ROTATE_ANNOTATION, STALLED, SealedStatus, TechnicalUser,
-    TechnicalUserStatus,
+    CLAIM_ANNOTATION, CredentialState, ROTATE_ANNOTATION, STALLED, SealedBy, SealedStatus,
+    TechnicalUser, TechnicalUserStatus,
 };
 use crate::crypto::age::Recipient;
 use crate::domain::reasons::CLAIM_AWAITED;
@@ -131,6 +131,13 @@ fn awaits(status: &TechnicalUserStatus) -> bool {
 /// That there is nothing to be claimed.
 fn claimed(user: &TechnicalUser, whose: &Whose) -> String {
     match sealed(user) {
+        Some(sealed) if sealed.by == SealedBy::Spec => format!(
+            "client secret {} of {whose} was sealed at {} to {}, as the spec said then: who has its private key opens it. For another one: {}",
+            sealed.credential_id,
+            sealed.sealed_at.0,
+            sealed.recipient,
+            whose.again()
+        ),
         Some(sealed) => format!(
             "client secret {} of {whose} was claimed for {} at {}, and is kept nowhere. Lost means rotate: {}",
             sealed.credential_id,

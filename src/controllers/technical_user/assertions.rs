@@ -94,14 +94,20 @@ impl Visit<'_> {
             let gone = Object::Secret(Box::new(hashes.clone()));
             decision.writes.push(Write::Delete(gone));
             self.clean_up(decision);
+            let why = if grace.as_duration().is_zero() {
+                "there is no grace (spec.credential.gracePeriod is 0s)"
+            } else {
+                "its grace is over"
+            };
             decision.writes.push(Note::normal(
                 r::CREDENTIAL_REMOVED,
-                "The client secret does not work any more, as something else has taken its place and its grace is over.",
+                format!("The client secret does not work any more, as something else has taken its place, and {why}."),
             ));
             return (nothing(), violation);
         }
         // Of those that had been rotated out before, each has an end of its own.
         self.write_down(Some(hashes), &rotation, None, decision);
+        self.take_away_ended("", &rotation, decision);
         decision.wake_by(rotation.plan.wake_at);
         if begun.is_none() {
             decision.writes.push(Note::normal(
@@ -188,7 +194,7 @@ impl Visit<'_> {
         }
     }
 
-    /// The names of the Secrets that still deliver a client secret.
+    /// The first of the Secrets that still deliver a client secret.
     pub(super) fn delivered(&self) -> Option<String> {
         let mut ours = self.seen.deliveries.iter().filter(|d| d.ours());
         ours.next().map(|d| d.secret.name_any())

@@ -9,7 +9,7 @@ use super::rotation::{Rotation, SERVERS_FOLLOW, ToMake};
 use super::{DeliverySeen, Visit};
 use crate::controllers::{Decision, Fill, Note, Object, Write};
 use crate::domain::reasons as r;
-use crate::domain::rotation::{Cause, later};
+use crate::domain::rotation::{Cause, MOST_SECRETS};
 use crate::objects::delivery::{self, Delivery};
 
 impl Visit<'_> {
@@ -140,20 +140,36 @@ impl Visit<'_> {
         let fill = Fill::Secret(under, plain.clone());
         match before {
             Some(before) if delivery::same(before, &whole) => {}
-            Some(_) => {
+            Some(before) => {
+                let (reason, what) = if self.is_edited() || delivery::follows(before, &whole) {
+                    (r::SECRET_UPDATED, "follows the spec")
+                } else {
+                    (r::SECRET_REPAIRED, "was altered, and is put right")
+                };
                 decision.writes.push(Write::Replace(object, fill));
                 decision.writes.push(Note::normal(
-                    r::SECRET_REPAIRED,
-                    format!(
-                        "Secret {name} was brought up to date; the client secret in it is the same."
-                    ),
+                    reason,
+                    format!("Secret {name} {what}; the client secret in it is the same."),
                 ));
             }
             None => {
+                let mut others = self.seen.deliveries.iter().filter(|d| d.ours());
+                // Where it has stood before, the others were told so.
+                let moved = others.all(|d| delivery::superseded_at(&d.secret).is_none());
+                let (reason, what) = if moved {
+                    (
+                        r::SECRET_UPDATED,
+                        "as spec.credential.secret.secretName says",
+                    )
+                } else {
+                    (r::SECRET_REPAIRED, "again, as it was deleted")
+                };
                 decision.writes.push(Write::Create(object, fill));
                 decision.writes.push(Note::normal(
-                    r::SECRET_REPAIRED,
-                    format!("The client secret stands in Secret {name} now; it is the same."),
+                    reason,
+                    format!(
+                        "The client secret stands in Secret {name} now, {what}; it is the same."
+                    ),
                 ));
             }
         }
@@ -162,37 +178,47 @@ impl Visit<'_> {
         }
     }
 
-    /// Secrets of ours under another name, from before `secretName` was changed: what mounts them has a
-    /// grace to follow.
-    pub(super) fn retire_former(
-        &self,
-        name: &str,
-        rotation: &Rotation<'_>,
-        decision: &mut Decision,
-    ) {
-        let now = self.moment.now;
-        let former = self.seen.deliveries.iter();
-        for other in former.filter(|d| d.ours() && d.secret.name_any() != name) {
-            let until = later(now, rotation.policy.grace);
-            let written = delivery::superseded_until(&other.secret);
-            let until = written.map_or(until, |written| written.min(until));
-            let mut after = (*other.secret).clone();
-            if until <= now && self.moment.sure {
-                decision
-                    .writes
-                    .push(Write::Delete(Object::Secret(Box::new(after))));
-                continue;
-            }
-            decision.wake_at = decision.wake_at.into_iter().chain([until]).min();
-            if written.is_none() && self.moment.sure {
-                delivery::supersede(&mut after, until);
-                let object = Object::Secret(Box::new(after));
-                decision.writes.push(Write::Replace(object, Fill::Nothing));
-            }
-        }
+    /// Whether the spec was edited since it was looked at last.
+    fn is_edited(&self) -> bool {
+        let status = self.user.status.as_ref();
+        let observed = status.map_or(-1, |s| s.observed_generation);
+        self.user
+            .metadata
+            .generation
+            .is_some_and(|now| now != observed)
     }
 
     pub(super) fn delivery(&self, id: &str, before: Option<&Secret>) -> Delivery {
         delivery::delivery(self.user, self.settings, id, before, self.moment.now)
+    }
+}
+
+impl Rotation<'_> {
+    /// That a client secret is struck off, and why.
+    pub(super) fn told_gone(&self, id: &str) -> Write {
+        let stored = self.stored.iter().find(|s| s.credential.id == id);
+        // Where something else took its place, its end was settled before.
+        let settled = stored.is_some_and(|s| s.known.ends_at.is_some());
+        let early = self.find(id).is_some_and(|key| {
+            let end = self.policy.end(key, true);
+            !settled && end > key.life.removed
+        });
+        if early {
+            return Note::warning(
+                r::TOO_MANY_CREDENTIALS,
+                format!(
+                    "Client secret {id} was ended before its grace was over: another one is delivered, and {MOST_SECRETS} work at once at most."
+                ),
+            );
+        }
+        let why = if self.policy.grace.is_zero() {
+            "there is no grace (gracePeriod is 0s)"
+        } else {
+            "its grace is over"
+        };
+        Note::normal(
+            r::CREDENTIAL_REMOVED,
+            format!("Client secret {id} does not work any more: {why}."),
+        )
     }
 }

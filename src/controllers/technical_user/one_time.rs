@@ -3,7 +3,6 @@
 //! plain is nowhere, not even between two writes. (docs/decisions/2026-11-27-one-time.md)
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 
 use super::Visit;
@@ -11,7 +10,7 @@ use super::rotation::{Rotation, SERVERS_FOLLOW, ToMake};
 use crate::api::v1alpha1::{
     CLAIM_ANNOTATION, Conditions, ROTATE_ANNOTATION, SealedBy, SealedStatus,
 };
-use crate::controllers::{Decision, Note, Object, SealTo, Write};
+use crate::controllers::{Decision, Note, SealTo, Write};
 use crate::crypto::age::Recipient;
 use crate::domain::reasons as r;
 use crate::domain::rotation::{Cause, KeyFacts, Source, later};
@@ -199,7 +198,11 @@ impl<'a> Visit<'a> {
 
     /// That a claim came when there was nothing to be claimed.
     fn refused(&self, claim: &str, rotation: &Rotation<'_>) -> Write {
+        let recipient = self.user.one_time().and_then(|s| s.recipient.as_ref());
         let why = match self.to_show(rotation).0 {
+            _ if recipient.is_some() => {
+                "client secrets are for spec.credential.secret.recipient alone".to_owned()
+            }
             Some(sealed) => format!(
                 "client secret {} was claimed for {} at {}, and is kept nowhere",
                 sealed.credential_id, sealed.recipient, sealed.sealed_at.0
@@ -212,11 +215,16 @@ impl<'a> Visit<'a> {
             .filter(char::is_ascii_graphic)
             .take(62)
             .collect();
+        let then = if recipient.is_some() {
+            "To have them claimed, take that away.".to_owned()
+        } else {
+            format!(
+                "Lost means rotate: set the annotation {ROTATE_ANNOTATION} to a new value, and claim again."
+            )
+        };
         Note::warning(
             r::CLAIM_REFUSED,
-            format!(
-                "The claim {short} found nothing to be claimed: {why}. Lost means rotate: set the annotation {ROTATE_ANNOTATION} to a new value, and claim again."
-            ),
+            format!("The claim {short} found nothing to be claimed: {why}. {then}"),
         )
     }
 
@@ -259,29 +267,27 @@ impl<'a> Visit<'a> {
 
     /// Secrets that deliver an earlier client secret stay for as long as that works.
     fn take_away_deliveries(&self, rotation: &Rotation<'_>, decision: &mut Decision) {
-        if !self.moment.sure {
-            return;
+        if self.moment.sure {
+            self.take_away_dead("", rotation, decision);
         }
-        let works = |id: &str| {
-            let key = rotation.find(id);
-            key.is_some_and(|k| k.life.removed.is_none())
-        };
-        let ours = self.seen.deliveries.iter().filter(|d| d.ours());
-        let over = ours.filter(|d| !d.proves().is_some_and(|(_, id)| works(id)));
-        decision.writes.extend(over.map(|delivered| {
-            let secret: Secret = (*delivered.secret).clone();
-            Write::Delete(Object::Secret(Box::new(secret)))
-        }));
     }
 
     /// What is told where one works.
     pub(super) fn of_one_time(&self, rotation: &Rotation<'_>) -> String {
         let id = self.user.client_id();
         match self.to_show(rotation).0 {
-            Some(sealed) => format!(
-                "{id} gets tokens with client secret {}, which was sealed to {} at {} and is kept nowhere else.",
-                sealed.credential_id, sealed.recipient, sealed.sealed_at.0
-            ),
+            Some(sealed) => {
+                let end = match sealed.by {
+                    SealedBy::Claim => "and is kept nowhere else",
+                    SealedBy::Spec => {
+                        "of the spec, and stands in status.sealed for the holder of that key alone"
+                    }
+                };
+                format!(
+                    "{id} gets tokens with client secret {}, which was sealed at {} to {} {end}.",
+                    sealed.credential_id, sealed.sealed_at.0, sealed.recipient
+                )
+            }
             None => format!("{id} gets tokens with the client secret that was delivered before."),
         }
     }

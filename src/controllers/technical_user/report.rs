@@ -129,9 +129,7 @@ impl Visit<'_> {
         } else if self.user.one_time().is_some() {
             told(r::SUCCEEDED, self.of_one_time(rotation))
         } else if self.is_supplied() {
-            let places = self.told_of_supply();
-            let message = format!("{id} gets tokens with the client secret in {places}.");
-            told(r::SUCCEEDED, message)
+            told(r::SUCCEEDED, self.told_of_supply(rotation))
         } else {
             let secret = self.user.secret_name();
             let message = match rotation.current {
@@ -246,9 +244,13 @@ impl Visit<'_> {
         };
         let secret_name = match self.user.delivers_in() {
             Some(name) => working.then_some(name),
-            None if self.is_supplied() => self.supplied_by(),
+            None if self.is_supplied() => self.supplied_by(rotation),
             None => self.delivered(),
         };
+        let former_secrets = self.former_status(secret_name.as_deref(), rotation);
+        let credentials = credentials(rotation, until);
+        let ends = credentials.iter().filter_map(|c| c.expires_at.clone());
+        let grace_ends_at = ends.max();
         let stood = before.map_or(&[][..], |s| &s.conditions);
         let after = TechnicalUserStatus {
             observed_generation: observed.generation,
@@ -258,7 +260,9 @@ impl Visit<'_> {
             key_ids,
             service_account: self.bound(),
             secret_name,
-            credentials: credentials(rotation, until),
+            former_secrets,
+            credentials,
+            grace_ends_at,
             next_rotation: rotation.next_at().map(whole),
             last_handled_rotation: (rotation
                 .is_handled()

@@ -11,11 +11,10 @@ use zeroize::Zeroizing;
 
 use super::{DeliverySeen, Visit};
 use crate::api::v1alpha1::{ROTATE_ANNOTATION, SecretCredential};
-use crate::controllers::{Decision, Fill, Note, Object, SealTo, Write};
+use crate::controllers::{Decision, Fill, Object, SealTo, Write};
 use crate::domain::client::DEFAULT_SECRET_GRACE;
 use crate::domain::moment::Moment;
 use crate::domain::period::Period;
-use crate::domain::reasons as r;
 use crate::domain::rotation::{
     self, Cause, History, KeyFacts, LONGEST_REQUEST, Phase, Plan, Policy, Rotated, SecretId,
     Source, Step, carry_out, signer,
@@ -274,12 +273,8 @@ impl<'a> Visit<'a> {
         if !Self::put_hashes(hashes, after, fill, decision) {
             return;
         }
-        for id in rotation.gone() {
-            decision.writes.push(Note::normal(
-                r::CREDENTIAL_REMOVED,
-                format!("Client secret {id} does not work any more: its grace is over."),
-            ));
-        }
+        let told = rotation.gone().map(|id| rotation.told_gone(id));
+        decision.writes.extend(told);
     }
 
     /// The Secret with the hashes as it should be, but for new ones.

@@ -7,6 +7,7 @@ mod look;
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt as _;
 
 pub use index::Index;
 pub use look::{Comparisons, Found, Offered, SuppliedSeen, look};
@@ -77,6 +78,7 @@ impl Visit<'_> {
         if works {
             self.retire_former("", &rotation, decision);
         }
+        self.take_away_ended("", &rotation, decision);
         let conditions = violation.or_else(|| self.waits(&rotation));
         (rotation, conditions)
     }
@@ -225,12 +227,9 @@ impl Visit<'_> {
             ));
         }
         let retired = |id: &&str| !followed.crowded_out.iter().any(|out| out == id);
-        for id in rotation.gone().filter(retired) {
-            decision.writes.push(Note::normal(
-                r::CREDENTIAL_REMOVED,
-                format!("Client secret {id} does not work any more: its grace is over."),
-            ));
-        }
+        let gone = rotation.gone().filter(retired);
+        let told = gone.map(|id| rotation.told_gone(id));
+        decision.writes.extend(told);
     }
 
     /// Why it can not authenticate, if nothing works.
@@ -261,12 +260,16 @@ impl Visit<'_> {
     pub(super) fn trouble_with_supply(&self) -> Option<(&'static str, String)> {
         let mut reason = None;
         let mut told = Vec::new();
+        let or_else = match self.seen.supplied.as_slice() {
+            [_, _] => "or take it out of secretRefs",
+            _ => "or name another one in secretRefs",
+        };
         for seen in &self.seen.supplied {
             match &seen.found {
                 Found::Stored(..) | Found::New(..) => {}
                 Found::Missing(sentence) => {
                     reason = reason.or(Some(r::SUPPLIED_SECRET_NOT_FOUND));
-                    told.push(format!("{sentence} Make it, or take it out of secretRefs."));
+                    told.push(format!("{sentence} Make it, {or_else}."));
                 }
                 Found::Refused(sentence) => {
                     reason = Some(r::SUPPLIED_SECRET_REFUSED);
@@ -282,35 +285,87 @@ impl Visit<'_> {
         &self,
         rotation: &Rotation<'_>,
     ) -> Option<(&'static str, String)> {
-        if let Some((reason, told)) = self.trouble_with_supply() {
-            let told = format!("{told} What was supplied before goes on working until then.");
-            return Some((reason, told));
-        }
         let policy = &rotation.policy;
         let asked = policy.rotate.is_some() && policy.rotate != policy.handled;
-        (asked && !rotation.is_handled()).then(|| {
+        let unheard = (asked && !rotation.is_handled()).then(|| {
             let told = format!(
                 "The annotation {ROTATE_ANNOTATION} asks for a new client secret, and with delivery Reference you supply it: change what your Secret holds, or name a second one in secretRefs."
             );
             (r::INVALID_SPEC, told)
-        })
+        });
+        let trouble = self.trouble_with_supply().map(|(reason, told)| {
+            let told = format!("{told} What was supplied before goes on working until then.");
+            (reason, told)
+        });
+        match (trouble, unheard) {
+            (Some((reason, told)), Some((_, also))) => Some((reason, format!("{told} {also}"))),
+            (trouble, unheard) => trouble.or(unheard),
+        }
     }
 
-    /// Where client secrets that work are supplied, in words.
-    pub(super) fn told_of_supply(&self) -> String {
-        let places = self
-            .seen
-            .supplied
-            .iter()
-            .map(|seen| format!("Secret {} (key {})", seen.place.name, seen.place.key()));
-        places.collect::<Vec<_>>().join(" or ")
+    /// With which client secret it gets tokens, in words, and what is supplied and does not work yet.
+    pub(super) fn told_of_supply(&self, rotation: &Rotation<'_>) -> String {
+        let id = self.user.client_id();
+        let places = |which: &dyn Fn(&SuppliedSeen) -> bool| {
+            let found = self.seen.supplied.iter().filter(|seen| which(seen));
+            let found =
+                found.map(|seen| format!("Secret {} (key {})", seen.place.name, seen.place.key()));
+            found.collect::<Vec<_>>()
+        };
+        let works = |seen: &SuppliedSeen| seen.found.works(rotation);
+        let (now, next) = (
+            places(&works),
+            places(&|seen| seen.found.is_usable() && !works(seen)),
+        );
+        let told = if now.is_empty() {
+            format!("{id} gets tokens with the client secret that it had before.")
+        } else {
+            let now = now.join(" or ");
+            format!("{id} gets tokens with the client secret in {now}.")
+        };
+        if next.is_empty() {
+            return told;
+        }
+        let next = next.join(" and ");
+        format!("{told} That in {next} works in a moment, once every server knows it.")
     }
 
-    /// The first Secret that supplies one.
-    pub(super) fn supplied_by(&self) -> Option<String> {
+    /// The Secret with the client secret that works: the first that supplies one, and until it does, the
+    /// one before.
+    pub(super) fn supplied_by(&self, rotation: &Rotation<'_>) -> Option<String> {
         let mut seen = self.seen.supplied.iter();
-        let stands = seen.find(|seen| matches!(seen.found, Found::Stored(..)));
-        stands.map(|seen| seen.place.name.clone())
+        if let Some(seen) = seen.find(|seen| seen.found.works(rotation)) {
+            return Some(seen.place.name.clone());
+        }
+        let generated = rotation.current.filter(|(_, _, id)| {
+            let key = rotation.find(id);
+            key.is_some_and(|key| key.life.may_sign())
+        });
+        if let Some((delivered, _, _)) = generated {
+            return Some(delivered.secret.name_any());
+        }
+        // What is lost or spoilt holds none.
+        let whole = self.seen.supplied.iter().all(|seen| seen.found.is_usable());
+        let mut sources = rotation.stored.iter().filter(|s| {
+            let key = rotation.find(&s.credential.id);
+            whole && key.is_some_and(|k| k.life.may_sign())
+        });
+        sources.find_map(|s| Some(s.known.source.as_ref()?.secret.clone()))
+    }
+}
+
+impl Found {
+    /// Whether a client secret stands there, as one should.
+    fn is_usable(&self) -> bool {
+        matches!(self, Self::Stored(..) | Self::New(..))
+    }
+
+    /// Whether one stands there that works.
+    fn works(&self, rotation: &Rotation<'_>) -> bool {
+        let (Self::Stored(id, _) | Self::New(_, _, Some(id))) = self else {
+            return false;
+        };
+        rotation.find(id).is_some_and(|key| key.life.may_sign())
     }
 }
 

@@ -54,6 +54,9 @@ pub enum Deed {
     Jump(i64),
 }
 
+/// Status tells times in whole seconds.
+const SECOND: SignedDuration = SignedDuration::from_secs(1);
+
 struct Made {
     id: String,
     hash: String,
@@ -79,6 +82,8 @@ pub struct World {
     wake_at: Option<Timestamp>,
     /// How many writes were tried.
     pub writes: usize,
+    /// What was told: reasons and sentences of events.
+    pub told: Vec<(&'static str, String)>,
 }
 
 /// Where a person supplies a client secret.
@@ -121,6 +126,7 @@ impl World {
             tamper,
             wake_at: None,
             writes: 0,
+            told: Vec::new(),
         }
     }
 
@@ -216,6 +222,7 @@ impl World {
         for _ in 0..30 {
             if self.visit()? == End::Idle {
                 self.seen.tampered = false;
+                self.shows_what_works()?;
                 return self.look();
             }
             self.now += SignedDuration::from_millis(20);
@@ -251,6 +258,53 @@ impl World {
     fn look(&mut self) -> Result<(), String> {
         let (now, stored, plain) = (self.second(), self.stored(), self.plain());
         self.seen.look(now, &stored, plain.as_deref())
+    }
+
+    /// Once nothing is left to do: no delivered Secret, under whatever name, shows a client secret that does
+    /// not work, and status tells until when those are there that are about to go.
+    fn shows_what_works(&self) -> Result<(), String> {
+        let stored = self.stored();
+        let works = |plain: &str| stored.iter().any(|s| s.credential.hash == hash_of(plain));
+        let status = self.user.status.clone().unwrap_or_default();
+        for (name, secret) in &self.delivered {
+            let data = secret.data.iter().flatten();
+            let texts = data.filter_map(|(_, v)| String::from_utf8(v.0.clone()).ok());
+            let mut dead = texts.filter(|t| t.starts_with("secret ") && !works(t));
+            if let Some(plain) = dead.next() {
+                return Err(format!("Secret {name} shows {plain}, which does not work"));
+            }
+            let named = status.secret_name.as_ref() == Some(name);
+            let told = status.former_secrets.iter().find(|f| f.name == *name);
+            let until = told.and_then(|f| f.until.as_ref());
+            if !named && self.offset == 0 && until.is_none_or(|until| until.0 + SECOND < self.now) {
+                return Err(format!(
+                    "of Secret {name} status says {told:?}, at {}",
+                    self.now
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Status names, and `Ready` claims, no supplied Secret that holds nothing which works.
+    fn claims_what_works(&self) -> Result<(), String> {
+        let status = self.user.status.as_ref();
+        let told = status.and_then(|s| s.conditions.iter().find(|c| c.type_ == "Ready"));
+        let told = told.map(|c| c.message.as_str()).unwrap_or_default();
+        let works = self.stored().into_iter().any(|s| {
+            let supplied = self.supplied.map(hash_of);
+            s.life().may_sign() && Some(s.credential.hash) == supplied
+        });
+        let claimed = told.contains("with the client secret in Secret mine");
+        let before = self
+            .stored()
+            .into_iter()
+            .any(|s| s.life().may_sign() && s.known.source.is_some());
+        let named = status.and_then(|s| s.secret_name.as_deref()) == Some("mine");
+        if claimed && !works || named && !before {
+            return Err(format!("status claims that Secret mine works: {told:?}"));
+        }
+        Ok(())
     }
 
     fn see(&self) -> Seen {
@@ -334,9 +388,15 @@ impl World {
         self.wake_at = decision.wake_at;
         let mut end = End::Idle;
         for write in decision.writes {
-            if matches!(write, Write::Event(_) | Write::TryOut(_)) {
-                continue;
-            }
+            let write = match write {
+                Write::TryOut(_) => continue,
+                Write::Event(note) => {
+                    self.told.push((note.reason, note.message));
+                    continue;
+                }
+                write => write,
+            };
+            let of_status = matches!(write, Write::Status { .. });
             end = End::Wrote;
             let fate = self.fates.iter().find(|(at, _)| *at == self.writes);
             let fate = fate.map(|(_, fate)| *fate);
@@ -347,6 +407,9 @@ impl World {
             }
             let made = self.write(write);
             self.look()?;
+            if of_status {
+                self.claims_what_works()?;
+            }
             match fate {
                 Some(Fate::KilledAfter) => {
                     self.made = None;
