@@ -297,7 +297,8 @@ async fn what_was_being_made_goes_and_what_is_asked_for_is_told() {
         .settled("the rotation is refused", |s| paused(s, asked))
         .await;
     let secrets: Api<Secret> = Api::namespaced(scene.client.clone(), TENANT);
-    let deleted = secrets.delete("orders-credentials", &DeleteParams::default());
+    let params = DeleteParams::default();
+    let deleted = secrets.delete("orders-credentials", &params);
     deleted.await.expect("deleted");
     let lost = "deleted or altered, and neither is it put there again";
     let status = scene.settled("its loss is told", |s| paused(s, lost)).await;

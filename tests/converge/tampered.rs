@@ -100,8 +100,11 @@ async fn hashes_that_are_emptied_or_garbage_are_made_again() {
     data.insert("client_secret".into(), ByteString("mine".into()));
     scene.tamper(set("[]")).await;
     let secrets: Api<Secret> = Api::namespaced(scene.client.clone(), TENANT);
-    let written = secrets.replace("orders-credentials", &PostParams::default(), &delivered);
-    let _ = written.await; // Where the operator was quicker, that is well too.
+    let params = PostParams::default();
+    // Where the operator was quicker, that is well too.
+    let _ = secrets
+        .replace("orders-credentials", &params, &delivered)
+        .await;
     scene.works("another one").await;
 }
 

@@ -99,7 +99,7 @@ async fn a_token_is_used_again_and_again() {
     }
 }
 
-/// The UID of a ServiceAccount of another namespace is known by its digest alone.
+/// The UID of a `ServiceAccount` of another namespace is known by its digest alone.
 #[tokio::test]
 async fn a_digest_stands_for_a_uid() {
     let scene = Scene::new();
