@@ -812,6 +812,16 @@ fn what_can_not_work_is_refused_with_a_sentence() {
             &["policy.longestRotationInterval=90d"],
             "at '/policy/longestRotationInterval'",
         ),
+        (
+            &LEAST,
+            &["policy.shortestSecretRotationInterval=1d"],
+            "at '/policy/shortestSecretRotationInterval'",
+        ),
+        (
+            &LEAST,
+            &["serving.maxConnections=15"],
+            "at '/serving/maxConnections'",
+        ),
         (&LEAST, &["issuer=id.example.com"], "at '/issuer'"),
         (&LEAST, &["issuer=https://id.example.com/"], "at '/issuer'"),
         (

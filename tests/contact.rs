@@ -303,6 +303,7 @@ async fn what_is_served_is_proved_again_and_again() {
         operator_namespace: NAMESPACE.into(),
         serving: chancery::domain::settings::ServingSettings {
             max_staleness: Period::from_mins(60),
+            ..chancery::domain::settings::ServingSettings::default()
         },
         ..Settings::default()
     };

@@ -16,6 +16,8 @@ mod obstacles;
 mod one_time;
 #[path = "converge/scene.rs"]
 mod scene;
+#[path = "converge/tampered.rs"]
+mod tampered;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

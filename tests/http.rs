@@ -4,6 +4,8 @@
 mod assertions;
 #[path = "http/authentication.rs"]
 mod authentication;
+#[path = "http/connections.rs"]
+mod connections;
 #[path = "http/documents.rs"]
 mod documents;
 #[path = "http/jwt.rs"]

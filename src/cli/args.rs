@@ -50,6 +50,11 @@ pub struct SettingsArgs {
     /// How long a replica signs without contact with the API server, from 1s to 24h [default: 1h].
     #[arg(long, value_name = "DURATION")]
     pub max_staleness: Option<Period>,
+
+    /// The most connections that the public port holds open, from 16 to 65536; further ones wait
+    /// [default: 4096].
+    #[arg(long, value_name = "NUMBER")]
+    pub max_connections: Option<i32>,
 }
 
 /// How to reach the cluster, and who the tokens are from.
@@ -224,6 +229,8 @@ impl SettingsArgs {
         ] {
             *to = from.unwrap_or(*to);
         }
+        let connections = &mut settings.serving.max_connections;
+        *connections = self.max_connections.unwrap_or(*connections);
         Ok(settings)
     }
 }

@@ -23,7 +23,7 @@ use super::events::Events;
 use super::queue::Queue;
 use super::signing_key::PlanFn;
 use super::visit::visit;
-use super::{Error, Key, cluster_keys, signing_key, technical_user};
+use super::{Error, Key, cluster_keys, outbox, signing_key, technical_user};
 use crate::clock::ClockGuard;
 use crate::crypto::random;
 use crate::domain::settings::Settings;
@@ -67,6 +67,7 @@ pub struct Context {
     pub(super) troubles: signing_key::Troubles,
     pub(super) parsed_keys: signing_key::ParsedKeys,
     pub(super) cluster_keys: cluster_keys::Followed,
+    pub(super) revocations: outbox::Remembered,
     pub(super) plan: PlanFn,
 }
 
@@ -147,6 +148,7 @@ impl Operator {
             troubles: signing_key::Troubles::default(),
             parsed_keys: signing_key::ParsedKeys::default(),
             cluster_keys: cluster_keys::Followed::default(),
+            revocations: outbox::Remembered::default(),
             plan: rotation::plan,
         };
         Self {

@@ -5,7 +5,7 @@
 //! (`technical_user/revoked.rs`).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -39,6 +39,8 @@ pub struct Seen {
     pub outbox: Option<ConfigMap>,
     /// The list.
     pub list: Option<ConfigMap>,
+    /// What a list held that was deleted since.
+    pub lost: Revocations,
     /// Who may have which client id.
     pub tenancy: Arc<Tenancy>,
     /// The devices that have revoked themselves.
@@ -53,6 +55,30 @@ pub struct DeviceSeen {
     pub hashes: Option<Secret>,
     /// What the outbox says of it.
     pub noted: Device,
+}
+
+/// The list as this process last saw it, so that one that is deleted can be made again.
+#[derive(Debug, Default)]
+pub struct Remembered(Mutex<Option<(Option<String>, Revocations)>>);
+
+impl Remembered {
+    /// Compares with the list that stands there, which is remembered from now on: what it held before
+    /// that was deleted, if it was. What somebody takes out of a list that stands is not lost.
+    fn compare(&self, stands: Option<&ConfigMap>) -> Revocations {
+        let mut before = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost = match (&*before, stands) {
+            (Some((uid, _)), Some(stands)) if *uid == stands.uid() => Revocations::default(),
+            (Some((_, held)), _) => held.clone(),
+            (None, _) => Revocations::default(),
+        };
+        if let Some(stands) = stands {
+            let (mut held, _) = revocations::read(stands);
+            // Until it is written again.
+            held.join(&lost);
+            *before = Some((stands.uid(), held));
+        }
+        lost
+    }
 }
 
 /// Looks at both at the API server: what is written is decided on what stands there. None where there
@@ -72,9 +98,11 @@ pub async fn see(cx: &Context) -> Result<Option<Seen>, Error> {
     let mut seen = Seen {
         outbox: cx.get(namespace, OUTBOX).await?,
         list: cx.get(namespace, REVOCATIONS).await?,
+        lost: Revocations::default(),
         tenancy: cx.tenancy(),
         devices: Vec::new(),
     };
+    seen.lost = cx.revocations.compare(seen.list.as_ref());
     let now = cx.clock_guard.moment().now;
     for noted in judged(&seen, &Bounds::of(&cx.settings), now)
         .0
@@ -174,7 +202,9 @@ pub fn decide(seen: &Seen, settings: &Settings, now: Timestamp) -> Decision {
         .map(revocations::read)
         .unwrap_or_default();
 
-    let mut after = before.clone();
+    let mut held = before.clone();
+    held.join(&seen.lost);
+    let mut after = held.clone();
     after.join(&sound);
     for client in after.0.values_mut().flat_map(|of| of.values_mut()) {
         if client.tokens.len() > bounds.tokens_per_client {
@@ -185,7 +215,7 @@ pub fn decide(seen: &Seen, settings: &Settings, now: Timestamp) -> Decision {
     let has_room = after.fit(now.as_second(), &bounds).is_ok();
     if !has_room {
         // The outbox keeps what does not fit, and servers obey it there meanwhile.
-        after = before.clone();
+        after = held;
         after.forget(now);
     }
     let at = |span| now.saturating_add(span).unwrap_or(Timestamp::MAX);

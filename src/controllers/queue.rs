@@ -1,5 +1,8 @@
 //! What to visit, and when: each object stands in it at most once, and is visited by one worker
-//! at a time.
+//! at a time. Whose time has come is visited in turns, so that no tenant holds up another
+//! (docs/decisions/2026-11-27-turns-among-tenants.md).
+
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Key, Kind};
+use turns::Turns;
 
 /// The first wait after a failure; it doubles with each further one.
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
@@ -20,8 +24,10 @@ const HELD_FOR: Duration = Duration::from_millis(150);
 #[derive(Debug, Default)]
 pub struct Queue {
     due: BTreeMap<Key, Instant>,
-    /// Those of `due` that are not under visit, in the order of their times.
+    /// Those of `due` that are neither under visit nor in `turns`, in the order of their times.
     order: BTreeSet<(Instant, Key)>,
+    /// Those whose time has come.
+    turns: Turns,
     visited_now: BTreeSet<Key>,
     failures: BTreeMap<Key, Failures>,
     /// Those that go before all others that are due.
@@ -47,9 +53,15 @@ impl Queue {
         self.due.insert(key.clone(), at);
         if !self.visited_now.contains(&key) {
             if let Some(before) = before {
-                self.order.remove(&(before, key.clone()));
+                self.take_out(before, &key);
             }
             self.order.insert((at, key));
+        }
+    }
+
+    fn take_out(&mut self, at: Instant, key: &Key) {
+        if !self.order.remove(&(at, key.clone())) {
+            self.turns.remove(at, key);
         }
     }
 
@@ -91,27 +103,23 @@ impl Queue {
         urgent.map(|key| key.kind).collect()
     }
 
-    /// The first in order that does not wait for an urgent one.
-    fn first(&self, now: Instant) -> Option<&(Instant, Key)> {
-        let held = self.held(now);
-        let free = |key: &Key| !held.contains(&key.kind) || self.is_urgent(key);
-        self.order.iter().find(|(_, key)| free(key))
-    }
-
     /// The next object that may be visited now; it is then under visit until [`Self::done`].
     pub fn take(&mut self, now: Instant) -> Option<Key> {
-        if self.order.first()?.0 > now {
-            return None;
+        while self.order.first().is_some_and(|(at, _)| *at <= now) {
+            let (at, key) = self.order.pop_first()?;
+            self.turns.add(at, key);
         }
-        let waiting = self
-            .urgent
-            .iter()
-            .filter(|key| !self.visited_now.contains(*key));
+        let waiting = self.urgent.iter();
+        let waiting = waiting.filter(|key| !self.visited_now.contains(*key));
         let due = waiting.filter_map(|key| Some((*self.due.get(key)?, key.clone())));
         let urgent = due.filter(|(at, _)| *at <= now).min();
-        let first = urgent.or_else(|| self.first(now).cloned());
-        let (at, key) = first.filter(|(at, _)| *at <= now)?;
-        self.order.remove(&(at, key.clone()));
+        let key = if let Some((at, key)) = urgent {
+            self.take_out(at, &key);
+            key
+        } else {
+            let held = self.held(now);
+            self.turns.take(&held)?
+        };
         self.due.remove(&key);
         self.visited_now.insert(key.clone());
         Some(key)
@@ -119,7 +127,13 @@ impl Queue {
 
     /// When the next object is due that is not under visit, and waits for no urgent one.
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
-        self.first(now).map(|(at, _)| *at)
+        let held = self.held(now);
+        if self.turns.any(&held) {
+            return Some(now);
+        }
+        let free = |key: &Key| !held.contains(&key.kind) || self.is_urgent(key);
+        let mut ahead = self.order.iter().filter(|(_, key)| free(key));
+        ahead.next().map(|(at, _)| *at)
     }
 
     fn leave(&mut self, key: &Key) {
@@ -210,6 +224,62 @@ mod tests {
         );
         queue.set_urgent(key("c"), false);
         assert_eq!(queue.take(now), Some(key("b")));
+    }
+
+    fn user(namespace: &str, n: u32) -> Key {
+        Key {
+            kind: Kind::TechnicalUser,
+            namespace: namespace.into(),
+            name: format!("user-{n:03}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_namespace_with_many_holds_up_no_other() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        for n in 0..150 {
+            queue.add(user("acme", n), now);
+        }
+        assert_eq!(queue.take(now), Some(user("acme", 0)));
+        let later = now + Duration::from_secs(1);
+        for key in [user("globex", 1), user("globex", 2), user("initech", 1)] {
+            queue.add(key, later);
+        }
+        queue.add(key("ring"), later);
+        let taken: Vec<_> = (0..7).filter_map(|_| queue.take(later)).collect();
+        let turns = [
+            key("ring"),
+            user("acme", 1),
+            user("globex", 1),
+            user("initech", 1),
+            user("acme", 2),
+            user("globex", 2),
+            user("acme", 3),
+        ];
+        assert_eq!(taken, turns);
+        // One that comes back at once takes its turn behind those of others.
+        queue.done(&user("acme", 1));
+        queue.add(user("acme", 1), later);
+        queue.add(user("globex", 3), later);
+        let taken: Vec<_> = (0..3).filter_map(|_| queue.take(later)).collect();
+        assert_eq!(taken, [user("acme", 4), user("globex", 3), user("acme", 5)]);
+        let rest = std::iter::from_fn(|| queue.take(later)).count();
+        assert_eq!((rest, queue.next_due(later)), (145, None), "none is lost");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_urgent_one_does_not_wait_for_its_turn() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        for key in [key("a"), key("b"), key("c"), user("acme", 1)] {
+            queue.add(key, now);
+        }
+        assert_eq!(queue.take(now), Some(key("a")));
+        queue.set_urgent(key("c"), true);
+        assert_eq!(queue.take(now), Some(key("c")));
+        queue.done(&key("c"));
+        queue.set_urgent(key("c"), false);
+        let rest: Vec<_> = std::iter::from_fn(|| queue.take(now)).collect();
+        assert_eq!(rest, [user("acme", 1), key("b")], "each once");
     }
 
     #[tokio::test(start_paused = true)]

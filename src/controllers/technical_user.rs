@@ -18,6 +18,7 @@ mod revoked;
 mod rotation;
 mod see;
 mod service_account;
+mod stored;
 mod supplied;
 
 use std::sync::Arc;
@@ -27,14 +28,14 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use zeroize::Zeroizing;
 
-use super::{Decision, Fill, Note, Object, Write};
+use super::{Decision, Object, Write};
 use crate::api::v1alpha1::{Conditions, TechnicalUser};
 use crate::domain::moment::Moment;
 use crate::domain::reasons as r;
 use crate::domain::rotation::{Source, later};
 use crate::domain::settings::Settings;
 use crate::domain::subscription::{self, SubscriptionFacts};
-use crate::objects::{Ownership, credentials, delivery};
+use crate::objects::{Ownership, credentials};
 use crate::tenancy::Tenancy;
 
 use rotation::Rotation;
@@ -239,6 +240,10 @@ impl Visit<'_> {
     fn credential(&self, decision: &mut Decision) -> (Rotation<'_>, Option<Conditions>) {
         let violation = self.violation();
         let violation = violation.map(|(reason, message)| Conditions::stalled(reason, message));
+        if let Some(mended) = self.relabel(decision) {
+            let conditions = violation.unwrap_or(mended);
+            return (self.rotation(None, Source::Hold), Some(conditions));
+        }
         match self.user.secret_credential() {
             Some(_) if self.user.one_time().is_some() => self.one_time(violation, decision),
             Some(secret) if secret.is_supplied() => self.supplied(violation, decision),
@@ -283,10 +288,7 @@ impl Visit<'_> {
                 self.take_away_ended(&target, &rotation, decision);
                 return (rotation, obstacle);
             }
-        } else if hashes.is_none()
-            && !self.was_ever_revoked()
-            && self.hash_again(standing, decision)
-        {
+        } else if !self.was_ever_revoked() && self.hash_again(hashes, standing, decision) {
             return (rotation, Some(being_made()));
         } else if let Some(left) = self.others_turn(&rotation) {
             self.recheck(left, decision);
@@ -319,29 +321,6 @@ impl Visit<'_> {
         };
         rotation.to_make()?;
         Some(patience.saturating_sub(waited)).filter(SignedDuration::is_positive)
-    }
-
-    /// Only the hash was lost: it is made again from the delivered Secret. Only of a secret that we have
-    /// delivered before: what somebody else has put there first is no credential.
-    fn hash_again(&self, standing: Option<&DeliverySeen>, decision: &mut Decision) -> bool {
-        let Some((standing, (plain, _))) = standing.and_then(|s| Some((s, s.plain.as_ref()?)))
-        else {
-            return false;
-        };
-        let id = delivery::credential_id(&standing.secret);
-        let Some(id) = id.filter(|id| self.remembered().any(|known| known == *id)) else {
-            return false;
-        };
-        let template = credentials::hashes_template(self.user, self.settings);
-        let fill = Fill::HashOf {
-            plain: plain.clone(),
-            id: id.to_owned(),
-            now: self.moment.now,
-        };
-        let object = Object::Secret(Box::new(template));
-        decision.writes.push(Write::Create(object, fill));
-        decision.writes.push(Note::warning(r::SECRET_REPAIRED, "The hash of the client secret was lost, and was made again from the delivered Secret: clients that use what stands there go on. Older client secrets, in their grace, have ended."));
-        true
     }
 
     fn is_ours(&self, hashes: &Secret) -> bool {

@@ -14,6 +14,11 @@ pub mod random;
 pub mod secret;
 pub mod supplied;
 
+/// What stands for a text where that itself is not to be read.
+pub fn fingerprint(text: &str) -> String {
+    format!("sha256:{}", sha256_base64url(text.as_bytes()))
+}
+
 /// The SHA-256 digest in base64url without padding.
 pub fn sha256_base64url(bytes: &[u8]) -> String {
     use base64::Engine as _;

@@ -81,6 +81,9 @@ pub struct JwksSettings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ServingSettings {
+    /// The most connections that a replica's public port holds open, from [`FEWEST_CONNECTIONS`] to
+    /// [`MOST_CONNECTIONS`]. Further ones wait until one of these ends.
+    pub max_connections: i32,
     /// How long a replica signs without contact with the API server, from 1s to
     /// [`LONGEST_STALENESS`]: a key withdrawn meanwhile lives on in it for so long.
     pub max_staleness: Period,
@@ -98,6 +101,9 @@ pub struct Policy {
     pub allow_draft_tiers: bool,
     /// The longest interval between rotations that a `SigningKey` may set; none: no bound.
     pub longest_rotation_interval: Option<Period>,
+    /// The shortest interval between rotations of a client secret that a `TechnicalUser` may set;
+    /// none: no bound. A shorter one holds as if it were this.
+    pub shortest_secret_rotation_interval: Option<Period>,
     /// The audiences that `ServiceAccount` tokens may have, beside the issuer.
     pub service_account_audiences: Vec<String>,
 }
@@ -149,6 +155,7 @@ impl TokenSettings {
 impl Default for ServingSettings {
     fn default() -> Self {
         Self {
+            max_connections: 4096,
             max_staleness: Period::from_hours(1),
         }
     }
@@ -169,6 +176,7 @@ impl Default for Policy {
             min_rsa_key_size: RsaKeySize::Bits2048.bits(),
             allow_draft_tiers: false,
             longest_rotation_interval: None,
+            shortest_secret_rotation_interval: None,
             service_account_audiences: Vec::new(),
         }
     }
@@ -186,6 +194,12 @@ pub const LONGEST_CLOCK_LEEWAY: Period = Period::from_mins(10);
 
 /// The longest that a replica signs without contact with the API server.
 pub const LONGEST_STALENESS: Period = Period::from_hours(24);
+
+/// The fewest connections that a replica can be held to: with fewer no load balancer could work.
+pub const FEWEST_CONNECTIONS: i32 = 16;
+
+/// The most connections that a replica can hold, whatever a release sets.
+pub const MOST_CONNECTIONS: i32 = 65_536;
 
 impl Settings {
     /// The tiers that can be subscribed to: the defaults with the release's own laid over them.
@@ -261,6 +275,14 @@ impl Settings {
                  that was withdrawn."
             ));
         }
+        let max_connections = self.serving.max_connections;
+        if !(FEWEST_CONNECTIONS..=MOST_CONNECTIONS).contains(&max_connections) {
+            problems.push(format!(
+                "serving.maxConnections is {max_connections}: set it between \
+                 {FEWEST_CONNECTIONS} and {MOST_CONNECTIONS}, as many as the replica has memory and \
+                 file descriptors for."
+            ));
+        }
         let max_age = self.jwks.max_age;
         if max_age > LONGEST_JWKS_MAX_AGE {
             problems.push(format!(
@@ -285,6 +307,13 @@ impl Settings {
             problems.push(
                 "policy.longestRotationInterval is 0s, which no SigningKey could keep: set it to \
                  the longest interval that you allow, such as 2160h, or leave it out."
+                    .into(),
+            );
+        }
+        if self.policy.shortest_secret_rotation_interval == Some(Period::from_secs(0)) {
+            problems.push(
+                "policy.shortestSecretRotationInterval is 0s, which bounds nothing: set it to the \
+                 shortest interval that you allow, such as 1m, or leave it out."
                     .into(),
             );
         }

@@ -11,6 +11,7 @@ use http_body::Body;
 
 use super::assertions::Assertions;
 use super::metrics::Metrics;
+use super::pulse::Pulse;
 use super::readiness::Readiness;
 use super::replay::ReplayLimits;
 use super::reply::{READ, Reply, method_not_allowed, not_found, problem, reads};
@@ -56,6 +57,8 @@ pub struct App {
     pub(super) assertions: Assertions,
     pub(super) body_timeout: Duration,
     pub(super) outbox: Arc<dyn Outbox>,
+    /// Beats while this is served.
+    pub pulse: Pulse,
     /// `WWW-Authenticate` of a 401.
     pub(super) challenge: HeaderValue,
     /// `Cache-Control` of the documents.
@@ -131,6 +134,7 @@ impl App {
                 Arc::clone(&metrics),
             )),
             throttle: Throttle::new(settings.throttle, Arc::clone(&clock), Arc::clone(&metrics)),
+            pulse: Pulse::new(Arc::clone(&clock)),
             assertions: Assertions::new(replay_limits, Arc::clone(&metrics)),
             settings,
             snapshots,

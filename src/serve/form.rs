@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+
 /// More parameters than this are refused; they would only cost time.
 const MAX_PARAMETERS: usize = 64;
 
@@ -17,6 +20,50 @@ pub enum FormError {
     /// Too many parameters.
     #[error("the form has more than {MAX_PARAMETERS} parameters.")]
     TooMany,
+}
+
+/// Why a request's head announces no form that can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoForm {
+    /// Something else, or nothing, or more than one thing.
+    #[error("Content-Type must be application/x-www-form-urlencoded.")]
+    OtherType,
+    /// A form in another encoding than UTF-8.
+    #[error("the charset in Content-Type must be UTF-8, or be left out (RFC 6749 appendix B).")]
+    OtherCharset,
+}
+
+/// Whether the head of a request announces a form, in UTF-8.
+pub fn is_form(headers: &HeaderMap) -> Result<(), NoForm> {
+    let mut values = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(NoForm::OtherType);
+    };
+    let mut parts = value.as_bytes().split(|b| *b == b';');
+    let media_type = parts.next().unwrap_or_default();
+    if !media_type
+        .trim_ascii()
+        .eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+    {
+        return Err(NoForm::OtherType);
+    }
+    for part in parts {
+        let equals = part.iter().position(|b| *b == b'=');
+        let (name, value) = part.split_at(equals.unwrap_or(part.len()));
+        if !name.trim_ascii().eq_ignore_ascii_case(b"charset") {
+            continue;
+        }
+        let value = value.strip_prefix(b"=").unwrap_or_default().trim_ascii();
+        let quoted = value
+            .strip_prefix(b"\"")
+            .and_then(|v| v.strip_suffix(b"\""));
+        let charset = quoted.unwrap_or(value);
+        let utf8 = [&b"utf-8"[..], b"utf8"];
+        if !utf8.iter().any(|utf8| charset.eq_ignore_ascii_case(utf8)) {
+            return Err(NoForm::OtherCharset);
+        }
+    }
+    Ok(())
 }
 
 /// A form's parameters. One without a value counts as absent (RFC 6749 §3.2).

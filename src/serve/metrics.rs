@@ -106,6 +106,22 @@ impl AssertionCheck {
     ];
 }
 
+/// Counts in a gauge for as long as it is there.
+struct Counted(Gauge);
+
+impl Counted {
+    fn of(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// The server's counters, gauges and histograms.
 #[derive(Debug)]
 pub struct Metrics {
@@ -122,6 +138,8 @@ pub struct Metrics {
     pub panics: Counter,
     /// Token requests under way.
     pub in_flight: Gauge,
+    /// Connections to the public port that are open.
+    pub connections: Gauge,
     /// bcrypt comparisons, those with dummies included.
     pub comparisons: Counter,
     /// bcrypt checks under way.
@@ -272,6 +290,11 @@ impl Metrics {
                 "chancery_token_requests_in_flight",
                 "Token requests under way",
             ),
+            connections: gauge(
+                registry,
+                "chancery_connections_open",
+                "Connections to the public port that are open",
+            ),
             comparisons,
             hashing: gauge(
                 registry,
@@ -368,15 +391,13 @@ impl Metrics {
     }
 
     /// A token request is under way until what this returns is dropped.
-    pub fn under_way(&self) -> impl Drop {
-        struct UnderWay(Gauge);
-        impl Drop for UnderWay {
-            fn drop(&mut self) {
-                self.0.dec();
-            }
-        }
-        self.in_flight.inc();
-        UnderWay(self.in_flight.clone())
+    pub fn under_way(&self) -> impl Drop + use<> {
+        Counted::of(&self.in_flight)
+    }
+
+    /// A connection is open until what this returns is dropped.
+    pub fn connection(&self) -> impl Drop + use<> {
+        Counted::of(&self.connections)
     }
 
     /// A token request was answered after so long.

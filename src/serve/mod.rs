@@ -4,7 +4,7 @@
 //! Reading order: [`snapshot`] (what is served), [`app`] (which path goes where), [`token`] with
 //! [`form`], [`client_auth`], [`secrets`], [`assertions`] with [`trust`] and [`replay`], [`throttle`] with
 //! [`source`], and [`grants`] (one file a grant), [`revoke`], [`documents`] (JWKS
-//! and metadata), [`admin`], [`readiness`], [`metrics`], [`tls`], [`listener`] and [`run`].
+//! and metadata), [`admin`], [`readiness`], [`pulse`], [`metrics`], [`tls`], [`listener`] and [`run`].
 //!
 //! Routing is a `match` over eight paths on plain hyper: nothing that a framework does is needed.
 
@@ -17,6 +17,7 @@ pub mod form;
 pub mod grants;
 pub mod listener;
 pub mod metrics;
+pub mod pulse;
 pub mod readiness;
 pub mod replay;
 pub mod reply;

@@ -6,9 +6,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http::{HeaderMap, Request, StatusCode};
+use http::{Request, StatusCode};
 use http_body::Body;
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
@@ -118,11 +117,7 @@ where
              its way. Take this secret for known, and rotate it.",
         ));
     }
-    if !is_form(&head.headers) {
-        return Err(Refusal::invalid_request(
-            "Content-Type must be application/x-www-form-urlencoded.",
-        ));
-    }
+    form::is_form(&head.headers).map_err(|e| Refusal::invalid_request(e.to_string()))?;
     let body = read(body, app.body_timeout).await?;
     Ok(Received { head, body })
 }
@@ -132,8 +127,25 @@ pub(super) fn form(body: &[u8]) -> Result<Form<'_>, Refusal> {
     Form::parse(body, &REPEATABLE).map_err(|e| Refusal::invalid_request(e.to_string()))
 }
 
-/// The client that a request authenticates.
+/// The client that a request authenticates. One that fails where this replica can not know better is
+/// told to come again.
 pub(super) async fn authenticate<'v>(
+    app: &App,
+    view: &'v View,
+    head: &Parts,
+    form: &Form<'_>,
+) -> Result<&'v Arc<Client>, Refusal> {
+    let outcome = authenticated(app, view, head, form).await;
+    outcome.map_err(|refusal| {
+        if refusal.error.code() == ErrorCode::InvalidClient && app.pulse.has_just_returned() {
+            let why = "this replica was stopped, and has not read yet what has changed meanwhile.";
+            return Refusal::unavailable(why);
+        }
+        refusal
+    })
+}
+
+async fn authenticated<'v>(
     app: &App,
     view: &'v View,
     head: &Parts,
@@ -213,21 +225,6 @@ fn holds_credentials(query: &str) -> bool {
         form::decode(name.as_bytes())
             .is_some_and(|n| n == "client_secret" || n == "client_assertion")
     })
-}
-
-fn is_form(headers: &HeaderMap) -> bool {
-    let mut values = headers.get_all(CONTENT_TYPE).iter();
-    let (Some(value), None) = (values.next(), values.next()) else {
-        return false;
-    };
-    let media_type = value
-        .as_bytes()
-        .split(|b| *b == b';')
-        .next()
-        .unwrap_or_default();
-    media_type
-        .trim_ascii()
-        .eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
 }
 
 /// The body, of which no more than [`MAX_BODY`] is ever held.

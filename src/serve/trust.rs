@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::crypto::fingerprint;
 use crate::crypto::public_key::PublicKey;
 use crate::domain::assertion::{Claims, Header, Workload};
 
@@ -21,7 +22,7 @@ pub struct Account {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// The UID that it was last seen with; none for another cluster's, which nobody here sees.
+    /// The UID that it was last seen with, or that one's [`fingerprint`]; none for another cluster's, which nobody here sees.
     pub uid: Option<String>,
     /// The one audience of its tokens.
     pub audience: String,
@@ -38,7 +39,7 @@ impl Account {
             let uid = self.uid.as_ref();
             workload.namespace == self.namespace
                 && workload.name == self.name
-                && uid.is_none_or(|uid| *uid == workload.uid)
+                && uid.is_none_or(|uid| *uid == workload.uid || *uid == fingerprint(&workload.uid))
         };
         claims.workload.as_ref().is_some_and(same)
             && claims.issuer == self.issuer

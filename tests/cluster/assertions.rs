@@ -411,6 +411,24 @@ fn a_workload_with_its_service_account() {
     trial.release.cluster.kubectl_ok(&robot);
     trial.everywhere("deleted", &new, 401);
     trial.nothing_left("robot");
+
+    // One of another namespace: it works, and its UID is not shown to who may not read that.
+    let far = json!({"serviceAccount": {"name": "default", "namespace": "default"}});
+    trial.user("far", &far);
+    trial
+        .release
+        .wait_ready("technicaluser", &trial.tenant, "far");
+    let shown = trial.status("far")["serviceAccount"]["uid"].to_string();
+    assert!(shown.starts_with("\"sha256:"), "{shown}");
+    let audience = format!("--audience={issuer}");
+    let ask = ["create", "token", "default", "-n", "default", &audience];
+    let token = trial.release.cluster.kubectl_ok(&ask).trim().to_owned();
+    trial.release.remember(&token);
+    trial.everywhere(
+        "of another namespace",
+        &with_token(&trial.id("far"), &token),
+        200,
+    );
 }
 
 /// While no operator runs, nobody has seen the new one.

@@ -11,17 +11,22 @@ use super::*;
 const X: &str = "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU";
 const Y: &str = "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0";
 
-struct Exchange {
-    client: Client,
+pub struct Exchange {
+    pub client: Client,
     _running: Running,
     _api: ApiServer,
 }
 
 impl Exchange {
     /// A technical user with a secret that works.
-    async fn start() -> Self {
+    pub async fn start() -> Self {
+        Self::with(settings()).await
+    }
+
+    /// The same in a release with these settings.
+    pub async fn with(settings: Arc<Settings>) -> Self {
         let (api, client) = world().await;
-        let running = operator_with(client.clone(), settings());
+        let running = operator_with(client.clone(), settings);
         let scene = Self {
             client,
             _running: running,
@@ -31,11 +36,11 @@ impl Exchange {
         scene
     }
 
-    fn users(&self) -> Api<TechnicalUser> {
+    pub fn users(&self) -> Api<TechnicalUser> {
         Api::namespaced(self.client.clone(), TENANT)
     }
 
-    async fn credential(&self, credential: Value) {
+    pub async fn credential(&self, credential: Value) {
         let patch = Patch::Merge(json!({"spec": {"credential": credential}}));
         let (users, params) = (self.users(), PatchParams::default());
         let patched = users.patch("orders", &params, &patch);
@@ -43,7 +48,7 @@ impl Exchange {
     }
 
     /// Waits until status speaks of the spec as it is, and of that.
-    async fn settled(
+    pub async fn settled(
         &self,
         what: &str,
         holds: impl Fn(&chancery::api::v1alpha1::TechnicalUserStatus) -> bool,
@@ -59,13 +64,22 @@ impl Exchange {
         .await
     }
 
-    async fn hashes(&self) -> Option<Secret> {
+    /// Asks for a rotation.
+    pub async fn ask(&self, value: &str) {
+        let asked = json!({"metadata": {"annotations": {"chancery.dev/rotate": value}}});
+        let (users, params) = (self.users(), PatchParams::default());
+        let patch = Patch::Merge(asked);
+        let patched = users.patch("orders", &params, &patch);
+        patched.await.expect("patched");
+    }
+
+    pub async fn hashes(&self) -> Option<Secret> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), OPERATOR);
         let hashes = secrets.get_opt("acme.orders-credentials").await;
         hashes.expect("an answer")
     }
 
-    async fn delivered(&self) -> Option<Secret> {
+    pub async fn delivered(&self) -> Option<Secret> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), TENANT);
         let delivered = secrets.get_opt("orders-credentials").await;
         delivered.expect("an answer")
@@ -243,6 +257,63 @@ async fn an_old_secret_ends_with_its_own_grace_amid_an_exchange() {
         matches!(left, (None, None)).then_some(())
     })
     .await;
+}
+
+/// A secret whose hash was stored, and that was not delivered yet, is nobody's: it goes. What is asked for
+/// from then on is told not to happen.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_being_made_goes_and_what_is_asked_for_is_told() {
+    let scene = Exchange::start().await;
+    let first = scene.delivered().await.and_then(|s| s.data);
+    scene.ask("first").await;
+    let stored = async || credentials::read(&scene.hashes().await.expect("the hashes"));
+    eventually("the next one is stored", async || {
+        (stored().await.len() == 2).then_some(())
+    })
+    .await;
+    let to_key = json!({"secret": null, "publicKey": {"jwks": {"keys": [key("k1")]}}});
+    scene.credential(to_key).await;
+    let status = scene
+        .settled("the one that its holder has", |s| {
+            s.key_ids == ["k1"] && s.credentials.len() == 1
+        })
+        .await;
+    assert_eq!(status.credentials[0].id, "1");
+    let only: Vec<_> = stored()
+        .await
+        .into_iter()
+        .map(|s| s.credential.id)
+        .collect();
+    assert_eq!(only, ["1"]);
+    assert_eq!(scene.delivered().await.and_then(|s| s.data), first);
+
+    let paused = |s: &chancery::api::v1alpha1::TechnicalUserStatus, what: &str| {
+        let told = |c: &&Condition| c.type_ == "RotationPaused" && c.status == "True";
+        let told = s.conditions.iter().find(told);
+        told.is_some_and(|c| c.reason == "CredentialExchanged" && c.message.contains(what))
+    };
+    let asked = "The rotation that an annotation asks for does not take place";
+    scene
+        .settled("the rotation is refused", |s| paused(s, asked))
+        .await;
+    let secrets: Api<Secret> = Api::namespaced(scene.client.clone(), TENANT);
+    let params = DeleteParams::default();
+    let deleted = secrets.delete("orders-credentials", &params);
+    deleted.await.expect("deleted");
+    let lost = "deleted or altered, and neither is it put there again";
+    let status = scene.settled("its loss is told", |s| paused(s, lost)).await;
+    assert!(status.conditions[0].message.contains(lost));
+    assert_eq!(status.credentials.len(), 1, "it works for who has it");
+    // A secret again: now it happens.
+    scene
+        .credential(json!({"publicKey": null, "secret": {}}))
+        .await;
+    let status = scene
+        .settled("another one", |s| {
+            s.secret_name.is_some() && s.last_handled_rotation.as_deref() == Some("first")
+        })
+        .await;
+    assert!(!paused(&status, ""));
 }
 
 /// The embedded API server signs no tokens: status says so, and what to do.

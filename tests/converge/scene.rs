@@ -100,6 +100,7 @@ impl Scene {
             jwks: JwksSettings { max_age: second },
             serving: ServingSettings {
                 max_staleness: second,
+                ..ServingSettings::default()
             },
             tokens: TokenSettings {
                 default_ttl: second,

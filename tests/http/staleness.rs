@@ -18,6 +18,32 @@ fn contact(world: &World) -> Contact {
     }
 }
 
+/// What it would call wrong may be a secret of the time when it was stopped.
+#[tokio::test]
+async fn a_replica_that_was_stopped_calls_nothing_wrong_at_first() {
+    let (client, secret) = robot();
+    let world = World::serving(client);
+    let status = async |secret: &str| world.token("acme.robot", secret, "").await.status.as_u16();
+    let at = |second| world.clock.0.store(NOW + second, Ordering::Relaxed);
+    world.app.pulse.beat();
+    assert_eq!(status("wrong").await, 401);
+    at(30);
+    assert_eq!(status("wrong").await, 503, "before it has beaten again");
+    let answer = world.token("acme.nobody", &secret, "").await;
+    assert_eq!(answer.error(), "temporarily_unavailable");
+    assert_ne!(answer.header("retry-after"), "");
+    assert_eq!(status(&secret).await, 200, "what it knows it knows");
+    world.app.pulse.beat();
+    at(31);
+    world.app.pulse.beat();
+    assert_eq!(status("wrong").await, 503, "its watches catch up");
+    at(32);
+    world.app.pulse.beat();
+    at(33);
+    world.app.pulse.beat();
+    assert_eq!(status("wrong").await, 401);
+}
+
 #[tokio::test]
 async fn past_max_staleness_nothing_is_signed() {
     let (client, secret) = robot();

@@ -264,6 +264,20 @@ async fn content_types_by_the_table() {
         ("application/x-www-form-urlencoded", 200),
         ("application/x-www-form-urlencoded; charset=UTF-8", 200),
         ("Application/X-WWW-Form-UrlEncoded ;charset=utf-8", 200),
+        (
+            "application/x-www-form-urlencoded; a=b; Charset=\"Utf-8\"",
+            200,
+        ),
+        ("application/x-www-form-urlencoded; charset=utf-16", 400),
+        (
+            "application/x-www-form-urlencoded; CHARSET = \"latin1\"",
+            400,
+        ),
+        ("application/x-www-form-urlencoded;charset=", 400),
+        (
+            "application/x-www-form-urlencoded; charset=utf-8; charset=utf-7",
+            400,
+        ),
         ("application/json", 400),
         ("multipart/form-data; boundary=x", 400),
         ("application/x-www-form-urlencoded2", 400),
@@ -279,6 +293,9 @@ async fn content_types_by_the_table() {
         assert_eq!(answer.status, status, "{content_type}");
         if status == 400 {
             assert_eq!(answer.error(), "invalid_request");
+            let said = answer.json()["error_description"].to_string();
+            let of_charset = content_type.to_lowercase().contains("charset");
+            assert_eq!(said.contains("must be UTF-8"), of_charset, "{said}");
         }
     }
     let missing = Request::post("/oauth/token")

@@ -99,6 +99,25 @@ async fn a_token_is_used_again_and_again() {
     }
 }
 
+/// The UID of a `ServiceAccount` of another namespace is known by its digest alone.
+#[tokio::test]
+async fn a_digest_stands_for_a_uid() {
+    let scene = Scene::new();
+    let known_by = |uid: &str| Account {
+        uid: Some(uid.into()),
+        ..account(&scene.key, ISSUER)
+    };
+    let token = scene.token(&json!({}));
+    for (uid, status) in [
+        (chancery::crypto::fingerprint("u1"), 200),
+        (chancery::crypto::fingerprint("u2"), 401),
+        ("sha256:u1".to_owned(), 401),
+    ] {
+        scene.publish(known_by(&uid));
+        assert_eq!(scene.ask(&token, ROBOT).await.status, status, "{uid}");
+    }
+}
+
 #[tokio::test]
 async fn each_defect_alone_is_refused() {
     let scene = Scene::new();

@@ -68,7 +68,7 @@ issuer: {{ .Values.issuer | quote }}
 operatorNamespace: {{ .Release.Namespace | quote }}
 {{- range $part := list "tokens" "secrets" "jwks" "serving" "throttle" "revocation" "policy" "claims" }}
 {{- $values := index $.Values $part }}
-{{- range $span := list "longestRotationInterval" "deviceDefaultTtl" "agentDefaultTtl" }}
+{{- range $span := list "longestRotationInterval" "shortestSecretRotationInterval" "deviceDefaultTtl" "agentDefaultTtl" }}
 {{- if not (index $values $span) }}
 {{- /* Not set: to the program an empty text is no duration. */}}
 {{- $values = omit $values $span }}

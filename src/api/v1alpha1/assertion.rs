@@ -68,6 +68,7 @@ pub struct ServiceAccountStatus {
     pub namespace: String,
     /// The ServiceAccount's name.
     pub name: String,
-    /// The UID of the very object; tokens of another one of that name are refused.
+    /// The UID of the very object, or where that stands in another namespace, the SHA-256 digest of it;
+    /// tokens of another one of that name are refused.
     pub uid: String,
 }

@@ -30,6 +30,7 @@ fn seen(outbox: &[(&str, String)], list: &[(&str, String)]) -> Seen {
     Seen {
         outbox: with(revocations::outbox(&settings), outbox),
         list: with(revocations::list(&settings), list),
+        lost: Revocations::default(),
         tenancy: Arc::default(),
         devices: Vec::new(),
     }
@@ -71,6 +72,7 @@ fn both_are_made_where_there_is_neither() {
     let nothing = Seen {
         outbox: None,
         list: None,
+        lost: Revocations::default(),
         tenancy: Arc::default(),
         devices: Vec::new(),
     };
@@ -85,6 +87,42 @@ fn both_are_made_where_there_is_neither() {
         (Vec::new(), None),
         "and then nothing"
     );
+}
+
+/// Servers that start just then would know of nothing else.
+#[test]
+fn a_list_that_is_deleted_is_made_again_as_it_was() {
+    let remembered = Remembered::default();
+    let share = share("acme.a", "one", NOW + 350);
+    let mut stands = seen(&[], &[("acme", share.clone())]);
+    let list = stands.list.as_mut().expect("a list");
+    list.metadata.uid = Some("first".into());
+    assert_eq!(remembered.compare(Some(list)), Revocations::default());
+    list.data = None;
+    let emptied = remembered.compare(Some(list));
+    assert_eq!(emptied, Revocations::default(), "a person's decision");
+    list.data = Some(BTreeMap::from([("acme".to_owned(), share)]));
+    remembered.compare(Some(list));
+
+    for deleted in [true, false] {
+        // Deleted, or another one stands there already.
+        let mut after = seen(&[], &[]);
+        let list = after.list.as_mut().expect("a list");
+        list.metadata.uid = Some("second".into());
+        if deleted {
+            after.list = None;
+        }
+        after.lost = remembered.compare(after.list.as_ref());
+        let writes = decide(&after, &settings(), now()).writes;
+        let written = writes.iter().find_map(|write| match write {
+            Write::Create(Object::ConfigMap(map), _)
+            | Write::Replace(Object::ConfigMap(map), _) => Some(map),
+            _ => None,
+        });
+        let written = revocations::read(written.expect("a write")).0;
+        assert_eq!(written, after.lost);
+        assert!(written.0["acme"]["acme.a"].tokens.contains_key("one"));
+    }
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! A technical user that authenticates with assertions: there is nothing to make or deliver. What
 //! there is to do is to let an earlier client secret work on through its grace, and to clean up then.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 
-use super::Visit;
 use super::rotation::Rotation;
+use super::{OTHERS_DELIVER, Visit};
 use crate::api::v1alpha1::{Conditions, Jwks};
 use crate::controllers::{Decision, Note, Object, Write};
 use crate::crypto::public_key::PublicKey;
@@ -81,7 +81,7 @@ impl Visit<'_> {
                 return (nothing(), violation);
             }
         };
-        let rotation = self.rotation(Some(hashes), Source::Hold);
+        let mut rotation = self.rotation(Some(hashes), Source::Hold);
         // What would take the secrets' place does not work: they do, until that is mended.
         if violation.is_some() && credentials::exchanged_at(hashes).is_none() {
             return (rotation, violation);
@@ -105,6 +105,14 @@ impl Visit<'_> {
             ));
             return (nothing(), violation);
         }
+        let none_held = !rotation.stored.is_empty() && rotation.gone().next().is_none();
+        self.drop_undelivered(&mut rotation, decision);
+        if none_held && rotation.list().is_empty() {
+            let unheld = Object::Secret(Box::new(hashes.clone()));
+            decision.writes.push(Write::Delete(unheld));
+            self.clean_up(decision);
+            return (nothing(), violation);
+        }
         // Of those that had been rotated out before, each has an end of its own.
         self.write_down(Some(hashes), &rotation, None, decision);
         self.take_away_ended("", &rotation, decision);
@@ -124,6 +132,32 @@ impl Visit<'_> {
             decision.wake_by([end]);
         }
         (rotation, violation)
+    }
+
+    /// One that was being made when something else took the place of secrets: nobody has it, and nobody
+    /// will.
+    fn drop_undelivered(&self, rotation: &mut Rotation<'_>, decision: &mut Decision) {
+        let undelivered = rotation.keys.iter_mut().filter(|key| {
+            let life = &key.life;
+            life.is_fresh() && life.retired.is_none() && !key.in_jwks
+        });
+        // Sealed ones are delivered once servers have followed.
+        let sealed: Vec<&str> = rotation
+            .stored
+            .iter()
+            .filter(|s| s.known.sealed.is_some())
+            .map(|s| s.credential.id.as_str())
+            .collect();
+        let left = self.seen.others_wait.map(|waited| {
+            // Another process may be about to deliver it.
+            OTHERS_DELIVER.saturating_sub(waited)
+        });
+        for key in undelivered.filter(|key| !sealed.contains(&key.kid())) {
+            match left.filter(SignedDuration::is_positive) {
+                Some(left) => self.recheck(left, decision),
+                None => key.life.removed = Some(self.moment.now),
+            }
+        }
     }
 
     /// Since when another way to authenticate has taken the place of client secrets, and when they

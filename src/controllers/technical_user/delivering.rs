@@ -103,6 +103,10 @@ impl Visit<'_> {
                 r::CREDENTIAL_ROTATED,
                 format!("Client secret {id} stands in Secret {name}, as a rotation was asked for; {old}."),
             ),
+            _ if known && self.lost_hashes() => Note::warning(
+                r::CREDENTIAL_REPLACED,
+                format!("The stored hashes of the client secrets were emptied or altered by hand, so that what was delivered works no more: a new client secret stands in Secret {name}. The client id is the same."),
+            ),
             _ if known => {
                 let what = if standing.is_some() { "altered" } else { "deleted" };
                 Note::warning(

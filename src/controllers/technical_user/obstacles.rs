@@ -82,9 +82,12 @@ impl Visit<'_> {
             );
         }
         self.recheck(FOREIGN_RECHECK, decision);
+        let name = hashes.name_any();
         Conditions::stalled(
             r::SECRET_NAME_CONFLICT,
-            "A Secret in the operator's namespace is in the way of this technical user's hashes, and was left as it is: a platform administrator has to delete it.",
+            format!(
+                "Secret {name} in the operator's namespace is in the way of this technical user's hashes, tells by no label whose it is, and was left as it is: a platform administrator has to delete it."
+            ),
         )
     }
 

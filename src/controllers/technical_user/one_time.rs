@@ -44,6 +44,12 @@ impl<'a> Visit<'a> {
             Some(_) => self.rotation(hashes, Source::Hold),
             None => self.rotation(hashes, Source::Generate),
         };
+        if self.lost_hashes() && rotation.stored.is_empty() {
+            decision.writes.push(Note::warning(
+                r::CREDENTIAL_REPLACED,
+                "The stored hashes of the client secrets were emptied or altered by hand, so that none works any more: another one is made for whoever claims it.",
+            ));
+        }
         match (rotation.to_make(), self.sealing()) {
             (Some(make), Sealing::To(to)) => {
                 rotation.claim = self.claim().map(str::to_owned);

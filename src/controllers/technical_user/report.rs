@@ -149,6 +149,9 @@ impl Visit<'_> {
             let told = self.awaiting(cause);
             conditions = conditions.ready_adds(&told);
             conditions = conditions.and(ROTATION_PAUSED, true, r::CLAIM_AWAITED, told);
+        } else if let Some(told) = self.unheard_amid_exchange(rotation) {
+            conditions = conditions.ready_adds(&told);
+            conditions = conditions.and(ROTATION_PAUSED, true, r::CREDENTIAL_EXCHANGED, told);
         } else if rotation.plan.crowded && self.user.secret_credential().is_some() {
             conditions = conditions.and(
                 ROTATION_PAUSED,
@@ -165,6 +168,9 @@ impl Visit<'_> {
         self.user.secret_credential()?;
         if let Some(slip) = &rotation.slip {
             return Some((r::INVALID_SPEC, slip.clone()));
+        }
+        if let Some(why) = self.too_often() {
+            return Some((r::POLICY_VIOLATION, why));
         }
         if self.user.one_time().is_some() {
             return match self.sealing() {

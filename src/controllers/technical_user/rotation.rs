@@ -185,13 +185,11 @@ impl<'a> Visit<'a> {
 
     /// What bounds the secrets, and what of the spec is not obeyed.
     fn policy(&self, stored: &[Stored], source: Source) -> (Policy, Option<String>) {
-        let spec = self.user.secret_credential().cloned().unwrap_or_default();
         let grace = match self.user.secret_credential() {
             Some(spec) => spec.grace_period(),
             None => self.user.secret_grace().min(DEFAULT_SECRET_GRACE),
         };
-        let interval = spec.rotation.as_ref().and_then(|r| r.interval);
-        let interval = interval.filter(|_| !spec.is_supplied());
+        let interval = self.shortest_interval().or(self.interval());
         let (request, slip) = self.request();
         let status = self.user.status.as_ref();
         let policy = Policy {

@@ -7,6 +7,7 @@ use super::Visit;
 use crate::api::v1alpha1::{Conditions, ServiceAccountCredential, ServiceAccountStatus};
 use crate::controllers::operator::Context;
 use crate::controllers::{Note, Write};
+use crate::crypto::fingerprint;
 use crate::domain::reasons as r;
 use crate::domain::service_account::judge_audience;
 use crate::objects::cluster_keys;
@@ -58,6 +59,11 @@ impl Visit<'_> {
         let credential = self.user.spec.credential.service_account.as_ref()?;
         let (namespace, name) = self.of(credential);
         let uid = self.seen.workload.uid.clone()?;
+        // Who reads this may not be one who may read that namespace.
+        let uid = match self.user.namespace() {
+            Some(own) if own == namespace => uid,
+            _ => fingerprint(&uid),
+        };
         Some(ServiceAccountStatus {
             namespace,
             name,

@@ -18,13 +18,19 @@ fn defaults_with_an_issuer_are_sound() {
 #[test]
 fn the_bounds_themselves_are_sound() {
     let mut settings = good();
-    for (leeway, staleness) in [
-        (Period::from_secs(0), Period::from_secs(1)),
-        (LONGEST_CLOCK_LEEWAY, LONGEST_STALENESS),
+    for (leeway, staleness, connections) in [
+        (
+            Period::from_secs(0),
+            Period::from_secs(1),
+            FEWEST_CONNECTIONS,
+        ),
+        (LONGEST_CLOCK_LEEWAY, LONGEST_STALENESS, MOST_CONNECTIONS),
     ] {
+        settings.serving.max_connections = connections;
         settings.tokens.clock_leeway = leeway;
         settings.serving.max_staleness = staleness;
         settings.policy.longest_rotation_interval = Some(Period::from_secs(1));
+        settings.policy.shortest_secret_rotation_interval = Some(Period::from_secs(1));
         assert_eq!(settings.problems(), Vec::<String>::new());
     }
 }
@@ -32,7 +38,7 @@ fn the_bounds_themselves_are_sound() {
 #[test]
 fn each_mistake_is_named() {
     type Spoil = Box<dyn Fn(&mut Settings)>;
-    let cases: [(&str, Spoil); 24] = [
+    let cases: [(&str, Spoil); 27] = [
         (
             "secrets.generatedCost",
             Box::new(|s| s.secrets.generated_cost = 3),
@@ -103,6 +109,20 @@ fn each_mistake_is_named() {
         (
             "policy.longestRotationInterval",
             Box::new(|s| s.policy.longest_rotation_interval = Some(Period::from_secs(0))),
+        ),
+        (
+            "policy.shortestSecretRotationInterval",
+            Box::new(|s| {
+                s.policy.shortest_secret_rotation_interval = Some(Period::from_secs(0));
+            }),
+        ),
+        (
+            "serving.maxConnections",
+            Box::new(|s| s.serving.max_connections = FEWEST_CONNECTIONS - 1),
+        ),
+        (
+            "serving.maxConnections",
+            Box::new(|s| s.serving.max_connections = MOST_CONNECTIONS + 1),
         ),
         (
             "policy.minRsaKeySize",
