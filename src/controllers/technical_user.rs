@@ -220,6 +220,9 @@ impl Visit<'_> {
         {
             conditions = conditions.ready_though(reason, why);
         }
+        if let Some(why) = self.excess() {
+            conditions = conditions.ready_though(r::POLICY_VIOLATION, why);
+        }
         let current = match tenant {
             Tenant::Current(current) => Some(current),
             _ => None,

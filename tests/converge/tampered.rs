@@ -6,6 +6,7 @@ use chancery::domain::period::Period;
 use chancery::objects::credentials;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::events::v1::Event;
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use super::exchange::Exchange;
@@ -162,4 +163,61 @@ async fn an_interval_below_the_releases_holds_as_the_releases() {
 
     scene.credential(interval("1h")).await;
     scene.settled("all is well", |s| stalled(s).is_none()).await;
+}
+
+/// A stolen secret is replaced, whatever else the spec asks for; and a number names one secret for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_beyond_the_release_holds_up_no_rotation() {
+    let scene = Exchange::start().await;
+    let stolen = scene.works("at first").await;
+    let users: Api<TechnicalUser> = Api::namespaced(scene.client.clone(), TENANT);
+    let rotate = json!({
+        "metadata": {"annotations": {"chancery.dev/rotate": "stolen"}},
+        "spec": {
+            "tokenTtl": "23h",
+            "credential": {"secret": {"rotation": {"gracePeriod": "0s"}}},
+        },
+    });
+    let params = PatchParams::default();
+    let patched = users.patch("orders", &params, &Patch::Merge(rotate)).await;
+    patched.expect("patched");
+    let status = scene
+        .settled("it is replaced", |s| {
+            let ready = |c: &Condition| c.type_ == "Ready" && c.status == "True";
+            let stalled = |c: &Condition| c.type_ == "Stalled" && c.message.contains("23h");
+            s.last_handled_rotation.as_deref() == Some("stolen")
+                && s.credentials.len() == 1
+                && s.conditions.iter().any(ready)
+                && s.conditions.iter().any(stalled)
+        })
+        .await;
+    assert_eq!(status.credentials[0].id, "2");
+    assert_ne!(scene.works("another one").await, stolen);
+
+    // By way of a key, of which nothing is left.
+    let key = chancery::crypto::key_pair::KeyPair::generate_pem(
+        chancery::domain::algorithm::Algorithm::ES256,
+        chancery::domain::algorithm::RsaKeySize::Bits2048,
+    );
+    let pair = chancery::crypto::key_pair::KeyPair::from_pem(
+        chancery::domain::algorithm::Algorithm::ES256,
+        &key.expect("a key"),
+    )
+    .expect("a key");
+    let to_key = json!({
+        "secret": null, "gracePeriod": "0s",
+        "publicKey": {"jwks": {"keys": [pair.public_jwk()]}},
+    });
+    scene.credential(to_key).await;
+    scene
+        .settled("nothing is left of the secret", |s| {
+            s.credentials.is_empty() && s.key_ids.len() == 1
+        })
+        .await;
+    let back = json!({"publicKey": null, "gracePeriod": null, "secret": {}});
+    scene.credential(back).await;
+    let status = scene
+        .settled("a secret again", |s| s.credentials.len() == 1)
+        .await;
+    assert_eq!(status.credentials[0].id, "3");
 }

@@ -189,6 +189,9 @@ pub struct TechnicalUserStatus {
     /// The credentials that work, the newest last.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub credentials: Vec<CredentialStatus>,
+    /// The id of the newest client secret that was ever there: no later one has an id up to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_credential_id: Option<String>,
     /// Until when the last of those works that another one follows: what uses the client has read the new
     /// one by then.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -24,29 +24,6 @@ impl Visit<'_> {
             self.user.namespace().unwrap_or_default(),
             self.user.client_id(),
         );
-        if let Some(ttl) = self
-            .user
-            .spec
-            .token_ttl
-            .filter(|t| *t > self.settings.tokens.max_ttl)
-        {
-            return Some((
-                r::POLICY_VIOLATION,
-                format!(
-                    "spec.tokenTtl is {ttl}, and this release lets tokens live at most {}: set it to that or less. Until then its tokens live that long.",
-                    self.settings.tokens.max_ttl
-                ),
-            ));
-        }
-        let most = self.settings.throttle.max_token_rate;
-        if let Some(rate) = self.user.spec.token_rate.filter(|r| r.exceeds(most)) {
-            return Some((
-                r::POLICY_VIOLATION,
-                format!(
-                    "spec.tokenRate is {rate}, and this release lets a client ask for tokens at most {most} times: set it to that or less. Until then that holds.",
-                ),
-            ));
-        }
         if let Some(fault) = self.audience_violation() {
             return Some((r::POLICY_VIOLATION, fault));
         }
@@ -77,6 +54,23 @@ impl Visit<'_> {
             ));
         }
         None
+    }
+
+    /// What the spec asks for beyond the release's bounds. The bounds hold meanwhile, and nothing waits for a
+    /// person to mend it: least of all that a stolen secret is replaced.
+    pub(super) fn excess(&self) -> Option<String> {
+        let spec = &self.user.spec;
+        let longest = self.settings.tokens.max_ttl;
+        if let Some(ttl) = spec.token_ttl.filter(|ttl| *ttl > longest) {
+            return Some(format!(
+                "spec.tokenTtl is {ttl}, and this release lets tokens live at most {longest}, which is how long its tokens live: set it to that or less."
+            ));
+        }
+        let most = self.settings.throttle.max_token_rate;
+        let rate = spec.token_rate.filter(|rate| rate.exceeds(most))?;
+        Some(format!(
+            "spec.tokenRate is {rate}, and this release lets a client ask for tokens at most {most} times, which holds: set it to that or less."
+        ))
     }
 
     pub(super) fn conditions(&self, tenant: &Tenant, rotation: &Rotation<'_>) -> Conditions {
@@ -268,6 +262,9 @@ impl Visit<'_> {
             secret_name,
             former_secrets,
             credentials,
+            last_credential_id: Some(self.highest(&rotation.stored))
+                .filter(|highest| *highest > 0)
+                .map(|highest| highest.to_string()),
             grace_ends_at,
             next_rotation: rotation.next_at().map(whole),
             last_handled_rotation: (rotation

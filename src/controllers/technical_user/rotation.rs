@@ -230,7 +230,9 @@ impl<'a> Visit<'a> {
         let delivered = self.seen.deliveries.iter();
         let delivered =
             delivered.filter_map(|d| crate::objects::delivery::credential_id(&d.secret));
-        let all = stored.chain(self.remembered()).chain(delivered);
+        let last = self.user.status.as_ref();
+        let last = last.and_then(|s| s.last_credential_id.as_deref());
+        let all = stored.chain(self.remembered()).chain(delivered).chain(last);
         all.map(number).max().unwrap_or(0)
     }
 
