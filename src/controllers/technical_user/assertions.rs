@@ -149,7 +149,13 @@ impl Visit<'_> {
         for key in undelivered.filter(|key| !held.contains(&key.kid())) {
             match left.filter(SignedDuration::is_positive) {
                 Some(left) => self.recheck(left, decision),
-                None => key.life.removed = Some(self.moment.now),
+                None => {
+                    key.life.removed = Some(self.moment.now);
+                    decision.writes.push(Note::normal(
+                        r::CREDENTIAL_REMOVED,
+                        format!("Client secret {} was being made when something else took the place of client secrets: it is dropped, and was never delivered.", key.kid()),
+                    ));
+                }
             }
         }
     }
