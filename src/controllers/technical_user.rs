@@ -198,6 +198,11 @@ impl Visit<'_> {
             writes: Vec::new(),
             wake_at: subscription::next_change(subscriptions, self.moment.now),
         };
+        let ours = !matches!(tenant, Tenant::AnothersNamespace);
+        if ours && self.relabel(&mut decision) {
+            // Status is what proves it, and stays as it is until then.
+            return decision;
+        }
         let (rotation, conditions) = match tenant {
             Tenant::AnothersNamespace => return Decision::default(),
             Tenant::None => (
@@ -243,10 +248,6 @@ impl Visit<'_> {
     fn credential(&self, decision: &mut Decision) -> (Rotation<'_>, Option<Conditions>) {
         let violation = self.violation();
         let violation = violation.map(|(reason, message)| Conditions::stalled(reason, message));
-        if let Some(mended) = self.relabel(decision) {
-            let conditions = violation.unwrap_or(mended);
-            return (self.rotation(None, Source::Hold), Some(conditions));
-        }
         match self.user.secret_credential() {
             Some(_) if self.user.one_time().is_some() => self.one_time(violation, decision),
             Some(secret) if secret.is_supplied() => self.supplied(violation, decision),

@@ -41,6 +41,8 @@ const MAX_HEAD: usize = 32 * 1024;
 pub const LONGEST_LIFE: Duration = Duration::from_mins(15);
 /// And how long its client has to take that one.
 const LAST_ANSWER: Duration = Duration::from_mins(1);
+/// How long it is not said again that there are too many connections.
+const TOLD_AGAIN: Duration = Duration::from_mins(10);
 /// More connections to the admin port than this wait; those to the public one have a setting.
 const ADMIN_CONNECTIONS: usize = 256;
 
@@ -237,12 +239,11 @@ async fn accept(
 ) {
     let metrics = handler.metrics();
     let mut connections = JoinSet::new();
-    let mut full = false;
+    let mut told: Option<Instant> = None;
     loop {
-        if connections.len() < most {
-            full = false;
-        } else if !full {
-            full = true;
+        let full = connections.len() >= most;
+        if full && told.is_none_or(|at| at.elapsed() > TOLD_AGAIN) {
+            told = Some(Instant::now());
             tracing::warn!(
                 most,
                 "As many connections are open as may be (serving.maxConnections): further ones wait \

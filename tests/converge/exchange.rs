@@ -287,6 +287,7 @@ async fn what_was_being_made_goes_and_what_is_asked_for_is_told() {
     assert_eq!(only, ["1"]);
     assert_eq!(scene.delivered().await.and_then(|s| s.data), first);
 
+    scene.ask("second").await;
     let paused = |s: &chancery::api::v1alpha1::TechnicalUserStatus, what: &str| {
         let told = |c: &&Condition| c.type_ == "RotationPaused" && c.status == "True";
         let told = s.conditions.iter().find(told);
@@ -310,7 +311,7 @@ async fn what_was_being_made_goes_and_what_is_asked_for_is_told() {
         .await;
     let status = scene
         .settled("another one", |s| {
-            s.secret_name.is_some() && s.last_handled_rotation.as_deref() == Some("first")
+            s.secret_name.is_some() && s.last_handled_rotation.as_deref() == Some("second")
         })
         .await;
     assert!(!paused(&status, ""));

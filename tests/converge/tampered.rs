@@ -141,7 +141,8 @@ async fn an_interval_below_the_releases_holds_as_the_releases() {
     let mut settings = (*settings()).clone();
     settings.policy.shortest_secret_rotation_interval = Some(Period::from_hours(1));
     let scene = Exchange::with(Arc::new(settings)).await;
-    let interval = |text: &str| json!({"secret": {"rotation": {"interval": text}}});
+    let interval =
+        |text: &str| json!({"secret": {"rotation": {"interval": text, "gracePeriod": "0s"}}});
     scene.credential(interval("1s")).await;
     let stalled = |s: &TechnicalUserStatus| {
         let told = |c: &&Condition| c.type_ == "Stalled" && c.reason == "PolicyViolation";

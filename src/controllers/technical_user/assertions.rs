@@ -141,21 +141,27 @@ impl Visit<'_> {
             let life = &key.life;
             life.is_fresh() && life.retired.is_none() && !key.in_jwks
         });
-        // Sealed ones are delivered once servers have followed.
-        let sealed: Vec<&str> = rotation
+        // Sealed ones are delivered once servers have followed, and who supplies one has it.
+        let held: Vec<&str> = rotation
             .stored
             .iter()
-            .filter(|s| s.known.sealed.is_some())
+            .filter(|s| s.known.sealed.is_some() || s.known.source.is_some())
             .map(|s| s.credential.id.as_str())
             .collect();
         let left = self.seen.others_wait.map(|waited| {
             // Another process may be about to deliver it.
             OTHERS_DELIVER.saturating_sub(waited)
         });
-        for key in undelivered.filter(|key| !sealed.contains(&key.kid())) {
+        for key in undelivered.filter(|key| !held.contains(&key.kid())) {
             match left.filter(SignedDuration::is_positive) {
                 Some(left) => self.recheck(left, decision),
-                None => key.life.removed = Some(self.moment.now),
+                None => {
+                    key.life.removed = Some(self.moment.now);
+                    decision.writes.push(Note::normal(
+                        r::CREDENTIAL_REMOVED,
+                        format!("Client secret {} was being made when something else took the place of client secrets: it is dropped, and was never delivered.", key.kid()),
+                    ));
+                }
             }
         }
     }

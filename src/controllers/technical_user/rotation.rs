@@ -150,7 +150,7 @@ impl<'a> Visit<'a> {
             let id = &s.credential.id;
             let mut life = s.life();
             let supplied = s.known.source.is_some();
-            if supplied && generates {
+            if supplied && !self.is_supplied() {
                 // Somebody may hold it, however shortly it stood there.
                 life.activated = life.activated.or(life.created);
             }

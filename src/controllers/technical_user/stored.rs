@@ -5,8 +5,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 
 use super::rotation::Rotation;
-use super::{DeliverySeen, Visit};
-use crate::api::v1alpha1::Conditions;
+use super::{COLLECTED_RECHECK, DeliverySeen, Visit};
 use crate::controllers::{Decision, Fill, Note, Object, Write};
 use crate::crypto::hash;
 use crate::domain::client::StoredCredential;
@@ -22,13 +21,16 @@ fn is_broken(credential: &StoredCredential) -> bool {
 impl Visit<'_> {
     /// Hashes without the labels that tell whose they are: where status proves that they are this technical
     /// user's, they get them back, and where status proves that they are lost, they are deleted, so that
-    /// others are made. None where there is nothing to mend, or a person has to decide.
-    pub(super) fn relabel(&self, decision: &mut Decision) -> Option<Conditions> {
-        let hashes = self.seen.hashes.as_deref()?;
+    /// others are made. Whether there is something to mend; where status proves neither a person has to
+    /// decide.
+    pub(super) fn relabel(&self, decision: &mut Decision) -> bool {
+        let Some(hashes) = self.seen.hashes.as_deref() else {
+            return false;
+        };
         let ours = hashes.type_.as_deref() == Some(credentials::HASHES_TYPE);
         let labelled = credentials::hashes_of(hashes).is_some();
         if !ours || labelled || hashes.metadata.deletion_timestamp.is_some() {
-            return None;
+            return false;
         }
         let name = hashes.name_any();
         if self.remembers(hashes) {
@@ -38,24 +40,19 @@ impl Visit<'_> {
                 r::SECRET_REPAIRED,
                 format!("Secret {name} in the operator's namespace had lost the labels by which servers find the hashes: it has them again, and clients go on."),
             ));
-            return Some(Conditions::reconciling(
-                r::PROGRESSING,
-                "The Secret with its hashes is getting its labels back.",
+        } else if self.remembered().next().is_some() && credentials::revoked(hashes).is_none() {
+            let object = Object::Secret(Box::new(hashes.clone()));
+            decision.writes.push(Write::Delete(object));
+            decision.writes.push(Note::warning(
+                r::SECRET_REPAIRED,
+                format!("Secret {name} in the operator's namespace had lost its labels, and holds none of the hashes of this technical user: it is deleted and made again."),
             ));
+        } else {
+            return false;
         }
-        if self.remembered().next().is_none() || credentials::revoked(hashes).is_some() {
-            return None;
-        }
-        let object = Object::Secret(Box::new(hashes.clone()));
-        decision.writes.push(Write::Delete(object));
-        decision.writes.push(Note::warning(
-            r::SECRET_REPAIRED,
-            format!("Secret {name} in the operator's namespace had lost its labels, and holds none of the hashes of this technical user: it is deleted and made again."),
-        ));
-        Some(Conditions::reconciling(
-            r::PROGRESSING,
-            "The Secret with its hashes was altered by hand, and is being made again.",
-        ))
+        // Without labels it is not watched.
+        self.recheck(COLLECTED_RECHECK, decision);
+        true
     }
 
     /// Whether status, which is this very technical user's, tells of what is stored there.
