@@ -153,16 +153,15 @@ impl Visit<'_> {
             OTHERS_DELIVER.saturating_sub(waited)
         });
         for key in undelivered.filter(|key| !held.contains(&key.kid())) {
-            match left.filter(SignedDuration::is_positive) {
-                Some(left) => self.recheck(left, decision),
-                None => {
-                    key.life.removed = Some(self.moment.now);
-                    decision.writes.push(Note::normal(
-                        r::CREDENTIAL_REMOVED,
-                        format!("Client secret {} was being made when something else took the place of client secrets: it is dropped, and was never delivered.", key.kid()),
-                    ));
-                }
+            if let Some(left) = left.filter(SignedDuration::is_positive) {
+                self.recheck(left, decision);
+                continue;
             }
+            key.life.removed = Some(self.moment.now);
+            decision.writes.push(Note::normal(
+                r::CREDENTIAL_REMOVED,
+                format!("Client secret {} was being made when something else took the place of client secrets: it is dropped, and was never delivered.", key.kid()),
+            ));
         }
     }
 
