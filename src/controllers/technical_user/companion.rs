@@ -364,12 +364,11 @@ impl Visit<'_> {
         let name = self.user.companion_name()?;
         let agents = &self.seen.companionship.agents;
         let taken = |agent: &&Arc<TechnicalUser>| agent.name_any() == name && self.is_taken(agent);
-        let standing = match agents.iter().find(taken) {
-            Some(_) => self.formers().next(),
-            None => {
-                let mut mine = agents.iter().filter(|agent| self.is_mine(agent));
-                mine.find(|agent| agent.name_any() == name)
-            }
+        let standing = if agents.iter().any(|agent| taken(&agent)) {
+            self.formers().next()
+        } else {
+            let mut mine = agents.iter().filter(|agent| self.is_mine(agent));
+            mine.find(|agent| agent.name_any() == name)
         }?;
         Some(CompanionStatus {
             client_id: standing.client_id(),
