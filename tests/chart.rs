@@ -900,13 +900,15 @@ fn the_settings_file_is_what_the_program_reads() {
     let disk = chancery::domain::tier::EntitlementId::DiskUsage;
     assert_eq!(trial[&disk].limit, Some(2_000_000_000_000));
 
-    // And with the chart's defaults it is the program's defaults.
+    // And with the chart's defaults it is the program's defaults, but for a floor that trials do without.
     let rendered = objects(&LEAST);
     let map = pick(&rendered, "ConfigMap", "chancery-settings");
     let text = map["data"]["settings.yaml"].as_str().expect("a file");
     let mut settings: chancery::domain::settings::Settings =
         serde_saphyr::from_str(text).expect("it reads");
     settings.issuer.clear();
+    let floor = settings.policy.shortest_secret_rotation_interval.take();
+    assert_eq!(floor.map(|floor| floor.to_string()), Some("1m".into()));
     assert_eq!(settings, defaults);
 }
 
