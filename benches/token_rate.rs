@@ -381,6 +381,8 @@ fn snapshot(pair: &Arc<KeyPair>, secret: &str) -> Snapshot {
         namespace: "acme".into(),
         name: "robot".into(),
         suspended: false,
+        created_at: None,
+        introspect: false,
         roles: vec!["READER".into(), "WRITER".into()],
         scopes: vec!["read".into(), "write".into()],
         audiences: vec!["https://api.example.com".into()],

@@ -327,6 +327,8 @@ fn client(
         namespace: user.namespace().unwrap_or_default(),
         name: user.name_any(),
         suspended: spec.suspended,
+        created_at: user.metadata.creation_timestamp.as_ref().map(|at| at.0),
+        introspect: spec.introspect,
         roles: spec.roles.clone(),
         scopes: spec.scopes.clone(),
         audiences: spec.audiences.clone(),

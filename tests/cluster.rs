@@ -23,6 +23,8 @@ mod endurance;
 mod idle;
 #[path = "cluster/injected.rs"]
 mod injected;
+#[path = "cluster/introspection.rs"]
+mod introspection;
 #[path = "cluster/kills.rs"]
 mod kills;
 #[path = "cluster/leader.rs"]

@@ -1,5 +1,5 @@
-//! The README, `docs/rotation.md`, `docs/technical-users.md`, `docs/revocation.md` and
-//! `docs/client-assertions.md`, run: every `sh` block of them, in order, as a newcomer would in a fresh
+//! The README, `docs/rotation.md`, `docs/technical-users.md`, `docs/revocation.md`,
+//! `docs/introspection.md` and `docs/client-assertions.md`, run: every `sh` block of them, in order, as a newcomer would in a fresh
 //! checkout. What is not to be run is marked otherwise (`text`, `yaml`, `json`).
 
 mod support;
@@ -239,6 +239,21 @@ fn how_tokens_are_revoked() {
         "\"acme.orders\":{\"tokens\"",
         "OutboxEntryRefused",
         "\"reason\":\"RevokedByDevice\"",
+    ];
+    tells(&printed, &told);
+}
+
+#[test]
+fn how_to_ask_about_a_token() {
+    let printed = page_tour("docs/introspection.md", 5, 1);
+    let told = [
+        "{\"active\":true",
+        "{\"active\":false}\n",
+        "\"token_introspection\":{\"active\":false}",
+        "\"introspection_endpoint\"",
+        "\"userAccountInfo\"",
+        "\"status\":\"ACTIVE\"",
+        "Bearer realm=",
     ];
     tells(&printed, &told);
 }

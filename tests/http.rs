@@ -1,11 +1,15 @@
 //! The HTTP server: the router in memory, rule by rule, and real listeners for what needs them.
 
+#[path = "http/account.rs"]
+mod account;
 #[path = "http/assertions.rs"]
 mod assertions;
 #[path = "http/authentication.rs"]
 mod authentication;
 #[path = "http/documents.rs"]
 mod documents;
+#[path = "http/introspect.rs"]
+mod introspect;
 #[path = "http/jwt.rs"]
 mod jwt;
 #[path = "http/listening.rs"]

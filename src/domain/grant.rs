@@ -30,6 +30,14 @@ pub enum RingChoice<'a> {
     Preferred,
 }
 
+impl<'a> RingChoice<'a> {
+    /// The one for a technical user.
+    pub fn of(client: &'a Client) -> Self {
+        let named = client.signing_key.as_deref();
+        named.map_or(Self::Preferred, Self::Named)
+    }
+}
+
 /// A token to sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Granted<'a> {
@@ -94,10 +102,7 @@ pub fn client_credentials<'a>(
             family: client.family.name(),
         },
         ttl,
-        ring: client
-            .signing_key
-            .as_deref()
-            .map_or(RingChoice::Preferred, RingChoice::Named),
+        ring: RingChoice::of(client),
     })
 }
 

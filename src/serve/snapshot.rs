@@ -14,6 +14,7 @@ use super::trust::Trusted;
 use crate::clock::{Clock, SharedClock};
 use crate::crypto::key_pair::KeyPair;
 use crate::domain::client::Client;
+use crate::domain::grant::RingChoice;
 use crate::domain::jwk::JwkSet;
 use crate::domain::period::Period;
 use crate::domain::preference::{self, Standing};
@@ -194,6 +195,14 @@ impl View {
     /// The rings that may sign now, the preferred one first.
     pub fn rings(&self, now: Timestamp) -> impl Iterator<Item = &Arc<Ring>> {
         preference::in_order(&self.rings, |ring| &ring.standing, now)
+    }
+
+    /// The ring that signs now where that is the choice.
+    pub fn chosen(&self, choice: RingChoice<'_>, now: Timestamp) -> Option<&Arc<Ring>> {
+        match choice {
+            RingChoice::Named(name) => self.rings(now).find(|r| r.name == name),
+            RingChoice::Preferred => self.rings(now).next(),
+        }
     }
 
     /// How long ago the API server knew no more than this snapshot.

@@ -194,7 +194,7 @@ pub(super) fn within_rate(app: &App, client: &Client) -> Result<(), Refusal> {
 }
 
 /// Past `serving.maxStaleness` nothing is signed: the key may have been withdrawn meanwhile.
-fn in_contact(app: &App, view: &View) -> Result<(), Refusal> {
+pub(super) fn in_contact(app: &App, view: &View) -> Result<(), Refusal> {
     let limit = app.settings.serving.max_staleness;
     let age = view.contact_age(&*app.clock);
     if age <= Duration::from_secs(limit.as_secs().unsigned_abs()) {

@@ -255,6 +255,16 @@ pub fn revocation(client_id: &str, secret: &str, token: &str) -> Request<Full<By
     request
 }
 
+/// A request to introspect a token, with Basic credentials.
+pub fn introspection(client_id: &str, secret: &str, token: &str) -> Request<Full<Bytes>> {
+    let mut request = post(
+        &[("authorization", &basic(client_id, secret))],
+        format!("token={token}&token_type_hint=access_token"),
+    );
+    *request.uri_mut() = "/oauth/introspect".parse().expect("a path");
+    request
+}
+
 /// A token request with these headers and a form's Content-Type unless one is given.
 pub fn post(headers: &[(&str, &str)], body: impl Into<Bytes>) -> Request<Full<Bytes>> {
     let mut request = Request::post("/oauth/token");
@@ -364,6 +374,8 @@ pub fn robot() -> (Client, String) {
         namespace: "acme".into(),
         name: "robot".into(),
         suspended: false,
+        created_at: None,
+        introspect: false,
         roles: vec!["READER".into()],
         scopes: vec!["read".into(), "write".into()],
         audiences: vec!["https://api.example.com".into(), "reports".into()],

@@ -113,6 +113,11 @@ pub struct TechnicalUserSpec {
     #[schemars(schema_with = "vocabulary::signing_key_name")]
     pub signing_key: Option<String>,
 
+    /// True: it may ask whether a token of its tenant holds, and what stands in it (POST
+    /// /oauth/introspect), as a service does that is sent one.
+    #[serde(default)]
+    pub introspect: bool,
+
     /// True: it gets no tokens until this is taken back. Its credential stays as it is.
     #[serde(default)]
     pub suspended: bool,

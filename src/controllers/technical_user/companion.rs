@@ -177,6 +177,7 @@ fn agent(
             token_rate: None,
             signing_key: None,
             suspended: false,
+            introspect: false,
             companion_agent: None,
             credential: Credential {
                 secret: Some(SecretCredential::default()),
@@ -196,6 +197,8 @@ fn agent(
     spec.audiences
         .clone_from(audiences.unwrap_or(&of_device.audiences));
     spec.token_ttl = wanted.token_ttl;
+    // No companion has it: it is not among what a device can pass on.
+    spec.introspect = false;
     spec.signing_key.clone_from(&of_device.signing_key);
     if let Some(secret) = &mut spec.credential.secret {
         let rotation = device.secret_credential();
@@ -220,6 +223,7 @@ fn differs(before: &TechnicalUser, after: &TechnicalUser) -> Vec<&'static str> {
         ("roles", b.roles != a.roles),
         ("scopes", b.scopes != a.scopes),
         ("audiences", b.audiences != a.audiences),
+        ("introspect", b.introspect != a.introspect),
         ("tokenTtl", b.token_ttl != a.token_ttl),
         ("signingKey", b.signing_key != a.signing_key),
         (

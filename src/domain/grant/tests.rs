@@ -44,6 +44,8 @@ fn client(scopes: &[&str], roles: &[&str], audiences: &[&str]) -> Client {
         namespace: "acme".into(),
         name: "robot".into(),
         suspended: false,
+        created_at: None,
+        introspect: false,
         roles: owned(roles),
         scopes: owned(scopes),
         audiences: owned(audiences),

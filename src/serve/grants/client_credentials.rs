@@ -8,7 +8,7 @@ use super::super::token::{Issued, IssuedBody};
 use crate::crypto::jws::sign_token;
 use crate::crypto::random::random_id;
 use crate::domain::client::Client;
-use crate::domain::grant::{Request, RingChoice, client_credentials};
+use crate::domain::grant::{Request, client_credentials};
 use crate::domain::oauth_error::ErrorCode;
 
 /// Its `grant_type`.
@@ -29,10 +29,7 @@ pub(in super::super) fn issue(
     let token_id = random_id();
     let now = app.clock.now();
     let mut granted = client_credentials(client, &request, &app.settings, now, &token_id)?;
-    let ring = match granted.ring {
-        RingChoice::Named(name) => view.rings(now).find(|r| r.name == name),
-        RingChoice::Preferred => view.rings(now).next(),
-    };
+    let ring = view.chosen(granted.ring, now);
     let ring = ring.ok_or_else(|| Refusal::unavailable("no key can sign for this client now."))?;
     if let Some(end) = ring.standing.window.to {
         granted.end_by(end);
