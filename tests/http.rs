@@ -14,6 +14,8 @@ mod introspect;
 mod jwt;
 #[path = "http/listening.rs"]
 mod listening;
+#[path = "http/openapi.rs"]
+mod openapi;
 #[path = "http/revoke.rs"]
 mod revoke;
 #[path = "http/secrets.rs"]

@@ -2,6 +2,8 @@
 //! entitled to. Any access token of this issuer will do that holds (RFC 6750 §2.1); each sees its own
 //! tenant alone.
 
+use std::fmt::Write as _;
+
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::Full;
@@ -12,7 +14,7 @@ use serde_json::Value;
 
 use super::app::App;
 use super::bearer::{self, Bearer};
-use super::reply::{Reply, problem, reply, set};
+use super::reply::{Refusal, Reply, problem, reply, set};
 use super::snapshot::View;
 use crate::domain::settings::Settings;
 use crate::domain::subscription::{Phase, SubscriptionFacts};
@@ -175,7 +177,7 @@ fn answer<B, T: Serialize>(
     let view = app.snapshots.load();
     let bearer = match of_request(app, &view, request) {
         Ok(bearer) => bearer,
-        Err(reply) => return reply,
+        Err(no) => return no.into_reply(app),
     };
     let json = serde_json::to_vec(&body(&bearer, app.clock.now())).unwrap_or_default();
     let length = json.len();
@@ -188,72 +190,75 @@ fn answer<B, T: Serialize>(
     reply
 }
 
-/// The token of a request's `Authorization` header, if it holds; else what is answered (RFC 6750 §3).
-fn of_request<'v, B>(app: &App, view: &'v View, request: &Request<B>) -> Result<Bearer<'v>, Reply> {
-    if request.uri().query().is_some_and(holds_token) {
-        return Err(refused(
-            app,
-            StatusCode::BAD_REQUEST,
-            Some("invalid_request"),
-            "An access token must never stand in the URL: it is logged on its way. Have this one \
-             revoked, and send the next in the Authorization header.",
-        ));
-    }
-    let presented = match presented(request.headers()) {
-        Ok(Some(token)) => token,
-        Ok(None) => {
-            return Err(refused(
-                app,
+/// Why a request is told nothing.
+enum No {
+    InUrl,
+    Nothing,
+    Malformed,
+    Invalid,
+    NotNow(Refusal),
+}
+
+impl No {
+    /// What is answered (RFC 6750 §3).
+    fn into_reply(self, app: &App) -> Reply {
+        let (status, error, detail) = match self {
+            Self::InUrl => (
+                StatusCode::BAD_REQUEST,
+                Some("invalid_request"),
+                "An access token must never stand in the URL: it is logged on its way. Have this \
+                 one revoked, and send the next in the Authorization header.",
+            ),
+            Self::Nothing => (
                 StatusCode::UNAUTHORIZED,
                 None,
                 "An access token of this issuer is needed, in the header Authorization: Bearer.",
-            ));
-        }
-        Err(Malformed) => {
-            return Err(refused(
-                app,
+            ),
+            Self::Malformed => (
                 StatusCode::BAD_REQUEST,
                 Some("invalid_request"),
                 "The Authorization header holds no token, or there is more than one such header.",
-            ));
-        }
-    };
-    if let Err(why) = bearer::can_tell(app, view) {
-        return Err(problem(why.status(), why.error.description()));
+            ),
+            Self::Invalid => (
+                StatusCode::UNAUTHORIZED,
+                Some("invalid_token"),
+                "The token is none of this issuer's, or holds no more.",
+            ),
+            Self::NotNow(why) => return problem(why.status(), why.error.description()),
+        };
+        refused(app, status, error, detail)
     }
-    bearer::living(app, view, presented).ok_or_else(|| {
-        refused(
-            app,
-            StatusCode::UNAUTHORIZED,
-            Some("invalid_token"),
-            "The token is none of this issuer's, or holds no more.",
-        )
-    })
 }
 
-struct Malformed;
-
-/// The one bearer token that is presented; none where there is none at all, or another scheme.
-fn presented(headers: &HeaderMap) -> Result<Option<&str>, Malformed> {
-    let mut lines = headers.get_all(AUTHORIZATION).iter();
-    let Some(line) = lines.next() else {
-        return Ok(None);
-    };
-    if lines.next().is_some() {
-        return Err(Malformed);
+/// The token of a request's `Authorization` header, if it holds.
+fn of_request<'v, B>(app: &App, view: &'v View, request: &Request<B>) -> Result<Bearer<'v>, No> {
+    if request.uri().query().is_some_and(holds_token) {
+        return Err(No::InUrl);
     }
-    let line = line.to_str().map_err(|_| Malformed)?;
+    let presented = presented(request.headers())?;
+    bearer::can_tell(app, view).map_err(No::NotNow)?;
+    bearer::living(app, view, presented).ok_or(No::Invalid)
+}
+
+/// The one bearer token that is presented.
+fn presented(headers: &HeaderMap) -> Result<&str, No> {
+    let mut lines = headers.get_all(AUTHORIZATION).iter();
+    let line = lines.next().ok_or(No::Nothing)?;
+    if lines.next().is_some() {
+        return Err(No::Malformed);
+    }
+    let line = line.to_str().map_err(|_| No::Malformed)?;
     let (scheme, token) = line.split_once(' ').unwrap_or((line, ""));
     if !scheme.eq_ignore_ascii_case("bearer") {
-        return Ok(None);
+        return Err(No::Nothing);
     }
     let token = token.trim_start_matches(' ');
     // `b64token` (RFC 6750 §2.1).
     let sound = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b);
     if token.is_empty() || !token.bytes().all(sound) {
-        return Err(Malformed);
+        return Err(No::Malformed);
     }
-    Ok(Some(token))
+    Ok(token)
 }
 
 fn holds_token(query: &str) -> bool {
@@ -267,7 +272,10 @@ fn refused(app: &App, status: StatusCode, error: Option<&str>, detail: &str) -> 
     let mut reply = problem(status, detail);
     let mut challenge = format!("Bearer realm=\"{}\"", app.settings.issuer);
     if let Some(error) = error {
-        challenge += &format!(", error=\"{error}\", error_description=\"{detail}\"");
+        let _ = write!(
+            challenge,
+            ", error=\"{error}\", error_description=\"{detail}\""
+        );
     }
     if let Ok(challenge) = HeaderValue::from_str(&challenge) {
         reply.headers_mut().insert(WWW_AUTHENTICATE, challenge);

@@ -1,7 +1,7 @@
 //! The public side: which path goes where.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -60,7 +60,9 @@ pub struct App {
     pub(super) challenge: HeaderValue,
     /// `Cache-Control` of the documents.
     pub(super) cache_control: HeaderValue,
-    routes: [(String, Route); 11],
+    /// The document of `/openapi.json`, written at its first use.
+    pub(super) openapi: OnceLock<Bytes>,
+    routes: [(String, Route); 12],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +75,7 @@ enum Route {
     Subscriptions,
     Metadata,
     Jwks,
+    OpenApi,
 }
 
 impl App {
@@ -106,6 +109,7 @@ impl App {
                 format!("{path}/account/subscriptions"),
                 Route::Subscriptions,
             ),
+            (format!("{path}/openapi.json"), Route::OpenApi),
             (format!("{path}/.well-known/jwks.json"), Route::Jwks),
             // Appended (OpenID Connect Discovery §4) and inserted (RFC 8414 §3.1): the same for
             // an issuer without a path.
@@ -148,8 +152,14 @@ impl App {
             metrics,
             body_timeout,
             outbox,
+            openapi: OnceLock::new(),
             routes,
         })
+    }
+
+    /// Every path that is served.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.routes.iter().map(|(path, _)| path.as_str())
     }
 
     /// Answers a request. A panic on the way is a 500, and the process lives.
@@ -199,6 +209,7 @@ impl App {
             Route::Subscriptions => account::subscriptions(self, &request),
             Route::Metadata => documents::metadata(self, &request),
             Route::Jwks => documents::jwks(self, &request),
+            Route::OpenApi => documents::openapi(self, &request),
         }
     }
 

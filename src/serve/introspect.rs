@@ -9,12 +9,13 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, PRAGMA};
 use http::{HeaderMap, Request, StatusCode};
 use http_body::Body;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::app::App;
 use super::bearer::{self, Bearer};
-use super::metrics::Introspection;
+use super::metrics;
 use super::reply::{Refusal, Reply, oauth_json, reply, set};
 use super::snapshot::View;
 use super::token::{self, Received};
@@ -24,7 +25,7 @@ use crate::domain::grant::RingChoice;
 use crate::domain::oauth_error::ErrorCode;
 
 /// The media type of a signed answer, and with `typ` its last part in a JOSE header (RFC 9701 §5).
-const JWT: &str = "application/token-introspection+jwt";
+pub(super) const JWT: &str = "application/token-introspection+jwt";
 const JWT_TYP: &str = "token-introspection+jwt";
 
 pub(super) async fn respond<B>(app: &App, request: Request<B>) -> Reply
@@ -34,17 +35,17 @@ where
     match handle(app, request).await {
         Ok((active, reply)) => {
             let outcome = if active {
-                Introspection::Active
+                metrics::Introspection::Active
             } else {
-                Introspection::Inactive
+                metrics::Introspection::Inactive
             };
             app.metrics.introspection(outcome);
             reply
         }
         Err(refusal) => {
             let outcome = match refusal.status() {
-                StatusCode::SERVICE_UNAVAILABLE => Introspection::Unavailable,
-                _ => Introspection::Refused,
+                StatusCode::SERVICE_UNAVAILABLE => metrics::Introspection::Unavailable,
+                _ => metrics::Introspection::Refused,
             };
             app.metrics.introspection(outcome);
             tracing::debug!(error = %refusal.error, "Refused an introspection.");
@@ -76,25 +77,36 @@ where
     token::within_rate(app, caller)?;
     let bearer = bearer::living(app, &view, presented)
         .filter(|bearer| bearer.client.namespace == caller.namespace);
-    let active = bearer.is_some();
-    let answer = answer(bearer);
+    let answer = Introspection::of(bearer);
     let reply = if wants_jwt(&head.headers) {
         signed(app, &view, caller, &answer)?
     } else {
         oauth_json(StatusCode::OK, &answer)
     };
-    Ok((active, reply))
+    Ok((answer.active, reply))
 }
 
-/// What stands in the token, if it holds (RFC 7662 §2.2).
-fn answer(bearer: Option<Bearer<'_>>) -> Map<String, Value> {
-    let mut answer = Map::new();
-    answer.insert("active".into(), bearer.is_some().into());
-    if let Some(bearer) = bearer {
-        answer.insert("token_type".into(), "Bearer".into());
-        answer.extend(bearer.token.claims);
+/// What is answered of a token (RFC 7662 section 2.2).
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Introspection {
+    /// Whether it holds. If not, nothing else is said.
+    pub active: bool,
+    /// Bearer, if it holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_type: Option<&'static str>,
+    /// All that stands in it, if it holds.
+    #[serde(flatten)]
+    pub claims: Map<String, Value>,
+}
+
+impl Introspection {
+    fn of(bearer: Option<Bearer<'_>>) -> Self {
+        Self {
+            active: bearer.is_some(),
+            token_type: bearer.as_ref().map(|_| "Bearer"),
+            claims: bearer.map(|b| b.token.claims).unwrap_or_default(),
+        }
     }
-    answer
 }
 
 /// The answer as a JWT for the caller alone (RFC 9701 §5). It has neither `sub` nor `exp`, so that
@@ -103,14 +115,14 @@ fn signed(
     app: &App,
     view: &View,
     caller: &Client,
-    answer: &Map<String, Value>,
+    answer: &Introspection,
 ) -> Result<Reply, Refusal> {
     #[derive(Serialize)]
     struct Claims<'a> {
         iss: &'a str,
         aud: &'a str,
         iat: i64,
-        token_introspection: &'a Map<String, Value>,
+        token_introspection: &'a Introspection,
     }
     let now = app.clock.now();
     let ring = view

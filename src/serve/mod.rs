@@ -4,9 +4,9 @@
 //! Reading order: [`snapshot`] (what is served), [`app`] (which path goes where), [`token`] with
 //! [`form`], [`client_auth`], [`secrets`], [`assertions`] with [`trust`] and [`replay`], [`throttle`] with
 //! [`source`], and [`grants`] (one file a grant), [`revoke`], [`introspect`] with [`bearer`]
-//! (whether a token holds), [`account`], [`documents`] (JWKS and metadata), [`admin`], [`readiness`], [`metrics`], [`tls`], [`listener`] and [`run`].
+//! (whether a token holds), [`account`], [`documents`] (JWKS and metadata), [`openapi`], [`admin`], [`readiness`], [`metrics`], [`tls`], [`listener`] and [`run`].
 //!
-//! Routing is a `match` over eleven paths on plain hyper: nothing that a framework does is needed.
+//! Routing is a `match` over twelve paths on plain hyper: nothing that a framework does is needed.
 
 pub mod account;
 pub mod admin;
@@ -20,6 +20,7 @@ pub mod grants;
 pub mod introspect;
 pub mod listener;
 pub mod metrics;
+pub mod openapi;
 pub mod readiness;
 pub mod replay;
 pub mod reply;

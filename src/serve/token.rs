@@ -10,6 +10,7 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderMap, Request, StatusCode};
 use http_body::Body;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
@@ -41,12 +42,16 @@ pub(super) struct Issued {
 }
 
 /// A successful answer (RFC 6749 §5.1).
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TokenResponse")]
 pub(super) struct IssuedBody {
+    /// A JWT (RFC 9068).
     pub(super) access_token: String,
+    /// Bearer
     pub(super) token_type: &'static str,
-    /// Seconds.
+    /// How long it lives, in seconds.
     pub(super) expires_in: i64,
+    /// Its scopes; absent: it has none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) scope: String,
 }
