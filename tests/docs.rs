@@ -1,5 +1,5 @@
 //! The README, `docs/rotation.md`, `docs/technical-users.md`, `docs/revocation.md`,
-//! `docs/introspection.md` and `docs/client-assertions.md`, run: every `sh` block of them, in order, as a newcomer would in a fresh
+//! `docs/introspection.md`, `docs/audit.md` and `docs/client-assertions.md`, run: every `sh` block of them, in order, as a newcomer would in a fresh
 //! checkout. What is not to be run is marked otherwise (`text`, `yaml`, `json`).
 
 mod support;
@@ -254,6 +254,18 @@ fn how_to_ask_about_a_token() {
         "\"userAccountInfo\"",
         "\"status\":\"ACTIVE\"",
         "Bearer realm=",
+    ];
+    tells(&printed, &told);
+}
+
+#[test]
+fn what_the_audit_log_says() {
+    let printed = page_tour("docs/audit.md", 2, 1);
+    let told = [
+        "\"event\":\"issued\"",
+        "\"event\":\"refused\"",
+        "\"event\":\"revoked\"",
+        "\"tenant\":\"",
     ];
     tells(&printed, &told);
 }

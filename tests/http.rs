@@ -4,6 +4,8 @@
 mod account;
 #[path = "http/assertions.rs"]
 mod assertions;
+#[path = "http/audit.rs"]
+mod audit;
 #[path = "http/authentication.rs"]
 mod authentication;
 #[path = "http/documents.rs"]

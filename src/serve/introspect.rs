@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::app::App;
+use super::audit::Trail;
 use super::bearer::{self, Bearer};
 use super::metrics;
 use super::reply::{Refusal, Reply, oauth_json, reply, set};
@@ -66,7 +67,8 @@ where
     let view = app.snapshots.load();
     // What was revoked or suspended long ago may not be known here.
     bearer::can_tell(app, &view)?;
-    let caller = token::authenticate(app, &view, &head, &form).await?;
+    let mut trail = Trail::default();
+    let caller = token::authenticate(app, &view, &head, &form, &mut trail).await?;
     if !caller.introspect {
         return Err(Refusal::new(
             ErrorCode::UnauthorizedClient,

@@ -4,7 +4,7 @@
 //! Reading order: [`snapshot`] (what is served), [`app`] (which path goes where), [`token`] with
 //! [`form`], [`client_auth`], [`secrets`], [`assertions`] with [`trust`] and [`replay`], [`throttle`] with
 //! [`source`], and [`grants`] (one file a grant), [`revoke`], [`introspect`] with [`bearer`]
-//! (whether a token holds), [`account`], [`documents`] (JWKS and metadata), [`openapi`], [`admin`], [`readiness`], [`metrics`], [`tls`], [`listener`] and [`run`].
+//! (whether a token holds), [`account`], [`documents`] (JWKS and metadata), [`openapi`], [`admin`], [`readiness`], [`metrics`], [`tls`], [`listener`], [`audit`] and [`run`].
 //!
 //! Routing is a `match` over twelve paths on plain hyper: nothing that a framework does is needed.
 
@@ -12,6 +12,7 @@ pub mod account;
 pub mod admin;
 pub mod app;
 pub mod assertions;
+pub mod audit;
 pub mod bearer;
 pub mod client_auth;
 pub mod documents;

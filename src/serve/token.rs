@@ -15,7 +15,8 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
 use super::app::App;
-use super::client_auth::{self, Known, Presented};
+use super::audit::{Told, Trail};
+use super::client_auth::{self, Authenticated, Known, Presented};
 use super::form::{self, Form};
 use super::grants;
 use super::reply::{Refusal, Reply, oauth_json};
@@ -39,6 +40,7 @@ const REPEATABLE: [&str; 2] = ["resource", "audience"];
 pub(super) struct Issued {
     pub(super) body: IssuedBody,
     pub(super) algorithm: Algorithm,
+    pub(super) told: Told,
 }
 
 /// A successful answer (RFC 6749 §5.1).
@@ -62,24 +64,31 @@ where
 {
     let began = Instant::now();
     let _under_way = app.metrics.under_way();
-    let outcome = handle(app, request).await;
+    let mut trail = Trail::default();
+    let outcome = handle(app, request, &mut trail).await;
     let took = began.elapsed();
     app.metrics.answered(took);
     match outcome {
-        Ok(Issued { body, algorithm }) => {
+        Ok(Issued {
+            body,
+            algorithm,
+            told,
+        }) => {
             app.metrics.issued(algorithm);
+            trail.issued(&told, &body.scope);
             tracing::debug!(?took, alg = algorithm.name(), "Issued a token.");
             oauth_json(StatusCode::OK, &body)
         }
         Err(refusal) => {
             app.metrics.refused(refusal.error.code());
+            trail.refused(&refusal);
             tracing::debug!(?took, error = %refusal.error, "Refused a token request.");
             refusal.into_reply(&app.challenge)
         }
     }
 }
 
-async fn handle<B>(app: &App, request: Request<B>) -> Result<Issued, Refusal>
+async fn handle<B>(app: &App, request: Request<B>, trail: &mut Trail) -> Result<Issued, Refusal>
 where
     B: Body<Data = Bytes>,
 {
@@ -88,6 +97,7 @@ where
     let grant = form
         .get("grant_type")
         .ok_or_else(|| Refusal::invalid_request("the parameter grant_type is missing."))?;
+    trail.asks(grant);
     if grant != grants::client_credentials::GRANT_TYPE {
         return Err(Refusal::new(
             ErrorCode::UnsupportedGrantType,
@@ -97,7 +107,7 @@ where
     let view = app.snapshots.load();
     // Before anything is judged by what may be long past.
     in_contact(app, &view)?;
-    let client = authenticate(app, &view, &head, &form).await?;
+    let client = authenticate(app, &view, &head, &form, trail).await?;
     within_rate(app, client)?;
     let issued = grants::client_credentials::issue(app, &view, client, &form)?;
     // Again: this process may have been frozen since, and a token that nobody gets is none.
@@ -143,8 +153,26 @@ pub(super) async fn authenticate<'v>(
     view: &'v View,
     head: &Parts,
     form: &Form<'_>,
+    trail: &mut Trail,
 ) -> Result<&'v Arc<Client>, Refusal> {
     let presented = client_auth::presented(&head.headers, form)?;
+    if let Some(client_id) = presented.client_id() {
+        trail.claims(client_id);
+    }
+    let Authenticated { client, credential } = prove(app, view, head, &presented).await?;
+    let subscription = client.subscription(app.clock.now());
+    let legal_entity = subscription.map(|s| s.legal_entity_id.as_str());
+    trail.is(client, &credential, legal_entity);
+    Ok(client)
+}
+
+/// The client that what was presented proves.
+async fn prove<'v>(
+    app: &App,
+    view: &'v View,
+    head: &Parts,
+    presented: &Presented,
+) -> Result<Authenticated<'v>, Refusal> {
     if view.published_at.is_none() {
         // Nobody is unknown before it is known who there is.
         let why = "this replica has just started, and has not read yet who there is.";
@@ -155,7 +183,7 @@ pub(super) async fn authenticate<'v>(
         let source = source::of(&head.headers, &head.extensions, throttle);
         app.throttle.attempt(client_id, source)
     };
-    match &presented {
+    match presented {
         Presented::Secret(Known { client_id, secret }) => {
             let counted = OnceLock::new();
             let attempt = || {

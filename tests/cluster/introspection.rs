@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::release::{LIMIT, Release};
 use crate::revocation::KNOWN_WITHIN;
-use crate::support::{ControlPlane, eventually, free_port, http};
+use crate::support::{ControlPlane, Scratch, eventually, free_port, http};
 
 struct Field {
     release: Release,
@@ -99,7 +99,10 @@ fn each_reason_is_known_to_every_replica() {
     let of_fleeting = release.token(&fleeting.0, &fleeting.1, "");
     let (beside, admin) = (free_port(), free_port());
     let account_file = release.cluster.admin_kubeconfig();
-    let process = release.serve_beside(account_file, beside, admin, &[]);
+    let folder = Scratch::new("audit");
+    let audit = folder.path().join("audit.jsonl");
+    let audit_log = ["--audit-log", audit.to_str().expect("UTF-8")];
+    let process = release.serve_beside(account_file, beside, admin, &audit_log);
     eventually("the second replica serves", LIMIT, || {
         introspect(beside, &gateway, "x")
     });
@@ -153,6 +156,40 @@ fn each_reason_is_known_to_every_replica() {
     let revoked = http::form(&url, &robot.0, &robot.1, &format!("token={second}"));
     assert_eq!(revoked.expect("an answer").status, 200);
     field.wait("revoked", &gateway, &second, false);
+    let url = format!("http://127.0.0.1:{beside}/oauth/token");
+    let issued = http::token(&url, &robot.0, &robot.1, "&scope=read").expect("an answer");
+    let wrong = http::token(&url, &robot.0, "wrong", "").expect("an answer");
+    assert_eq!((issued.status, wrong.status), (200, 401));
+    let issued = issued.json()["access_token"]
+        .as_str()
+        .expect("a token")
+        .to_owned();
+    let (lines, text) = eventually("the audit log tells all three", LIMIT, || {
+        let text = std::fs::read_to_string(&audit).map_err(|e| e.to_string())?;
+        let lines: Vec<Value> = text
+            .lines()
+            .filter_map(|l| serde_json::from_str(l).ok())
+            .collect();
+        (lines.len() == 3)
+            .then_some((lines, text.clone()))
+            .ok_or(text)
+    });
+    let told = |n: usize, member: &str| lines[n][member].as_str().unwrap_or_default().to_owned();
+    let claims = |token: &str| crate::load::part(token, 1);
+    assert_eq!(told(0, "event"), "revoked");
+    assert_eq!(lines[0]["jti"], claims(&second)["jti"]);
+    assert_eq!(told(1, "event"), "issued");
+    assert_eq!(lines[1]["jti"], claims(&issued)["jti"]);
+    assert_eq!(
+        (told(1, "tenant"), told(1, "client")),
+        (tenant.clone(), robot.0.clone())
+    );
+    assert_eq!(told(1, "scope"), "read");
+    assert_eq!(
+        (told(2, "event"), told(2, "error")),
+        ("refused".into(), "invalid_client".into())
+    );
+    assert!(!text.contains(&robot.1) && !text.contains("eyJ"), "{text}");
 
     let withdraw =
         format!("{{\"spec\":{{\"invalidated\":[{{\"keyId\":{kid},\"gracePeriod\":\"0s\"}}]}}}}");

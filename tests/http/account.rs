@@ -178,7 +178,7 @@ async fn what_is_presented_by_the_table() {
             (&[&long], 401, Some("invalid_token")),
         ] {
             let answer = world.send(request(path, lines)).await;
-            let what = format!("{path} {:.40?}", lines);
+            let what = format!("{path} {lines:.40?}");
             assert_eq!(answer.status, status, "{what}");
             let challenge = answer.header("www-authenticate");
             assert_eq!(answer.header("cache-control"), "no-store");

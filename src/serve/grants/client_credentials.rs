@@ -1,6 +1,7 @@
 //! `client_credentials` (RFC 6749 §4.4): a technical user speaks for itself.
 
 use super::super::app::App;
+use super::super::audit::Told;
 use super::super::form::Form;
 use super::super::reply::Refusal;
 use super::super::snapshot::View;
@@ -38,6 +39,13 @@ pub(in super::super) fn issue(
         tracing::error!(ring = ring.name, error = %e, "A token could not be signed.");
         Refusal::new(ErrorCode::ServerError, "the token could not be signed.")
     })?;
+    let told = Told {
+        subject: granted.claims.subject.to_owned(),
+        token_id: token_id.clone(),
+        key_id: ring.active.key_id().to_owned(),
+        audience: granted.claims.audiences.join(" "),
+        expires_at: granted.claims.expires_at,
+    };
     let body = IssuedBody {
         access_token,
         token_type: "Bearer",
@@ -47,5 +55,6 @@ pub(in super::super) fn issue(
     Ok(Issued {
         body,
         algorithm: ring.active.algorithm(),
+        told,
     })
 }
