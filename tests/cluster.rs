@@ -19,6 +19,8 @@ mod credentials;
 mod delivered;
 #[path = "cluster/endurance.rs"]
 mod endurance;
+#[path = "cluster/exchange.rs"]
+mod exchange;
 #[path = "cluster/idle.rs"]
 mod idle;
 #[path = "cluster/injected.rs"]

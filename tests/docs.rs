@@ -1,5 +1,5 @@
 //! The README, `docs/rotation.md`, `docs/technical-users.md`, `docs/revocation.md`,
-//! `docs/introspection.md`, `docs/audit.md` and `docs/client-assertions.md`, run: every `sh` block of them, in order, as a newcomer would in a fresh
+//! `docs/introspection.md`, `docs/token-exchange.md`, `docs/audit.md` and `docs/client-assertions.md`, run: every `sh` block of them, in order, as a newcomer would in a fresh
 //! checkout. What is not to be run is marked otherwise (`text`, `yaml`, `json`).
 
 mod support;
@@ -266,6 +266,17 @@ fn what_the_audit_log_says() {
         "\"event\":\"refused\"",
         "\"event\":\"revoked\"",
         "\"tenant\":\"",
+    ];
+    tells(&printed, &told);
+}
+
+#[test]
+fn how_a_client_acts_for_a_person() {
+    let printed = page_tour("docs/token-exchange.md", 3, 1);
+    let told = [
+        "token-exchange\"",
+        "\"invalid_request\"",
+        "it speaks of no person",
     ];
     tells(&printed, &told);
 }

@@ -10,6 +10,8 @@ mod audit;
 mod authentication;
 #[path = "http/documents.rs"]
 mod documents;
+#[path = "http/exchange.rs"]
+mod exchange;
 #[path = "http/introspect.rs"]
 mod introspect;
 #[path = "http/jwt.rs"]

@@ -91,6 +91,8 @@ pub struct Client {
     pub created_at: Option<Timestamp>,
     /// May ask whether tokens of its tenant hold.
     pub introspect: bool,
+    /// May act for people whose tokens it presents.
+    pub on_behalf_of: bool,
     /// The roles that it was given, before the subscription cuts them down.
     pub roles: Vec<String>,
     /// The scopes that it was given, before the subscription cuts them down.

@@ -15,6 +15,7 @@ pub mod claims;
 pub mod client;
 pub mod client_key;
 pub mod clock_trust;
+pub mod exchange;
 pub mod grant;
 pub mod jwk;
 pub mod lease;

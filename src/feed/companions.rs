@@ -65,6 +65,7 @@ impl Feed {
         let revoked = self.is_revoked(&device, &its, of_device);
         agent.suspended |= its.suspended || revoked || overtaken;
         agent.introspect &= its.introspect;
+        agent.on_behalf_of &= its.on_behalf_of;
         for (agents, its) in [
             (&mut agent.roles, &its.roles),
             (&mut agent.scopes, &its.scopes),

@@ -138,6 +138,7 @@ pub(super) fn account<B>(app: &App, request: &Request<B>) -> Reply {
             token,
             client,
             subscription,
+            for_person,
         } = bearer;
         let roles = token.claims.get(&app.settings.claims.roles);
         let roles = roles.and_then(Value::as_array).into_iter().flatten();
@@ -145,7 +146,11 @@ pub(super) fn account<B>(app: &App, request: &Request<B>) -> Reply {
         Account {
             user_account_info: UserAccountInfo {
                 user_id: token.subject.clone(),
-                user_name: client.name.clone(),
+                user_name: if *for_person {
+                    token.subject.clone()
+                } else {
+                    client.name.clone()
+                },
                 legal_entity: LegalEntity {
                     id: subscription.legal_entity_id.clone(),
                     name: subscription.legal_entity_name.clone(),

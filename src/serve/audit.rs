@@ -38,6 +38,10 @@ pub(super) struct Told {
     pub audience: String,
     /// `exp`, in seconds since 1970.
     pub expires_at: i64,
+    /// Who acts for the subject, and who acted before, the last one first, with spaces between them.
+    pub actors: Option<String>,
+    /// The `jti` of the token that it was exchanged for.
+    pub subject_token: Option<String>,
 }
 
 impl Trail {
@@ -75,6 +79,8 @@ impl Trail {
             aud = told.audience,
             scope,
             exp = told.expires_at,
+            actors = told.actors,
+            subject_token = told.subject_token.as_deref().map(harmless),
         );
     }
 

@@ -20,6 +20,8 @@ pub struct Bearer<'v> {
     pub client: &'v Arc<Client>,
     /// What its tenant has now.
     pub subscription: &'v SubscriptionFacts,
+    /// Whether it speaks for a person, for whom the client acts.
+    pub for_person: bool,
 }
 
 /// Whether anything can be said of tokens here: who there is and which keys there are is known, and
@@ -59,11 +61,18 @@ pub(super) fn living<'v>(app: &App, view: &'v View, presented: &str) -> Option<B
     }
     let subscription = client.subscription(now)?;
     let of_tenant = token.claims.get(&app.settings.claims.legal_entity)?;
-    // Nothing is issued to a client for anybody but itself.
-    let its_own = token.subject == client.id;
-    (its_own && of_tenant == subscription.legal_entity_id.as_str()).then_some(Bearer {
+    // What a key for people signed speaks for a person, whose id has a colon as no client's has; what
+    // another signed speaks for the client itself.
+    let for_person = view.snapshot.human_keys.contains(&token.key_id);
+    let sound = if for_person {
+        token.subject.contains(':')
+    } else {
+        token.subject == client.id
+    };
+    (sound && of_tenant == subscription.legal_entity_id.as_str()).then_some(Bearer {
         token,
         client,
         subscription,
+        for_person,
     })
 }

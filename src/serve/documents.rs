@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::app::App;
+use super::grants::Grant;
 use super::openapi;
 use super::reply::{Reply, problem, reply, set};
 use super::snapshot::{PublishedJwks, View};
@@ -64,7 +65,7 @@ pub struct Metadata<'a> {
     revocation_endpoint: String,
     introspection_endpoint: String,
     jwks_uri: String,
-    grant_types_supported: [&'static str; 1],
+    grant_types_supported: [&'static str; Grant::ALL.len()],
     token_endpoint_auth_methods_supported: [&'static str; 3],
     token_endpoint_auth_signing_alg_values_supported: &'a [Algorithm],
     revocation_endpoint_auth_methods_supported: [&'static str; 3],
@@ -92,7 +93,7 @@ fn metadata_bytes<'v>(view: &'v View, settings: &Settings, jwks: &PublishedJwks)
             revocation_endpoint: format!("{issuer}/oauth/revoke"),
             introspection_endpoint: format!("{issuer}/oauth/introspect"),
             jwks_uri: format!("{issuer}/.well-known/jwks.json"),
-            grant_types_supported: ["client_credentials"],
+            grant_types_supported: Grant::ALL.map(|(_, name)| name),
             token_endpoint_auth_methods_supported: AUTH_METHODS,
             token_endpoint_auth_signing_alg_values_supported: algs,
             revocation_endpoint_auth_methods_supported: AUTH_METHODS,

@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::grants::Grant;
 use crate::domain::algorithm::Algorithm;
 use crate::domain::oauth_error::ErrorCode;
 
@@ -22,7 +23,7 @@ type Labels = Vec<(&'static str, String)>;
 /// The server's counters, gauges and histograms.
 #[derive(Debug)]
 pub struct Metrics {
-    issued: [Counter; Algorithm::ALL.len()],
+    issued: [[Counter; Algorithm::ALL.len()]; Grant::ALL.len()],
     refused: [Counter; ErrorCode::ALL.len()],
     checks: [Counter; SecretCheck::ALL.len()],
     throttled: [Counter; ThrottledBy::ALL.len()],
@@ -161,9 +162,11 @@ impl Metrics {
             clock_offset.clone(),
         );
         Self {
-            issued: Algorithm::ALL.map(|a| {
-                let grant = ("grant", "client_credentials".to_owned());
-                issued.get_or_create_owned(&vec![grant, ("alg", a.name().to_owned())])
+            issued: Grant::ALL.map(|(_, grant)| {
+                Algorithm::ALL.map(|a| {
+                    let grant = ("grant", grant.to_owned());
+                    issued.get_or_create_owned(&vec![grant, ("alg", a.name().to_owned())])
+                })
             }),
             refused: ErrorCode::ALL
                 .map(|c| refused.get_or_create_owned(&vec![("error", c.as_str().to_owned())])),
@@ -235,10 +238,10 @@ impl Metrics {
         self.clock_offset.set(offset_seconds.unwrap_or(0.0));
     }
 
-    /// A token was issued by `client_credentials`.
-    pub fn issued(&self, algorithm: Algorithm) {
+    /// A token was issued.
+    pub fn issued(&self, grant: Grant, algorithm: Algorithm) {
         // The discriminants are the places in `ALL`; a test holds that.
-        self.issued[algorithm as usize].inc();
+        self.issued[grant as usize][algorithm as usize].inc();
     }
 
     /// A token request was refused.
@@ -344,7 +347,13 @@ mod tests {
         );
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        metrics.issued(Algorithm::EdDSA);
+        assert!(
+            Grant::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, (g, _))| i == *g as usize)
+        );
+        metrics.issued(Grant::ClientCredentials, Algorithm::EdDSA);
         metrics.refused(ErrorCode::InvalidScope);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("text");

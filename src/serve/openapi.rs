@@ -39,8 +39,23 @@ struct ClientCredentials {
 /// A request for a token.
 #[derive(Serialize, JsonSchema)]
 struct TokenRequest {
-    /// client_credentials
+    /// client_credentials, or urn:ietf:params:oauth:grant-type:token-exchange (RFC 8693).
     grant_type: String,
+    /// Of a token exchange: the token of the person whom the client acts for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject_token: Option<String>,
+    /// urn:ietf:params:oauth:token-type:access_token or urn:ietf:params:oauth:token-type:jwt
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject_token_type: Option<String>,
+    /// A token of the client's own, which says again that the client acts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor_token: Option<String>,
+    /// As subject_token_type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor_token_type: Option<String>,
+    /// As subject_token_type; absent: an access token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requested_token_type: Option<String>,
     /// Scopes with one space between them; absent: all that the client has.
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<String>,

@@ -18,7 +18,7 @@ use super::app::App;
 use super::audit::{Told, Trail};
 use super::client_auth::{self, Authenticated, Known, Presented};
 use super::form::{self, Form};
-use super::grants;
+use super::grants::{Grant, client_credentials, token_exchange};
 use super::reply::{Refusal, Reply, oauth_json};
 use super::secrets::Denied;
 use super::snapshot::View;
@@ -39,6 +39,7 @@ const REPEATABLE: [&str; 2] = ["resource", "audience"];
 /// A token that was made.
 pub(super) struct Issued {
     pub(super) body: IssuedBody,
+    pub(super) grant: Grant,
     pub(super) algorithm: Algorithm,
     pub(super) told: Told,
 }
@@ -49,6 +50,9 @@ pub(super) struct Issued {
 pub(super) struct IssuedBody {
     /// A JWT (RFC 9068).
     pub(super) access_token: String,
+    /// Of a token exchange: of what type the token is (RFC 8693 section 3).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) issued_token_type: Option<&'static str>,
     /// Bearer
     pub(super) token_type: &'static str,
     /// How long it lives, in seconds.
@@ -71,10 +75,11 @@ where
     match outcome {
         Ok(Issued {
             body,
+            grant,
             algorithm,
             told,
         }) => {
-            app.metrics.issued(algorithm);
+            app.metrics.issued(grant, algorithm);
             trail.issued(&told, &body.scope);
             tracing::debug!(?took, alg = algorithm.name(), "Issued a token.");
             oauth_json(StatusCode::OK, &body)
@@ -98,18 +103,22 @@ where
         .get("grant_type")
         .ok_or_else(|| Refusal::invalid_request("the parameter grant_type is missing."))?;
     trail.asks(grant);
-    if grant != grants::client_credentials::GRANT_TYPE {
-        return Err(Refusal::new(
+    let grant = Grant::named(grant).ok_or_else(|| {
+        Refusal::new(
             ErrorCode::UnsupportedGrantType,
-            "grant_type must be client_credentials.",
-        ));
-    }
+            "grant_type must be client_credentials or \
+             urn:ietf:params:oauth:grant-type:token-exchange.",
+        )
+    })?;
     let view = app.snapshots.load();
     // Before anything is judged by what may be long past.
     in_contact(app, &view)?;
     let client = authenticate(app, &view, &head, &form, trail).await?;
     within_rate(app, client)?;
-    let issued = grants::client_credentials::issue(app, &view, client, &form)?;
+    let issued = match grant {
+        Grant::ClientCredentials => client_credentials::issue(app, &view, client, &form)?,
+        Grant::TokenExchange => token_exchange::issue(app, &view, client, &form)?,
+    };
     // Again: this process may have been frozen since, and a token that nobody gets is none.
     in_contact(app, &view)?;
     Ok(issued)

@@ -1,6 +1,6 @@
 //! Hand-made snapshots and a client without a network.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -318,6 +318,9 @@ pub fn snapshot<const R: usize, const C: usize>(
     Snapshot {
         jwks: Some(jwks(rings.iter().map(|r| &r.active))),
         client_rings: rings.into(),
+        human_rings: Vec::new(),
+        human_keys: HashSet::new(),
+        providers: Vec::new(),
         clients: HashMap::from(clients.map(|c| (c.id.clone(), Arc::new(c)))),
         trusted: HashMap::new(),
         shortest_publish_lead: None,
@@ -376,6 +379,7 @@ pub fn robot() -> (Client, String) {
         suspended: false,
         created_at: None,
         introspect: false,
+        on_behalf_of: false,
         roles: vec!["READER".into()],
         scopes: vec!["read".into(), "write".into()],
         audiences: vec!["https://api.example.com".into(), "reports".into()],

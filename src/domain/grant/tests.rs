@@ -46,6 +46,7 @@ fn client(scopes: &[&str], roles: &[&str], audiences: &[&str]) -> Client {
         suspended: false,
         created_at: None,
         introspect: false,
+        on_behalf_of: false,
         roles: owned(roles),
         scopes: owned(scopes),
         audiences: owned(audiences),
