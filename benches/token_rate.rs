@@ -381,6 +381,9 @@ fn snapshot(pair: &Arc<KeyPair>, secret: &str) -> Snapshot {
         namespace: "acme".into(),
         name: "robot".into(),
         suspended: false,
+        created_at: None,
+        introspect: false,
+        on_behalf_of: false,
         roles: vec!["READER".into(), "WRITER".into()],
         scopes: vec!["read".into(), "write".into()],
         audiences: vec!["https://api.example.com".into()],
@@ -408,9 +411,7 @@ fn snapshot(pair: &Arc<KeyPair>, secret: &str) -> Snapshot {
             standing: chancery::domain::preference::Standing::default(),
         })],
         clients: HashMap::from([(CLIENT_ID.to_owned(), Arc::new(client))]),
-        trusted: HashMap::new(),
-        shortest_publish_lead: None,
-        revoked: Arc::default(),
+        ..Snapshot::default()
     }
 }
 

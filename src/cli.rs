@@ -1,18 +1,23 @@
 //! The command line: thin. Each command turns its flags into what the library takes.
 
 mod args;
+pub mod audit;
 mod claim;
 mod dev;
 mod plan;
 pub mod process;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, filter_fn};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::args::{OperatorArgs, RunArgs, ServeArgs};
 use self::process::Role;
@@ -47,6 +52,17 @@ pub struct Cli {
         help_heading = "The log"
     )]
     log_format: LogFormat,
+
+    /// Where a line is written for each token that is issued, refused or revoked, as JSON: a file, or
+    /// - for stdout. Nowhere if it is not given. A file that has grown to 100 MiB is renamed to FILE.1.
+    #[arg(
+        long,
+        global = true,
+        env = "CHANCERY_AUDIT_LOG",
+        value_name = "FILE",
+        help_heading = "The log"
+    )]
+    audit_log: Option<PathBuf>,
 }
 
 const AFTER_HELP: &str = "\
@@ -111,6 +127,7 @@ impl From<Plugin> for Cli {
             command: Command::Claim(claim),
             log: None,
             log_format: LogFormat::Text,
+            audit_log: None,
         }
     }
 }
@@ -140,8 +157,11 @@ pub fn main() -> ExitCode {
     };
     let done = match log_filter(cli.log.as_deref().unwrap_or(usual)) {
         Ok(filter) => {
-            init_log(filter, cli.log_format);
-            run(cli.command)
+            let lines = cli.audit_log.as_deref().map(audit::Lines::to);
+            lines.transpose().and_then(|lines| {
+                init_log(filter, cli.log_format, lines);
+                run(cli.command)
+            })
         }
         Err(sentence) => Err(sentence),
     };
@@ -248,15 +268,20 @@ fn log_filter(text: &str) -> Result<EnvFilter, String> {
     EnvFilter::try_new(text).map_err(|e| refused(format!("which is no filter ({e})")))
 }
 
-fn init_log(filter: EnvFilter, format: LogFormat) {
+fn init_log(filter: EnvFilter, format: LogFormat, audit: Option<audit::Lines>) {
     use std::io::IsTerminal as _;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let log = match format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => log.json().flatten_event(true).boxed(),
+    };
+    // What is for the audit log stands there alone.
+    let no_audit = filter_fn(|metadata| metadata.target() != crate::serve::audit::TARGET);
+    let audit = audit.map(|lines| audit::layer(move || lines.clone()));
+    tracing_subscriber::registry()
+        .with(log.with_filter(filter.and(no_audit)))
+        .with(audit)
+        .init();
 }
 
 /// Completes when the process is asked to end: SIGTERM, or Ctrl-C. Who asks once more is tired of

@@ -7,7 +7,7 @@ mod keys;
 mod revoked;
 mod trust;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,10 +124,12 @@ impl Feed {
     pub fn build(&mut self, before: Option<&PublishedJwks>) -> Snapshot {
         let keys = self.keys.of(&self.stores);
         let jwks = self.jwks(before, &keys);
-        let client_rings = match &jwks {
-            Some(jwks) => self.rings(jwks, &keys),
+        let rings = |audience| match &jwks {
+            Some(jwks) => self.rings(audience, jwks, &keys),
             None => Vec::new(),
         };
+        let (client_rings, human_rings) = (rings(KeyAudience::Client), rings(KeyAudience::Human));
+        let human_keys = self.keys_of(KeyAudience::Human, &keys);
         let tenancy = self.tenancy.get(&self.stores, &self.settings);
         let now = self.clock.now();
         // Before the clients: it tells which devices have just revoked themselves.
@@ -136,6 +138,10 @@ impl Feed {
         Snapshot {
             revoked,
             client_rings,
+            human_rings,
+            human_keys,
+            // Until there is a resource for them.
+            providers: Vec::new(),
             clients,
             trusted,
             jwks,
@@ -223,8 +229,24 @@ impl Feed {
         self.trouble = Some(trouble);
     }
 
-    /// The rings that sign for technical users: highest priority first, then by name.
-    fn rings(&self, jwks: &PublishedJwks, keys: &[RingKey]) -> Vec<Arc<Ring>> {
+    /// The ids of all keys of rings for that audience, whether they sign or verify alone.
+    fn keys_of(&self, audience: KeyAudience, keys: &[RingKey]) -> HashSet<String> {
+        let rings = self.stores.signing_keys.state();
+        let rings = rings.iter().filter_map(|ring| ring.0.as_ref().ok());
+        let rings = rings.filter(|ring| ring.spec.audience == audience);
+        let rings: HashSet<String> = rings.map(ResourceExt::name_any).collect();
+        let keys = keys.iter().filter(|key| rings.contains(&key.ring));
+        let pairs = keys.filter_map(|key| key.pair.as_ref());
+        pairs.map(|pair| pair.key_id().to_owned()).collect()
+    }
+
+    /// The rings that sign for that audience: highest priority first, then by name.
+    fn rings(
+        &self,
+        audience: KeyAudience,
+        jwks: &PublishedJwks,
+        keys: &[RingKey],
+    ) -> Vec<Arc<Ring>> {
         let mut of_rings: HashMap<&str, Vec<&RingKey>> = HashMap::new();
         for key in keys {
             of_rings.entry(&key.ring).or_default().push(key);
@@ -232,7 +254,7 @@ impl Feed {
         let mut rings = Vec::new();
         for ring in self.stores.signing_keys.state() {
             let Ok(ring) = &ring.0 else { continue };
-            if ring.spec.audience != KeyAudience::Client {
+            if ring.spec.audience != audience {
                 continue;
             }
             let keys = of_rings.get(ring.name_any().as_str());
@@ -323,6 +345,9 @@ fn client(
         namespace: user.namespace().unwrap_or_default(),
         name: user.name_any(),
         suspended: spec.suspended,
+        created_at: user.metadata.creation_timestamp.as_ref().map(|at| at.0),
+        introspect: spec.introspect,
+        on_behalf_of: spec.on_behalf_of,
         roles: spec.roles.clone(),
         scopes: spec.scopes.clone(),
         audiences: spec.audiences.clone(),

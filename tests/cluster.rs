@@ -19,10 +19,14 @@ mod credentials;
 mod delivered;
 #[path = "cluster/endurance.rs"]
 mod endurance;
+#[path = "cluster/exchange.rs"]
+mod exchange;
 #[path = "cluster/idle.rs"]
 mod idle;
 #[path = "cluster/injected.rs"]
 mod injected;
+#[path = "cluster/introspection.rs"]
+mod introspection;
 #[path = "cluster/kills.rs"]
 mod kills;
 #[path = "cluster/leader.rs"]

@@ -1,5 +1,5 @@
-//! The README, `docs/rotation.md`, `docs/technical-users.md`, `docs/revocation.md` and
-//! `docs/client-assertions.md`, run: every `sh` block of them, in order, as a newcomer would in a fresh
+//! The README, `docs/rotation.md`, `docs/technical-users.md`, `docs/revocation.md`,
+//! `docs/introspection.md`, `docs/token-exchange.md`, `docs/audit.md` and `docs/client-assertions.md`, run: every `sh` block of them, in order, as a newcomer would in a fresh
 //! checkout. What is not to be run is marked otherwise (`text`, `yaml`, `json`).
 
 mod support;
@@ -239,6 +239,44 @@ fn how_tokens_are_revoked() {
         "\"acme.orders\":{\"tokens\"",
         "OutboxEntryRefused",
         "\"reason\":\"RevokedByDevice\"",
+    ];
+    tells(&printed, &told);
+}
+
+#[test]
+fn how_to_ask_about_a_token() {
+    let printed = page_tour("docs/introspection.md", 5, 1);
+    let told = [
+        "{\"active\":true",
+        "{\"active\":false}\n",
+        "\"token_introspection\":{\"active\":false}",
+        "\"introspection_endpoint\"",
+        "\"userAccountInfo\"",
+        "\"status\":\"ACTIVE\"",
+        "Bearer realm=",
+    ];
+    tells(&printed, &told);
+}
+
+#[test]
+fn what_the_audit_log_says() {
+    let printed = page_tour("docs/audit.md", 2, 1);
+    let told = [
+        "\"event\":\"issued\"",
+        "\"event\":\"refused\"",
+        "\"event\":\"revoked\"",
+        "\"tenant\":\"",
+    ];
+    tells(&printed, &told);
+}
+
+#[test]
+fn how_a_client_acts_for_a_person() {
+    let printed = page_tour("docs/token-exchange.md", 3, 1);
+    let told = [
+        "token-exchange\"",
+        "\"invalid_request\"",
+        "it speaks of no person",
     ];
     tells(&printed, &told);
 }

@@ -1,17 +1,27 @@
 //! The HTTP server: the router in memory, rule by rule, and real listeners for what needs them.
 
+#[path = "http/account.rs"]
+mod account;
 #[path = "http/assertions.rs"]
 mod assertions;
+#[path = "http/audit.rs"]
+mod audit;
 #[path = "http/authentication.rs"]
 mod authentication;
 #[path = "http/connections.rs"]
 mod connections;
 #[path = "http/documents.rs"]
 mod documents;
+#[path = "http/exchange.rs"]
+mod exchange;
+#[path = "http/introspect.rs"]
+mod introspect;
 #[path = "http/jwt.rs"]
 mod jwt;
 #[path = "http/listening.rs"]
 mod listening;
+#[path = "http/openapi.rs"]
+mod openapi;
 #[path = "http/revoke.rs"]
 mod revoke;
 #[path = "http/secrets.rs"]

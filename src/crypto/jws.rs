@@ -11,9 +11,20 @@ use super::key_pair::{KeyError, KeyPair};
 /// # Errors
 /// [`KeyError::Claims`] if the claims are no JSON object, [`KeyError::Sign`] if signing fails.
 pub fn sign_token(key: &KeyPair, claims: &impl Serialize) -> Result<String, KeyError> {
+    compact(key, key.token_header(), claims)
+}
+
+/// Another JWT with that `typ`, so that it is taken for nothing else (RFC 8725 §3.11).
+///
+/// # Errors
+/// As [`sign_token`].
+pub fn sign(key: &KeyPair, typ: &'static str, claims: &impl Serialize) -> Result<String, KeyError> {
+    compact(key, &key.header(typ), claims)
+}
+
+fn compact(key: &KeyPair, header: &str, claims: &impl Serialize) -> Result<String, KeyError> {
     let mut json = Vec::with_capacity(1024);
     serde_json::to_writer(&mut json, claims).map_err(|_| KeyError::Claims)?;
-    let header = key.token_header();
     let mut token = String::with_capacity(header.len() + json.len() * 4 / 3 + 8 + 700);
     token.push_str(header);
     token.push('.');

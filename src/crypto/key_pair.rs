@@ -92,6 +92,11 @@ pub(super) fn method(algorithm: Algorithm) -> Method {
     }
 }
 
+fn header(algorithm: Algorithm, key_id: &str, typ: &'static str) -> String {
+    let header = format!(r#"{{"alg":"{algorithm}","kid":"{key_id}","typ":"{typ}"}}"#);
+    base64url(header.as_bytes())
+}
+
 enum Signer {
     Rsa(RsaKeyPair, &'static dyn RsaEncoding),
     Ec(EcdsaKeyPair),
@@ -158,11 +163,10 @@ impl KeyPair {
             }
         };
         let kid = thumbprint(&key);
-        let header = format!(r#"{{"alg":"{algorithm}","kid":"{kid}","typ":"at+jwt"}}"#);
         let pair = Self {
             algorithm,
             signer,
-            token_header: base64url(header.as_bytes()),
+            token_header: header(algorithm, &kid, "at+jwt"),
             public: PublicJwk {
                 key,
                 kid,
@@ -224,6 +228,11 @@ impl KeyPair {
     /// The first part of every access token that this key signs: its JOSE header, base64url.
     pub fn token_header(&self) -> &str {
         &self.token_header
+    }
+
+    /// The same of another JWT, with that `typ`.
+    pub fn header(&self, typ: &'static str) -> String {
+        header(self.algorithm, self.key_id(), typ)
     }
 
     /// A signature in the form of JOSE: for ECDSA r and s at their full width (RFC 7518 §3.4).

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::public_key::PublicKey;
 use crate::domain::algorithm::Algorithm;
@@ -18,6 +19,9 @@ pub struct OwnToken {
     /// `iss`.
     #[serde(rename = "iss")]
     pub issuer: String,
+    /// `sub`: whom it speaks for.
+    #[serde(rename = "sub")]
+    pub subject: String,
     /// Who asked for it.
     pub client_id: String,
     /// `jti`.
@@ -29,6 +33,12 @@ pub struct OwnToken {
     /// `exp`, in seconds since 1970.
     #[serde(rename = "exp")]
     pub expires_at: i64,
+    /// The `kid` of the key that signed it.
+    #[serde(skip)]
+    pub key_id: String,
+    /// All that stands in it.
+    #[serde(skip)]
+    pub claims: Map<String, Value>,
 }
 
 /// An access token (`typ: at+jwt`, RFC 9068 §2.1) that one of these keys signed; none for anything
@@ -58,8 +68,16 @@ pub fn read(token: &str, keys: &JwkSet) -> Option<OwnToken> {
     }
     let signed = &token[..header.len() + 1 + claims.len()];
     let key = PublicKey::published(key).ok()?;
-    key.verifies(signed.as_bytes(), &decode(signature)?)
-        .then(|| serde_json::from_slice(&decode(claims)?).ok())?
+    if !key.verifies(signed.as_bytes(), &decode(signature)?) {
+        return None;
+    }
+    let claims: Map<String, Value> = serde_json::from_slice(&decode(claims)?).ok()?;
+    let token = OwnToken::deserialize(&Value::Object(claims.clone())).ok()?;
+    Some(OwnToken {
+        key_id: of.kid,
+        claims,
+        ..token
+    })
 }
 
 #[cfg(test)]
@@ -72,7 +90,7 @@ mod tests {
     #[test]
     fn what_each_algorithm_signs_is_read_and_nothing_else() {
         let claims = serde_json::json!({
-            "iss": "https://id.example.com", "client_id": "acme.robot", "jti": "one", "iat": 1, "exp": 2,
+            "iss": "https://id.example.com", "sub": "acme.robot", "client_id": "acme.robot", "jti": "one", "iat": 1, "exp": 2,
             "more": [],
         });
         let mut pairs = Vec::new();

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::algorithm::Algorithm;
 
-mod strict;
+pub mod strict;
 
 /// The `client_assertion_type` of a JWT (RFC 7523 §2.2).
 pub const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";

@@ -2,6 +2,7 @@
 
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
+use super::exchange::Actor;
 use super::settings::ClaimNames;
 
 /// The claims of one access token. Serialises to the JSON object that is signed.
@@ -25,14 +26,18 @@ pub struct Claims<'a> {
     pub token_id: &'a str,
     /// `scope`, space-separated; left out if empty.
     pub scope: String,
-    /// The tenant's id: the profile's legal entity and organisation.
+    /// The tenant's id: the profile's legal entity.
     pub legal_entity: &'a str,
+    /// The profile's organisation that the subject belongs to: the tenant's id where no other is known.
+    pub organization: &'a str,
     /// The profile's roles.
     pub roles: Vec<&'a str>,
     /// The profile's tier.
     pub tier: &'a str,
     /// The profile's family: what the technical user is for.
     pub family: &'a str,
+    /// `act`: who acts for the subject (RFC 8693 §4.1); none where that is the subject itself.
+    pub act: Option<Actor>,
 }
 
 impl Serialize for Claims<'_> {
@@ -53,10 +58,13 @@ impl Serialize for Claims<'_> {
         }
         map.serialize_entry(&self.names.legal_entity, self.legal_entity)?;
         map.serialize_entry(&self.names.user_id, self.subject)?;
-        map.serialize_entry(&self.names.organization, self.legal_entity)?;
+        map.serialize_entry(&self.names.organization, self.organization)?;
         map.serialize_entry(&self.names.roles, &self.roles)?;
         map.serialize_entry(&self.names.tier, self.tier)?;
         map.serialize_entry(&self.names.family, self.family)?;
+        if let Some(act) = &self.act {
+            map.serialize_entry("act", act)?;
+        }
         map.end()
     }
 }
@@ -79,7 +87,9 @@ mod tests {
             legal_entity: "acme",
             roles: vec!["READER"],
             tier: "Free",
+            organization: "acme",
             family: "Device",
+            act: None,
         }
     }
 

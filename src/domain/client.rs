@@ -86,6 +86,13 @@ pub struct Client {
     pub name: String,
     /// Gets no token while set.
     pub suspended: bool,
+    /// When it was made; none where nobody knows. What was issued before to one of the same id was
+    /// issued to another.
+    pub created_at: Option<Timestamp>,
+    /// May ask whether tokens of its tenant hold.
+    pub introspect: bool,
+    /// May act for people whose tokens it presents.
+    pub on_behalf_of: bool,
     /// The roles that it was given, before the subscription cuts them down.
     pub roles: Vec<String>,
     /// The scopes that it was given, before the subscription cuts them down.

@@ -30,6 +30,14 @@ pub enum RingChoice<'a> {
     Preferred,
 }
 
+impl<'a> RingChoice<'a> {
+    /// The one for a technical user.
+    pub fn of(client: &'a Client) -> Self {
+        let named = client.signing_key.as_deref();
+        named.map_or(Self::Preferred, Self::Named)
+    }
+}
+
 /// A token to sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Granted<'a> {
@@ -89,19 +97,19 @@ pub fn client_credentials<'a>(
             token_id,
             scope,
             legal_entity: &subscription.legal_entity_id,
+            organization: &subscription.legal_entity_id,
             roles: cut_down(&client.roles, &allowed.roles),
             tier: &subscription.tier,
             family: client.family.name(),
+            act: None,
         },
         ttl,
-        ring: client
-            .signing_key
-            .as_deref()
-            .map_or(RingChoice::Preferred, RingChoice::Named),
+        ring: RingChoice::of(client),
     })
 }
 
-fn scope(requested: Option<&str>, effective: &[&str]) -> Result<String, OAuthError> {
+/// The scopes that are granted of those that can be: all where none are asked for.
+pub(super) fn scope(requested: Option<&str>, effective: &[&str]) -> Result<String, OAuthError> {
     let Some(requested) = requested else {
         return Ok(effective.join(" "));
     };
@@ -130,7 +138,11 @@ fn scope(requested: Option<&str>, effective: &[&str]) -> Result<String, OAuthErr
     Ok(granted.join(" "))
 }
 
-fn audiences<'a>(request: &Request<'a>, effective: &[&'a str]) -> Result<Vec<&'a str>, OAuthError> {
+/// The audiences that are granted of those that can be: the first where none are asked for.
+pub(super) fn audiences<'a>(
+    request: &Request<'a>,
+    effective: &[&'a str],
+) -> Result<Vec<&'a str>, OAuthError> {
     let invalid = |sentence| Err(OAuthError::new(ErrorCode::InvalidTarget, sentence));
     if !request.resources.iter().all(|r| is_absolute_uri(r)) {
         return invalid(

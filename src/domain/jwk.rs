@@ -1,13 +1,14 @@
 //! Public keys as JSON Web Keys (RFC 7517), and the sets that are published. There is no type
 //! here that could hold a private member.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::algorithm::Algorithm;
 
 /// The members that make a public key, by key type (RFC 7518 §6, RFC 8037 §2). Numbers and
 /// coordinates are base64url without padding, at their full width.
-#[derive(Clone, Debug, PartialEq, Hash, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Hash, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kty")]
 pub enum KeyMembers {
     /// An RSA modulus and exponent.
@@ -54,7 +55,7 @@ impl KeyMembers {
 }
 
 /// A public key that verifies our tokens, as it stands in a JWKS.
-#[derive(Clone, Debug, PartialEq, Hash, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Hash, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PublicJwk {
     /// The key itself.
     #[serde(flatten)]
@@ -85,7 +86,7 @@ impl PublicJwk {
 }
 
 /// What a key is for (RFC 7517 §4.2); ours only ever sign.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Hash, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Hash, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Usage {
     /// Signatures.
     #[default]
@@ -94,7 +95,7 @@ pub enum Usage {
 }
 
 /// A JWK Set (RFC 7517 §5).
-#[derive(Clone, Debug, Default, PartialEq, Hash, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Hash, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JwkSet {
     /// The keys, oldest first within a ring.
     pub keys: Vec<PublicJwk>,

@@ -19,6 +19,8 @@ pub enum ErrorCode {
     InvalidScope,
     /// A resource or audience is malformed, or not this client's (RFC 8707 §2).
     InvalidTarget,
+    /// What is asked for is another tenant's (RFC 6749 §4.1.2.1).
+    AccessDenied,
     /// The client asks too often (RFC 8628 §3.5).
     SlowDown,
     /// Not now: try again (RFC 6749 §4.1.2.1).
@@ -29,7 +31,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::InvalidRequest,
         Self::InvalidClient,
         Self::InvalidGrant,
@@ -37,6 +39,7 @@ impl ErrorCode {
         Self::UnsupportedGrantType,
         Self::InvalidScope,
         Self::InvalidTarget,
+        Self::AccessDenied,
         Self::SlowDown,
         Self::TemporarilyUnavailable,
         Self::ServerError,
@@ -52,6 +55,7 @@ impl ErrorCode {
             Self::UnsupportedGrantType => "unsupported_grant_type",
             Self::InvalidScope => "invalid_scope",
             Self::InvalidTarget => "invalid_target",
+            Self::AccessDenied => "access_denied",
             Self::SlowDown => "slow_down",
             Self::TemporarilyUnavailable => "temporarily_unavailable",
             Self::ServerError => "server_error",

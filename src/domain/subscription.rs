@@ -70,6 +70,18 @@ pub struct SubscriptionFacts {
     pub period_to: Option<Timestamp>,
 }
 
+/// Where a Subscription is in its period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Phase {
+    /// Its period contains now.
+    Active,
+    /// Its period has ended.
+    Expired,
+    /// Its period has not begun.
+    Scheduled,
+}
+
 /// Why a Subscription does not take effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
@@ -106,6 +118,15 @@ impl SubscriptionFacts {
     /// Whether its period contains `now`: from `periodFrom`, and before `periodTo`.
     pub fn contains(&self, now: Timestamp) -> bool {
         self.period_from.is_none_or(|from| from <= now) && self.period_to.is_none_or(|to| now < to)
+    }
+
+    /// Where it is in its period; one that ends before it begins has expired.
+    pub fn phase(&self, now: Timestamp) -> Phase {
+        match (self.contains(now), self.period_to) {
+            (true, _) => Phase::Active,
+            (false, Some(to)) if to <= now => Phase::Expired,
+            (false, _) => Phase::Scheduled,
+        }
     }
 
     /// What the tenant is entitled to under it; nothing if the tier is unknown.

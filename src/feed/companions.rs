@@ -67,6 +67,8 @@ impl Feed {
             && hashes.is_some_and(|hashes| credentials::last_revocation(hashes) != last);
         let revoked = self.is_revoked(&device, &its, of_device);
         agent.suspended |= its.suspended || revoked || overtaken;
+        agent.introspect &= its.introspect;
+        agent.on_behalf_of &= its.on_behalf_of;
         for (agents, its) in [
             (&mut agent.roles, &its.roles),
             (&mut agent.scopes, &its.scopes),

@@ -1,7 +1,7 @@
 //! The public side: which path goes where.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use super::revoke::Outbox;
 use super::secrets::{HashLimits, Secrets};
 use super::snapshot::SnapshotStore;
 use super::throttle::Throttle;
-use super::{documents, revoke, token};
+use super::{account, documents, introspect, revoke, token};
 use crate::clock::SharedClock;
 use crate::domain::settings::Settings;
 
@@ -63,16 +63,22 @@ pub struct App {
     pub(super) challenge: HeaderValue,
     /// `Cache-Control` of the documents.
     pub(super) cache_control: HeaderValue,
-    routes: [(String, Route); 8],
+    /// The document of `/openapi.json`, written at its first use.
+    pub(super) openapi: OnceLock<Bytes>,
+    routes: [(String, Route); 12],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route {
     Token,
     Revoke,
+    Introspect,
     RevokeDevice,
+    Account,
+    Subscriptions,
     Metadata,
     Jwks,
+    OpenApi,
 }
 
 impl App {
@@ -99,7 +105,14 @@ impl App {
         let routes = [
             (format!("{path}/oauth/token"), Route::Token),
             (format!("{path}/oauth/revoke"), Route::Revoke),
+            (format!("{path}/oauth/introspect"), Route::Introspect),
             (format!("{path}/auth/device/revoke"), Route::RevokeDevice),
+            (format!("{path}/account"), Route::Account),
+            (
+                format!("{path}/account/subscriptions"),
+                Route::Subscriptions,
+            ),
+            (format!("{path}/openapi.json"), Route::OpenApi),
             (format!("{path}/.well-known/jwks.json"), Route::Jwks),
             // Appended (OpenID Connect Discovery §4) and inserted (RFC 8414 §3.1): the same for
             // an issuer without a path.
@@ -143,8 +156,14 @@ impl App {
             metrics,
             body_timeout,
             outbox,
+            openapi: OnceLock::new(),
             routes,
         })
+    }
+
+    /// Every path that is served.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.routes.iter().map(|(path, _)| path.as_str())
     }
 
     /// Answers a request. A panic on the way is a 500, and the process lives.
@@ -180,13 +199,21 @@ impl App {
             Route::Revoke if *request.method() == Method::POST => {
                 revoke::respond(self, request).await
             }
+            Route::Introspect if *request.method() == Method::POST => {
+                introspect::respond(self, request).await
+            }
             Route::RevokeDevice if *request.method() == Method::POST => {
                 revoke::device(self, request).await
             }
-            Route::Token | Route::Revoke | Route::RevokeDevice => method_not_allowed("POST"),
-            Route::Metadata | Route::Jwks if !reads(request.method()) => method_not_allowed(READ),
+            Route::Token | Route::Revoke | Route::Introspect | Route::RevokeDevice => {
+                method_not_allowed("POST")
+            }
+            _ if !reads(request.method()) => method_not_allowed(READ),
+            Route::Account => account::account(self, &request),
+            Route::Subscriptions => account::subscriptions(self, &request),
             Route::Metadata => documents::metadata(self, &request),
             Route::Jwks => documents::jwks(self, &request),
+            Route::OpenApi => documents::openapi(self, &request),
         }
     }
 

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::client_auth::Asserted;
+use super::client_auth::{Asserted, Authenticated};
 use super::metrics::{AssertionCheck, Metrics};
 use super::replay::{Now, Refused, Replay, ReplayLimits};
 use super::reply::Refusal;
@@ -19,7 +19,6 @@ use crate::clock::Clock;
 use crate::crypto::public_key::PublicKey;
 use crate::domain::algorithm::{Algorithm, KeyKind};
 use crate::domain::assertion::{ASSERTION_TYPE, Assertion, Defect, Kind};
-use crate::domain::client::Client;
 use crate::domain::client_key::GivenJwk;
 use crate::domain::oauth_error::ErrorCode;
 use crate::domain::settings::Settings;
@@ -57,7 +56,7 @@ impl Assertions {
         settings: &Settings,
         clock: &dyn Clock,
         failed: impl Fn(Option<&str>) -> Result<(), TooOften>,
-    ) -> Result<&'v Arc<Client>, Refusal> {
+    ) -> Result<Authenticated<'v>, Refusal> {
         let now = Now {
             wall: clock.now().as_second(),
             elapsed: clock.elapsed(),
@@ -104,7 +103,7 @@ impl Assertions {
         assertion: &Assertion<'_>,
         client_id: &str,
         now: Now,
-    ) -> Result<&'v Arc<Client>, Why> {
+    ) -> Result<Authenticated<'v>, Why> {
         let client = view.active_client(client_id);
         let trusted = client.and_then(|_| view.snapshot.trusted.get(client_id));
         let key = match (assertion.claims.kind(), trusted.map(|t| &**t)) {
@@ -130,7 +129,8 @@ impl Assertions {
             let taken = (self.replay).take(&client.namespace, &client.id, jti, expires, now);
             taken.map_err(Why::Taken)?;
         }
-        Ok(client)
+        let credential = key.map_or_else(String::new, |key| key.key_id().to_owned());
+        Ok(Authenticated { client, credential })
     }
 }
 

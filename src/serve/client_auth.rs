@@ -1,5 +1,7 @@
 //! How a client says who it is (RFC 6749 §2.3, RFC 7521 §4.2).
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -9,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::form::{self, Form};
 use super::reply::Refusal;
+use crate::domain::client::Client;
 
 /// Some clients leave out the padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -32,6 +35,14 @@ pub struct Known {
     pub secret: Zeroizing<String>,
 }
 
+/// A client that has proved who it is.
+pub struct Authenticated<'v> {
+    /// Who it is.
+    pub client: &'v Arc<Client>,
+    /// Which of its credentials proved it: a client secret's id, or the `kid` of a key. No secret.
+    pub credential: String,
+}
+
 /// A client assertion as it was presented (RFC 7521 §4.2).
 pub struct Asserted {
     /// `client_id`, which the assertion may make needless.
@@ -40,6 +51,16 @@ pub struct Asserted {
     pub kind: Option<String>,
     /// `client_assertion`.
     pub assertion: Option<Zeroizing<String>>,
+}
+
+impl Presented {
+    /// The client id that is claimed, where the request says it outside of an assertion.
+    pub fn client_id(&self) -> Option<&str> {
+        match self {
+            Self::Secret(known) => Some(&known.client_id),
+            Self::Assertion(asserted) => asserted.client_id.as_deref(),
+        }
+    }
 }
 
 /// What a request authenticates with: a secret or an assertion, never two ways at once.

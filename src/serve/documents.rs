@@ -6,9 +6,12 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::Full;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::app::App;
+use super::grants::Grant;
+use super::openapi;
 use super::reply::{Reply, problem, reply, set};
 use super::snapshot::{PublishedJwks, View};
 use crate::domain::algorithm::Algorithm;
@@ -54,23 +57,30 @@ pub(super) fn metadata<B>(app: &App, request: &Request<B>) -> Reply {
     )
 }
 
+/// The metadata of this issuer (RFC 8414 section 2, OpenID Connect Discovery section 3).
+#[derive(Serialize, JsonSchema)]
+pub struct Metadata<'a> {
+    issuer: &'a str,
+    token_endpoint: String,
+    revocation_endpoint: String,
+    introspection_endpoint: String,
+    jwks_uri: String,
+    grant_types_supported: [&'static str; Grant::ALL.len()],
+    token_endpoint_auth_methods_supported: [&'static str; 3],
+    token_endpoint_auth_signing_alg_values_supported: &'a [Algorithm],
+    revocation_endpoint_auth_methods_supported: [&'static str; 3],
+    revocation_endpoint_auth_signing_alg_values_supported: &'a [Algorithm],
+    introspection_endpoint_auth_methods_supported: [&'static str; 3],
+    introspection_endpoint_auth_signing_alg_values_supported: &'a [Algorithm],
+    /// Of signed answers (RFC 9701 §7).
+    introspection_signing_alg_values_supported: Vec<Algorithm>,
+    /// None, but the member is required (RFC 8414 §2).
+    response_types_supported: [&'static str; 0],
+    subject_types_supported: [&'static str; 1],
+    id_token_signing_alg_values_supported: Vec<Algorithm>,
+}
+
 fn metadata_bytes<'v>(view: &'v View, settings: &Settings, jwks: &PublishedJwks) -> &'v Bytes {
-    #[derive(Serialize)]
-    struct Metadata<'a> {
-        issuer: &'a str,
-        token_endpoint: String,
-        revocation_endpoint: String,
-        jwks_uri: String,
-        grant_types_supported: [&'static str; 1],
-        token_endpoint_auth_methods_supported: [&'static str; 3],
-        token_endpoint_auth_signing_alg_values_supported: &'a [Algorithm],
-        revocation_endpoint_auth_methods_supported: [&'static str; 3],
-        revocation_endpoint_auth_signing_alg_values_supported: &'a [Algorithm],
-        /// None, but the member is required (RFC 8414 §2).
-        response_types_supported: [&'static str; 0],
-        subject_types_supported: [&'static str; 1],
-        id_token_signing_alg_values_supported: Vec<Algorithm>,
-    }
     view.metadata.get_or_init(|| {
         let issuer = &settings.issuer;
         let mut algorithms: Vec<_> = jwks.keys.keys.iter().map(|k| k.alg).collect();
@@ -81,18 +91,34 @@ fn metadata_bytes<'v>(view: &'v View, settings: &Settings, jwks: &PublishedJwks)
             issuer,
             token_endpoint: format!("{issuer}/oauth/token"),
             revocation_endpoint: format!("{issuer}/oauth/revoke"),
+            introspection_endpoint: format!("{issuer}/oauth/introspect"),
             jwks_uri: format!("{issuer}/.well-known/jwks.json"),
-            grant_types_supported: ["client_credentials"],
+            grant_types_supported: Grant::ALL.map(|(_, name)| name),
             token_endpoint_auth_methods_supported: AUTH_METHODS,
             token_endpoint_auth_signing_alg_values_supported: algs,
             revocation_endpoint_auth_methods_supported: AUTH_METHODS,
             revocation_endpoint_auth_signing_alg_values_supported: algs,
+            introspection_endpoint_auth_methods_supported: AUTH_METHODS,
+            introspection_endpoint_auth_signing_alg_values_supported: algs,
+            introspection_signing_alg_values_supported: algorithms.clone(),
             response_types_supported: [],
             subject_types_supported: ["public"],
             id_token_signing_alg_values_supported: algorithms,
         };
         serde_json::to_vec(&metadata).unwrap_or_default().into()
     })
+}
+
+/// Everything that is served, as `OpenAPI` 3.1: the same as long as this process lives.
+pub(super) fn openapi<B>(app: &App, request: &Request<B>) -> Reply {
+    let described = app.openapi.get_or_init(|| {
+        let described = openapi::document(&app.settings);
+        serde_json::to_vec(&described).unwrap_or_default().into()
+    });
+    public(
+        app,
+        document(request.method(), "application/json", described),
+    )
 }
 
 fn no_keys_yet() -> Reply {

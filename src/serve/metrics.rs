@@ -10,101 +10,15 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::grants::Grant;
 use crate::domain::algorithm::Algorithm;
 use crate::domain::oauth_error::ErrorCode;
 
+mod outcomes;
+
+pub use outcomes::{AssertionCheck, Introspection, Revocation, SecretCheck, ThrottledBy};
+
 type Labels = Vec<(&'static str, String)>;
-
-/// What became of a client secret that was presented.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SecretCheck {
-    /// Right, and known to be so without a hash.
-    Remembered,
-    /// Right, by its hash.
-    Verified,
-    /// Wrong, by a hash.
-    Wrong,
-    /// Not of the shape of any of our secrets: no hash was computed.
-    Misshapen,
-    /// Not looked at: too many checks wait.
-    Shed,
-}
-
-impl SecretCheck {
-    const ALL: [(Self, &'static str); 5] = [
-        (Self::Remembered, "remembered"),
-        (Self::Verified, "verified"),
-        (Self::Wrong, "wrong"),
-        (Self::Misshapen, "misshapen"),
-        (Self::Shed, "shed"),
-    ];
-}
-
-/// What turned a request away that came too often.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ThrottledBy {
-    /// Failures under its client id.
-    Client,
-    /// Failures from its address.
-    Source,
-    /// The client's rate of tokens.
-    TokenRate,
-}
-
-impl ThrottledBy {
-    const ALL: [(Self, &'static str); 3] = [
-        (Self::Client, "client"),
-        (Self::Source, "source"),
-        (Self::TokenRate, "token_rate"),
-    ];
-}
-
-/// What became of a request to revoke a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Revocation {
-    /// It was noted.
-    Noted,
-    /// There was nothing to note: not a token of that client's which lives, or revoked before.
-    Nothing,
-    /// The request, or the client's authentication, was wrong, or too often.
-    Refused,
-    /// It could not be noted: 503.
-    Unavailable,
-}
-
-impl Revocation {
-    const ALL: [(Self, &'static str); 4] = [
-        (Self::Noted, "noted"),
-        (Self::Nothing, "nothing"),
-        (Self::Refused, "refused"),
-        (Self::Unavailable, "unavailable"),
-    ];
-}
-
-/// What became of a client assertion that was presented.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AssertionCheck {
-    /// Right.
-    Verified,
-    /// By its text no assertion for this server.
-    Malformed,
-    /// An unknown client, another key, a wrong signature.
-    Wrong,
-    /// Used before.
-    Replayed,
-    /// Not taken: no more can be remembered.
-    Shed,
-}
-
-impl AssertionCheck {
-    const ALL: [(Self, &'static str); 5] = [
-        (Self::Verified, "verified"),
-        (Self::Malformed, "malformed"),
-        (Self::Wrong, "wrong"),
-        (Self::Replayed, "replayed"),
-        (Self::Shed, "shed"),
-    ];
-}
 
 /// Counts in a gauge for as long as it is there.
 struct Counted(Gauge);
@@ -125,11 +39,12 @@ impl Drop for Counted {
 /// The server's counters, gauges and histograms.
 #[derive(Debug)]
 pub struct Metrics {
-    issued: [Counter; Algorithm::ALL.len()],
+    issued: [[Counter; Algorithm::ALL.len()]; Grant::ALL.len()],
     refused: [Counter; ErrorCode::ALL.len()],
     checks: [Counter; SecretCheck::ALL.len()],
     throttled: [Counter; ThrottledBy::ALL.len()],
     revocations: [Counter; Revocation::ALL.len()],
+    introspections: [Counter; Introspection::ALL.len()],
     revoked_tokens: Gauge,
     revoked_clients: Gauge,
     assertions: [Counter; AssertionCheck::ALL.len()],
@@ -189,6 +104,12 @@ impl Metrics {
             "chancery_revocation_requests",
             "Requests to revoke a token, by what became of it",
             revocations.clone(),
+        );
+        let introspections = Family::<Labels, Counter>::default();
+        registry.register(
+            "chancery_introspection_requests",
+            "Requests to introspect a token, by what became of it",
+            introspections.clone(),
         );
         let assertions = Family::<Labels, Counter>::default();
         registry.register(
@@ -259,9 +180,11 @@ impl Metrics {
             clock_offset.clone(),
         );
         Self {
-            issued: Algorithm::ALL.map(|a| {
-                let grant = ("grant", "client_credentials".to_owned());
-                issued.get_or_create_owned(&vec![grant, ("alg", a.name().to_owned())])
+            issued: Grant::ALL.map(|(_, grant)| {
+                Algorithm::ALL.map(|a| {
+                    let grant = ("grant", grant.to_owned());
+                    issued.get_or_create_owned(&vec![grant, ("alg", a.name().to_owned())])
+                })
             }),
             refused: ErrorCode::ALL
                 .map(|c| refused.get_or_create_owned(&vec![("error", c.as_str().to_owned())])),
@@ -271,6 +194,8 @@ impl Metrics {
                 .map(|(_, by)| throttled.get_or_create_owned(&vec![("by", by.to_owned())])),
             revocations: Revocation::ALL
                 .map(|(_, r)| revocations.get_or_create_owned(&vec![("result", r.to_owned())])),
+            introspections: Introspection::ALL
+                .map(|(_, r)| introspections.get_or_create_owned(&vec![("result", r.to_owned())])),
             revoked_tokens: gauge(
                 registry,
                 "chancery_revoked_tokens",
@@ -336,10 +261,10 @@ impl Metrics {
         self.clock_offset.set(offset_seconds.unwrap_or(0.0));
     }
 
-    /// A token was issued by `client_credentials`.
-    pub fn issued(&self, algorithm: Algorithm) {
+    /// A token was issued.
+    pub fn issued(&self, grant: Grant, algorithm: Algorithm) {
         // The discriminants are the places in `ALL`; a test holds that.
-        self.issued[algorithm as usize].inc();
+        self.issued[grant as usize][algorithm as usize].inc();
     }
 
     /// A token request was refused.
@@ -370,6 +295,11 @@ impl Metrics {
     /// A request to revoke a token was answered.
     pub fn revocation(&self, outcome: Revocation) {
         self.revocations[outcome as usize].inc();
+    }
+
+    /// A request to introspect a token was answered.
+    pub fn introspection(&self, outcome: Introspection) {
+        self.introspections[outcome as usize].inc();
     }
 
     /// How many single tokens, and how many clients' tokens as a whole, are revoked.
@@ -438,7 +368,13 @@ mod tests {
         );
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        metrics.issued(Algorithm::EdDSA);
+        assert!(
+            Grant::ALL
+                .iter()
+                .enumerate()
+                .all(|(i, (g, _))| i == *g as usize)
+        );
+        metrics.issued(Grant::ClientCredentials, Algorithm::EdDSA);
         metrics.refused(ErrorCode::InvalidScope);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("text");

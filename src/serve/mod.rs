@@ -3,20 +3,26 @@
 //!
 //! Reading order: [`snapshot`] (what is served), [`app`] (which path goes where), [`token`] with
 //! [`form`], [`client_auth`], [`secrets`], [`assertions`] with [`trust`] and [`replay`], [`throttle`] with
-//! [`source`], and [`grants`] (one file a grant), [`revoke`], [`documents`] (JWKS
-//! and metadata), [`admin`], [`readiness`], [`pulse`], [`metrics`], [`tls`], [`listener`] and [`run`].
+//! [`source`], and [`grants`] (one file a grant), [`revoke`], [`introspect`] with [`bearer`]
+//! (whether a token holds), [`account`], [`documents`] (JWKS and metadata), [`openapi`], [`admin`],
+//! [`readiness`], [`pulse`], [`metrics`], [`tls`], [`listener`], [`audit`] and [`run`].
 //!
-//! Routing is a `match` over eight paths on plain hyper: nothing that a framework does is needed.
+//! Routing is a `match` over twelve paths on plain hyper: nothing that a framework does is needed.
 
+pub mod account;
 pub mod admin;
 pub mod app;
 pub mod assertions;
+pub mod audit;
+pub mod bearer;
 pub mod client_auth;
 pub mod documents;
 pub mod form;
 pub mod grants;
+pub mod introspect;
 pub mod listener;
 pub mod metrics;
+pub mod openapi;
 pub mod pulse;
 pub mod readiness;
 pub mod replay;

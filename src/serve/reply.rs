@@ -11,6 +11,7 @@ use http::header::{
 };
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::throttle::TooOften;
@@ -50,6 +51,26 @@ pub fn revoked() -> Reply {
     let mut reply = Response::new(Full::default());
     set(&mut reply, CACHE_CONTROL, "no-store");
     reply
+}
+
+/// An error of an OAuth endpoint (RFC 6749 section 5.2).
+#[derive(Serialize, JsonSchema)]
+pub struct ErrorBody<'a> {
+    /// A code.
+    error: &'a str,
+    /// A sentence for the person who reads the client's log.
+    error_description: &'a str,
+}
+
+/// A problem (RFC 9457).
+#[derive(Serialize, JsonSchema)]
+pub struct Problem<'a> {
+    /// What the status is called.
+    title: &'a str,
+    /// The HTTP status.
+    status: u16,
+    /// What is wrong here.
+    detail: &'a str,
 }
 
 /// Why the token endpoint says no, and with which status.
@@ -113,14 +134,9 @@ impl Refusal {
 
     /// The answer. `challenge` is the `WWW-Authenticate` that a 401 owes.
     pub fn into_reply(self, challenge: &HeaderValue) -> Reply {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            error: &'a str,
-            error_description: &'a str,
-        }
         let mut reply = oauth_json(
             self.status,
-            &Body {
+            &ErrorBody {
                 error: self.error.code().as_str(),
                 error_description: self.error.description(),
             },
@@ -163,12 +179,6 @@ impl From<OAuthError> for Refusal {
 
 /// An answer of all other endpoints that is no success (RFC 9457).
 pub fn problem(status: StatusCode, detail: &str) -> Reply {
-    #[derive(Serialize)]
-    struct Problem<'a> {
-        title: &'a str,
-        status: u16,
-        detail: &'a str,
-    }
     let title = status.canonical_reason().unwrap_or("Error");
     let body = Problem {
         title,

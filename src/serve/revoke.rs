@@ -12,6 +12,7 @@ use http::{Request, StatusCode};
 use http_body::Body;
 
 use super::app::App;
+use super::audit::Trail;
 use super::metrics::Revocation;
 use super::reply::{Refusal, Reply, revoked};
 use super::snapshot::View;
@@ -94,7 +95,8 @@ where
         .get("token")
         .ok_or_else(|| Refusal::invalid_request("the parameter token is missing."))?;
     let view = app.snapshots.load();
-    let client = token::authenticate(app, &view, &head, &form).await?;
+    let mut trail = Trail::default();
+    let client = token::authenticate(app, &view, &head, &form, &mut trail).await?;
     // As for tokens: what is made durable costs more than what is signed.
     token::within_rate(app, client)?;
     let Some(token) = own(app, &view, client, presented) else {
@@ -111,7 +113,7 @@ where
         client_id: client.id.clone(),
         what: What::Token(token),
     };
-    noted(app, note).await
+    noted(app, note, &trail).await
 }
 
 /// `POST /auth/device/revoke`: a device revokes itself, with its own credential, and its companion
@@ -130,7 +132,8 @@ where
     let Received { head, body } = token::receive(app, request).await?;
     let form = token::form(&body)?;
     let view = app.snapshots.load();
-    let client = token::authenticate(app, &view, &head, &form).await?;
+    let mut trail = Trail::default();
+    let client = token::authenticate(app, &view, &head, &form, &mut trail).await?;
     if client.family != Family::Device {
         return Err(Refusal::new(
             ErrorCode::UnauthorizedClient,
@@ -145,12 +148,19 @@ where
             companion: client.companion.clone(),
         },
     };
-    noted(app, note).await
+    noted(app, note, &trail).await
 }
 
-async fn noted(app: &App, note: Note) -> Result<Revocation, Refusal> {
+async fn noted(app: &App, note: Note, trail: &Trail) -> Result<Revocation, Refusal> {
+    let what = note.what.clone();
     match app.outbox.note(note).await {
-        Ok(()) => Ok(Revocation::Noted),
+        Ok(()) => {
+            match &what {
+                What::Token(token) => trail.revoked(Some(&token.id), None),
+                What::Device { companion } => trail.revoked(None, companion.as_deref()),
+            }
+            Ok(Revocation::Noted)
+        }
         Err(Unnoted::Full) => Err(Refusal::unavailable(
             "too many tokens of this tenant are revoked and have not expired yet: come again \
              later, or have a platform administrator raise revocation.entriesPerTenant.",

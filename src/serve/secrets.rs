@@ -30,6 +30,7 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use jiff::Timestamp;
 
+use super::client_auth::Authenticated;
 use super::metrics::{Metrics, SecretCheck};
 use super::snapshot::View;
 use super::throttle::TooOften;
@@ -160,14 +161,14 @@ impl Remembered {
             .sum()
     }
 
-    fn knows(&self, client: &Client, tag: &Tag, now: Timestamp) -> bool {
+    /// The id of the credential that a secret is, where it is remembered.
+    fn knows(&self, client: &Client, tag: &Tag, now: Timestamp) -> Option<String> {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        all.get(&client.id).is_some_and(|all| {
-            all.iter().any(|v| {
-                constant_time::verify_slices_are_equal(&v.tag, tag).is_ok()
-                    && v.works_for(client, now)
-            })
-        })
+        let mut all = all.get(&client.id)?.iter();
+        let known = all.find(|v| {
+            constant_time::verify_slices_are_equal(&v.tag, tag).is_ok() && v.works_for(client, now)
+        });
+        known.map(|v| v.credential_id.clone())
     }
 
     fn remember(&self, client_id: &str, verified: Arc<Verified>) {
@@ -233,14 +234,14 @@ impl Secrets {
         secret: &str,
         now: Timestamp,
         attempt: impl FnOnce() -> Result<(), TooOften>,
-    ) -> Result<&'v Arc<Client>, Denied> {
+    ) -> Result<Authenticated<'v>, Denied> {
         let client = view.active_client(client_id);
         let tag = self.tag(client_id, secret);
         if let Some(client) = client
-            && view.remembered.knows(client, &tag, now)
+            && let Some(credential) = view.remembered.knows(client, &tag, now)
         {
             self.metrics.checked(SecretCheck::Remembered);
-            return Ok(client);
+            return Ok(Authenticated { client, credential });
         }
         let shape = Shape::of(secret).filter(|shape| {
             // That nobody at all has such a secret tells nothing about anyone.
@@ -264,8 +265,9 @@ impl Secrets {
             return Err(Denied::Invalid);
         };
         self.metrics.checked(SecretCheck::Verified);
+        let credential = verified.credential_id.clone();
         view.remembered.remember(client_id, verified);
-        Ok(client)
+        Ok(Authenticated { client, credential })
     }
 
     fn tag(&self, client_id: &str, secret: &str) -> Tag {

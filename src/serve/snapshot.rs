@@ -1,6 +1,6 @@
 //! What the server knows at one moment: immutable, built whole by the feed, swapped whole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -10,10 +10,11 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::secrets::{Costs, Remembered};
-use super::trust::Trusted;
+use super::trust::{Trusted, TrustedProvider};
 use crate::clock::{Clock, SharedClock};
 use crate::crypto::key_pair::KeyPair;
 use crate::domain::client::Client;
+use crate::domain::grant::RingChoice;
 use crate::domain::jwk::JwkSet;
 use crate::domain::period::Period;
 use crate::domain::preference::{self, Standing};
@@ -27,6 +28,13 @@ pub struct Snapshot {
     pub jwks: Option<PublishedJwks>,
     /// The rings that can sign for technical users, the preferred one first.
     pub client_rings: Vec<Arc<Ring>>,
+    /// The rings that can sign for people, the preferred one first.
+    pub human_rings: Vec<Arc<Ring>>,
+    /// The ids of all keys of such rings, also of those that verify alone: what they signed speaks for
+    /// people, and nothing else does.
+    pub human_keys: HashSet<String>,
+    /// Outside providers with their keys.
+    pub providers: Vec<Arc<TrustedProvider>>,
     /// Technical users by client id. Suspended ones are among them; those without a sound
     /// Subscription have an empty list of Subscriptions.
     pub clients: HashMap<String, Arc<Client>>,
@@ -89,6 +97,7 @@ pub struct View {
     pub contact: Contact,
     /// The rings whose active key stands in the JWKS: only they sign.
     rings: Vec<Arc<Ring>>,
+    human_rings: Vec<Arc<Ring>>,
     /// Secrets that were verified against hashes of this snapshot or another one.
     pub(super) remembered: Arc<Remembered>,
     /// What the hashes of all clients cost.
@@ -171,12 +180,9 @@ impl View {
             }
             stands
         };
-        let rings = snapshot
-            .client_rings
-            .iter()
-            .filter(stands)
-            .cloned()
-            .collect();
+        let standing = |rings: &[Arc<Ring>]| rings.iter().filter(stands).cloned().collect();
+        let rings = standing(&snapshot.client_rings);
+        let human_rings = standing(&snapshot.human_rings);
         let metadata = OnceLock::new();
         let costs = Costs::of(&snapshot.clients);
         Self {
@@ -185,15 +191,29 @@ impl View {
             published_at,
             contact,
             rings,
+            human_rings,
             remembered,
             costs,
             metadata,
         }
     }
 
-    /// The rings that may sign now, the preferred one first.
+    /// The rings that may sign for people now, the preferred one first.
+    pub fn human_rings(&self, now: Timestamp) -> impl Iterator<Item = &Arc<Ring>> {
+        preference::in_order(&self.human_rings, |ring| &ring.standing, now)
+    }
+
+    /// The rings that may sign for technical users now, the preferred one first.
     pub fn rings(&self, now: Timestamp) -> impl Iterator<Item = &Arc<Ring>> {
         preference::in_order(&self.rings, |ring| &ring.standing, now)
+    }
+
+    /// The ring that signs now where that is the choice.
+    pub fn chosen(&self, choice: RingChoice<'_>, now: Timestamp) -> Option<&Arc<Ring>> {
+        match choice {
+            RingChoice::Named(name) => self.rings(now).find(|r| r.name == name),
+            RingChoice::Preferred => self.rings(now).next(),
+        }
     }
 
     /// How long ago the API server knew no more than this snapshot.

@@ -9,13 +9,15 @@ use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{Request, StatusCode};
 use http_body::Body;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
 use super::app::App;
-use super::client_auth::{self, Known, Presented};
+use super::audit::{Told, Trail};
+use super::client_auth::{self, Authenticated, Known, Presented};
 use super::form::{self, Form};
-use super::grants;
+use super::grants::{Grant, client_credentials, token_exchange};
 use super::reply::{Refusal, Reply, oauth_json};
 use super::secrets::Denied;
 use super::snapshot::View;
@@ -36,16 +38,25 @@ const REPEATABLE: [&str; 2] = ["resource", "audience"];
 /// A token that was made.
 pub(super) struct Issued {
     pub(super) body: IssuedBody,
+    pub(super) grant: Grant,
     pub(super) algorithm: Algorithm,
+    pub(super) told: Told,
 }
 
 /// A successful answer (RFC 6749 §5.1).
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TokenResponse")]
 pub(super) struct IssuedBody {
+    /// A JWT (RFC 9068).
     pub(super) access_token: String,
+    /// Of a token exchange: of what type the token is (RFC 8693 section 3).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) issued_token_type: Option<&'static str>,
+    /// Bearer
     pub(super) token_type: &'static str,
-    /// Seconds.
+    /// How long it lives, in seconds.
     pub(super) expires_in: i64,
+    /// Its scopes; absent: it has none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) scope: String,
 }
@@ -56,24 +67,32 @@ where
 {
     let began = Instant::now();
     let _under_way = app.metrics.under_way();
-    let outcome = handle(app, request).await;
+    let mut trail = Trail::default();
+    let outcome = handle(app, request, &mut trail).await;
     let took = began.elapsed();
     app.metrics.answered(took);
     match outcome {
-        Ok(Issued { body, algorithm }) => {
-            app.metrics.issued(algorithm);
+        Ok(Issued {
+            body,
+            grant,
+            algorithm,
+            told,
+        }) => {
+            app.metrics.issued(grant, algorithm);
+            trail.issued(&told, &body.scope);
             tracing::debug!(?took, alg = algorithm.name(), "Issued a token.");
             oauth_json(StatusCode::OK, &body)
         }
         Err(refusal) => {
             app.metrics.refused(refusal.error.code());
+            trail.refused(&refusal);
             tracing::debug!(?took, error = %refusal.error, "Refused a token request.");
             refusal.into_reply(&app.challenge)
         }
     }
 }
 
-async fn handle<B>(app: &App, request: Request<B>) -> Result<Issued, Refusal>
+async fn handle<B>(app: &App, request: Request<B>, trail: &mut Trail) -> Result<Issued, Refusal>
 where
     B: Body<Data = Bytes>,
 {
@@ -82,18 +101,23 @@ where
     let grant = form
         .get("grant_type")
         .ok_or_else(|| Refusal::invalid_request("the parameter grant_type is missing."))?;
-    if grant != grants::client_credentials::GRANT_TYPE {
-        return Err(Refusal::new(
+    trail.asks(grant);
+    let grant = Grant::named(grant).ok_or_else(|| {
+        Refusal::new(
             ErrorCode::UnsupportedGrantType,
-            "grant_type must be client_credentials.",
-        ));
-    }
+            "grant_type must be client_credentials or \
+             urn:ietf:params:oauth:grant-type:token-exchange.",
+        )
+    })?;
     let view = app.snapshots.load();
     // Before anything is judged by what may be long past.
     in_contact(app, &view)?;
-    let client = authenticate(app, &view, &head, &form).await?;
+    let client = authenticate(app, &view, &head, &form, trail).await?;
     within_rate(app, client)?;
-    let issued = grants::client_credentials::issue(app, &view, client, &form)?;
+    let issued = match grant {
+        Grant::ClientCredentials => client_credentials::issue(app, &view, client, &form)?,
+        Grant::TokenExchange => token_exchange::issue(app, &view, client, &form)?,
+    };
     // Again: this process may have been frozen since, and a token that nobody gets is none.
     in_contact(app, &view)?;
     Ok(issued)
@@ -134,8 +158,9 @@ pub(super) async fn authenticate<'v>(
     view: &'v View,
     head: &Parts,
     form: &Form<'_>,
+    trail: &mut Trail,
 ) -> Result<&'v Arc<Client>, Refusal> {
-    let outcome = authenticated(app, view, head, form).await;
+    let outcome = authenticated(app, view, head, form, trail).await;
     outcome.map_err(|refusal| {
         if refusal.error.code() == ErrorCode::InvalidClient && app.pulse.has_just_returned() {
             let why = "this replica was stopped, and has not read yet what has changed meanwhile.";
@@ -150,8 +175,26 @@ async fn authenticated<'v>(
     view: &'v View,
     head: &Parts,
     form: &Form<'_>,
+    trail: &mut Trail,
 ) -> Result<&'v Arc<Client>, Refusal> {
     let presented = client_auth::presented(&head.headers, form)?;
+    if let Some(client_id) = presented.client_id() {
+        trail.claims(client_id);
+    }
+    let Authenticated { client, credential } = prove(app, view, head, &presented).await?;
+    let subscription = client.subscription(app.clock.now());
+    let legal_entity = subscription.map(|s| s.legal_entity_id.as_str());
+    trail.is(client, &credential, legal_entity);
+    Ok(client)
+}
+
+/// The client that what was presented proves.
+async fn prove<'v>(
+    app: &App,
+    view: &'v View,
+    head: &Parts,
+    presented: &Presented,
+) -> Result<Authenticated<'v>, Refusal> {
     if view.published_at.is_none() {
         // Nobody is unknown before it is known who there is.
         let why = "this replica has just started, and has not read yet who there is.";
@@ -162,7 +205,7 @@ async fn authenticated<'v>(
         let source = source::of(&head.headers, &head.extensions, throttle);
         app.throttle.attempt(client_id, source)
     };
-    match &presented {
+    match presented {
         Presented::Secret(Known { client_id, secret }) => {
             let counted = OnceLock::new();
             let attempt = || {
@@ -206,7 +249,7 @@ pub(super) fn within_rate(app: &App, client: &Client) -> Result<(), Refusal> {
 }
 
 /// Past `serving.maxStaleness` nothing is signed: the key may have been withdrawn meanwhile.
-fn in_contact(app: &App, view: &View) -> Result<(), Refusal> {
+pub(super) fn in_contact(app: &App, view: &View) -> Result<(), Refusal> {
     let limit = app.settings.serving.max_staleness;
     let age = view.contact_age(&*app.clock);
     if age <= Duration::from_secs(limit.as_secs().unsigned_abs()) {

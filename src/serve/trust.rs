@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::crypto::fingerprint;
 use crate::crypto::public_key::PublicKey;
+use crate::domain::algorithm::Algorithm;
 use crate::domain::assertion::{Claims, Header, Workload};
+use crate::domain::provider::Provider;
 
 /// What a client proves itself with, where that is no secret.
 #[derive(Debug)]
@@ -13,6 +15,15 @@ pub enum Trusted {
     PublicKey(Keys),
     /// A token of this workload, which its cluster has signed.
     ServiceAccount(Account),
+}
+
+/// An outside provider with its keys, parsed.
+#[derive(Debug)]
+pub struct TrustedProvider {
+    /// What of its tokens is taken.
+    pub provider: Provider,
+    /// The keys that sign them.
+    pub keys: Keys,
 }
 
 /// A Kubernetes `ServiceAccount` whose tokens authenticate a client.
@@ -55,9 +66,14 @@ impl Keys {
     /// The key that a header calls for: the one of its kid, if that is for its algorithm; without a
     /// kid the only one for the algorithm. Never one after another: an assertion names its key.
     pub fn called_for(&self, header: &Header) -> Option<&Arc<PublicKey>> {
+        self.named(header.key_id.as_deref(), header.algorithm)
+    }
+
+    /// The same by kid and algorithm.
+    pub fn named(&self, key_id: Option<&str>, algorithm: Algorithm) -> Option<&Arc<PublicKey>> {
         let mut fit = self.0.iter().filter(|key| {
-            let named = header.key_id.as_deref().is_none_or(|id| id == key.key_id());
-            named && key.algorithm() == header.algorithm
+            let named = key_id.is_none_or(|id| id == key.key_id());
+            named && key.algorithm() == algorithm
         });
         let first = fit.next();
         first.filter(|_| fit.next().is_none())

@@ -86,6 +86,18 @@ async fn metadata_under_every_name() {
                     json["revocation_endpoint_auth_methods_supported"],
                     json["token_endpoint_auth_methods_supported"]
                 );
+                assert_eq!(
+                    json["introspection_endpoint"],
+                    format!("{issuer}/oauth/introspect")
+                );
+                assert_eq!(
+                    json["introspection_endpoint_auth_methods_supported"],
+                    json["token_endpoint_auth_methods_supported"]
+                );
+                assert_eq!(
+                    json["introspection_signing_alg_values_supported"],
+                    serde_json::json!(["ES256", "EdDSA"])
+                );
                 assert_eq!(json["jwks_uri"], format!("{issuer}/.well-known/jwks.json"));
                 assert_eq!(
                     json["id_token_signing_alg_values_supported"],

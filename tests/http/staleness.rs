@@ -86,9 +86,7 @@ async fn past_max_staleness_nothing_is_signed() {
             jwks: view.snapshot.jwks.clone(),
             client_rings: view.snapshot.client_rings.clone(),
             clients: view.snapshot.clients.clone(),
-            trusted: std::collections::HashMap::new(),
-            shortest_publish_lead: None,
-            revoked: Arc::default(),
+            ..chancery::serve::snapshot::Snapshot::default()
         }
     };
     world.store.publish(snapshot());

@@ -1,6 +1,6 @@
 //! Hand-made snapshots and a client without a network.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -255,6 +255,16 @@ pub fn revocation(client_id: &str, secret: &str, token: &str) -> Request<Full<By
     request
 }
 
+/// A request to introspect a token, with Basic credentials.
+pub fn introspection(client_id: &str, secret: &str, token: &str) -> Request<Full<Bytes>> {
+    let mut request = post(
+        &[("authorization", &basic(client_id, secret))],
+        format!("token={token}&token_type_hint=access_token"),
+    );
+    *request.uri_mut() = "/oauth/introspect".parse().expect("a path");
+    request
+}
+
 /// A token request with these headers and a form's Content-Type unless one is given.
 pub fn post(headers: &[(&str, &str)], body: impl Into<Bytes>) -> Request<Full<Bytes>> {
     let mut request = Request::post("/oauth/token");
@@ -308,6 +318,9 @@ pub fn snapshot<const R: usize, const C: usize>(
     Snapshot {
         jwks: Some(jwks(rings.iter().map(|r| &r.active))),
         client_rings: rings.into(),
+        human_rings: Vec::new(),
+        human_keys: HashSet::new(),
+        providers: Vec::new(),
         clients: HashMap::from(clients.map(|c| (c.id.clone(), Arc::new(c)))),
         trusted: HashMap::new(),
         shortest_publish_lead: None,
@@ -364,6 +377,9 @@ pub fn robot() -> (Client, String) {
         namespace: "acme".into(),
         name: "robot".into(),
         suspended: false,
+        created_at: None,
+        introspect: false,
+        on_behalf_of: false,
         roles: vec!["READER".into()],
         scopes: vec!["read".into(), "write".into()],
         audiences: vec!["https://api.example.com".into(), "reports".into()],

@@ -402,17 +402,13 @@ async fn without_keys_there_is_a_503() {
         jwks: Some(jwks([&key(Algorithm::EdDSA)])),
         client_rings: vec![ring("main", &es256())],
         clients: clients(),
-        trusted: std::collections::HashMap::new(),
-        shortest_publish_lead: None,
-        revoked: Arc::default(),
+        ..Snapshot::default()
     };
     let none = Snapshot {
         jwks: None,
         client_rings: vec![ring("main", &es256())],
         clients: clients(),
-        trusted: std::collections::HashMap::new(),
-        shortest_publish_lead: None,
-        revoked: Arc::default(),
+        ..Snapshot::default()
     };
     for odd in [none, unpublished, snapshot([], [client.clone()])] {
         world.store.publish(odd);

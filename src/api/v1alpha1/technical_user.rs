@@ -113,6 +113,16 @@ pub struct TechnicalUserSpec {
     #[schemars(schema_with = "vocabulary::signing_key_name")]
     pub signing_key: Option<String>,
 
+    /// True: it may act for people of its tenant whose tokens it presents (token exchange, RFC 8693),
+    /// with its own scopes and audiences, and the person's roles, at most.
+    #[serde(default)]
+    pub on_behalf_of: bool,
+
+    /// True: it may ask whether a token of its tenant holds, and what stands in it (POST
+    /// /oauth/introspect), as a service does that is sent one.
+    #[serde(default)]
+    pub introspect: bool,
+
     /// True: it gets no tokens until this is taken back. Its credential stays as it is.
     #[serde(default)]
     pub suspended: bool,

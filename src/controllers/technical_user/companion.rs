@@ -184,6 +184,8 @@ fn agent(
             token_rate: None,
             signing_key: None,
             suspended: false,
+            introspect: false,
+            on_behalf_of: false,
             companion_agent: None,
             credential: Credential {
                 secret: Some(SecretCredential::default()),
@@ -203,6 +205,9 @@ fn agent(
     spec.audiences
         .clone_from(audiences.unwrap_or(&of_device.audiences));
     spec.token_ttl = wanted.token_ttl;
+    // No companion has them: they are not among what a device can pass on.
+    spec.introspect = false;
+    spec.on_behalf_of = false;
     spec.signing_key.clone_from(&of_device.signing_key);
     if let Some(secret) = &mut spec.credential.secret {
         let rotation = device.secret_credential();
@@ -227,6 +232,8 @@ fn differs(before: &TechnicalUser, after: &TechnicalUser) -> Vec<&'static str> {
         ("roles", b.roles != a.roles),
         ("scopes", b.scopes != a.scopes),
         ("audiences", b.audiences != a.audiences),
+        ("introspect", b.introspect != a.introspect),
+        ("onBehalfOf", b.on_behalf_of != a.on_behalf_of),
         ("tokenTtl", b.token_ttl != a.token_ttl),
         ("signingKey", b.signing_key != a.signing_key),
         (

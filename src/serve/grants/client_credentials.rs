@@ -4,12 +4,11 @@ use super::super::app::App;
 use super::super::form::Form;
 use super::super::reply::Refusal;
 use super::super::snapshot::View;
-use super::super::token::{Issued, IssuedBody};
-use crate::crypto::jws::sign_token;
+use super::super::token::Issued;
+use super::{Grant, sign};
 use crate::crypto::random::random_id;
 use crate::domain::client::Client;
-use crate::domain::grant::{Request, RingChoice, client_credentials};
-use crate::domain::oauth_error::ErrorCode;
+use crate::domain::grant::{Request, client_credentials};
 
 /// Its `grant_type`.
 pub const GRANT_TYPE: &str = "client_credentials";
@@ -28,27 +27,8 @@ pub(in super::super) fn issue(
     };
     let token_id = random_id();
     let now = app.clock.now();
-    let mut granted = client_credentials(client, &request, &app.settings, now, &token_id)?;
-    let ring = match granted.ring {
-        RingChoice::Named(name) => view.rings(now).find(|r| r.name == name),
-        RingChoice::Preferred => view.rings(now).next(),
-    };
+    let granted = client_credentials(client, &request, &app.settings, now, &token_id)?;
+    let ring = view.chosen(granted.ring, now);
     let ring = ring.ok_or_else(|| Refusal::unavailable("no key can sign for this client now."))?;
-    if let Some(end) = ring.standing.window.to {
-        granted.end_by(end);
-    }
-    let access_token = sign_token(&ring.active, &granted.claims).map_err(|e| {
-        tracing::error!(ring = ring.name, error = %e, "A token could not be signed.");
-        Refusal::new(ErrorCode::ServerError, "the token could not be signed.")
-    })?;
-    let body = IssuedBody {
-        access_token,
-        token_type: "Bearer",
-        expires_in: granted.ttl.as_secs(),
-        scope: granted.claims.scope,
-    };
-    Ok(Issued {
-        body,
-        algorithm: ring.active.algorithm(),
-    })
+    sign(Grant::ClientCredentials, ring, granted)
 }

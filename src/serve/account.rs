@@ -1,0 +1,289 @@
+//! `GET /account` and `GET /account/subscriptions`: whom a token speaks for, and what its tenant is
+//! entitled to. Any access token of this issuer will do that holds (RFC 6750 §2.1); each sees its own
+//! tenant alone.
+
+use std::fmt::Write as _;
+
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, HeaderValue, WWW_AUTHENTICATE};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::Full;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::app::App;
+use super::bearer::{self, Bearer};
+use super::reply::{Refusal, Reply, problem, reply, set};
+use super::snapshot::View;
+use crate::domain::settings::Settings;
+use crate::domain::subscription::{Phase, SubscriptionFacts};
+use crate::domain::tier::{EntitlementId, TimeInterval};
+
+/// Whom a token speaks for.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Account {
+    /// The user, or the technical user.
+    pub user_account_info: UserAccountInfo,
+}
+
+/// A user, or a technical user, with its tenant.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UserAccountInfo {
+    /// The subject of the token (sub).
+    pub user_id: String,
+    /// What people call it.
+    pub user_name: String,
+    /// The tenant.
+    pub legal_entity: LegalEntity,
+    /// The roles in the token.
+    pub roles: Vec<Role>,
+    /// The subscription that holds now.
+    pub current_subscription: Subscription,
+}
+
+/// A tenant.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct LegalEntity {
+    /// As it stands in tokens.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+}
+
+/// A role.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Role {
+    /// As it stands in tokens.
+    pub id: String,
+}
+
+/// The subscriptions of a legal entity.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Subscriptions {
+    /// The one that begins first comes first.
+    pub subscriptions: Vec<Subscription>,
+}
+
+/// A subscription of a legal entity.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Subscription {
+    /// Its name among those of the legal entity.
+    pub id: String,
+    /// Whose it is.
+    pub legal_entity_id: String,
+    /// Where it is in its period. Of several that are ACTIVE the one that began last is the current one.
+    pub status: Phase,
+    /// The tier.
+    pub tier_name: String,
+    /// When it begins; absent: it began before all others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub period_from: Option<String>,
+    /// When it ends; absent: not by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub period_to: Option<String>,
+    /// What it gives.
+    pub limits: Vec<EntitlementLimit>,
+}
+
+/// How much of something a subscription gives.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EntitlementLimit {
+    /// Of what.
+    pub entitlement_id: EntitlementId,
+    /// How many, or how many bytes; absent where there is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<i64>,
+    /// That there is no limit.
+    pub unlimited: bool,
+    /// Whether it holds over everything of its kind together, rather than for each one.
+    pub cumulative: bool,
+    /// Of a rate: the interval in which it is counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_interval_bound: Option<TimeInterval>,
+}
+
+impl Subscription {
+    fn of(facts: &SubscriptionFacts, settings: &Settings, now: Timestamp) -> Self {
+        let limits = facts.effective_entitlements(settings);
+        let limits = limits.into_iter().map(|(id, limit)| EntitlementLimit {
+            entitlement_id: id,
+            limit: limit.limit,
+            unlimited: limit.unlimited,
+            cumulative: id.is_cumulative(),
+            time_interval_bound: limit.time_interval_bound,
+        });
+        Self {
+            id: facts.name.clone(),
+            legal_entity_id: facts.legal_entity_id.clone(),
+            status: facts.phase(now),
+            tier_name: facts.tier.clone(),
+            period_from: facts.period_from.map(|at| at.to_string()),
+            period_to: facts.period_to.map(|at| at.to_string()),
+            limits: limits.collect(),
+        }
+    }
+}
+
+/// `GET /account`
+pub(super) fn account<B>(app: &App, request: &Request<B>) -> Reply {
+    answer(app, request, |bearer, now| {
+        let Bearer {
+            token,
+            client,
+            subscription,
+            for_person,
+        } = bearer;
+        let roles = token.claims.get(&app.settings.claims.roles);
+        let roles = roles.and_then(Value::as_array).into_iter().flatten();
+        let roles = roles.filter_map(Value::as_str);
+        Account {
+            user_account_info: UserAccountInfo {
+                user_id: token.subject.clone(),
+                user_name: if *for_person {
+                    token.subject.clone()
+                } else {
+                    client.name.clone()
+                },
+                legal_entity: LegalEntity {
+                    id: subscription.legal_entity_id.clone(),
+                    name: subscription.legal_entity_name.clone(),
+                },
+                roles: roles.map(|id| Role { id: id.to_owned() }).collect(),
+                current_subscription: Subscription::of(subscription, &app.settings, now),
+            },
+        }
+    })
+}
+
+/// `GET /account/subscriptions`
+pub(super) fn subscriptions<B>(app: &App, request: &Request<B>) -> Reply {
+    answer(app, request, |bearer, now| {
+        let mut all: Vec<_> = bearer.client.subscriptions.iter().collect();
+        all.sort_by_key(|s| (s.period_from, s.created));
+        let of = |facts| Subscription::of(facts, &app.settings, now);
+        Subscriptions {
+            subscriptions: all.into_iter().map(of).collect(),
+        }
+    })
+}
+
+fn answer<B, T: Serialize>(
+    app: &App,
+    request: &Request<B>,
+    body: impl FnOnce(&Bearer<'_>, Timestamp) -> T,
+) -> Reply {
+    let view = app.snapshots.load();
+    let bearer = match of_request(app, &view, request) {
+        Ok(bearer) => bearer,
+        Err(no) => return no.into_reply(app),
+    };
+    let json = serde_json::to_vec(&body(&bearer, app.clock.now())).unwrap_or_default();
+    let length = json.len();
+    let mut reply = reply(StatusCode::OK, "application/json", json);
+    set(&mut reply, CACHE_CONTROL, "no-store");
+    if *request.method() == Method::HEAD {
+        reply.headers_mut().insert(CONTENT_LENGTH, length.into());
+        *reply.body_mut() = Full::default();
+    }
+    reply
+}
+
+/// Why a request is told nothing.
+enum No {
+    InUrl,
+    Nothing,
+    Malformed,
+    Invalid,
+    NotNow(Refusal),
+}
+
+impl No {
+    /// What is answered (RFC 6750 §3).
+    fn into_reply(self, app: &App) -> Reply {
+        let (status, error, detail) = match self {
+            Self::InUrl => (
+                StatusCode::BAD_REQUEST,
+                Some("invalid_request"),
+                "An access token must never stand in the URL: it is logged on its way. Have this \
+                 one revoked, and send the next in the Authorization header.",
+            ),
+            Self::Nothing => (
+                StatusCode::UNAUTHORIZED,
+                None,
+                "An access token of this issuer is needed, in the header Authorization: Bearer.",
+            ),
+            Self::Malformed => (
+                StatusCode::BAD_REQUEST,
+                Some("invalid_request"),
+                "The Authorization header holds no token, or there is more than one such header.",
+            ),
+            Self::Invalid => (
+                StatusCode::UNAUTHORIZED,
+                Some("invalid_token"),
+                "The token is none of this issuer's, or holds no more.",
+            ),
+            Self::NotNow(why) => return problem(why.status(), why.error.description()),
+        };
+        refused(app, status, error, detail)
+    }
+}
+
+/// The token of a request's `Authorization` header, if it holds.
+fn of_request<'v, B>(app: &App, view: &'v View, request: &Request<B>) -> Result<Bearer<'v>, No> {
+    if request.uri().query().is_some_and(holds_token) {
+        return Err(No::InUrl);
+    }
+    let presented = presented(request.headers())?;
+    bearer::can_tell(app, view).map_err(No::NotNow)?;
+    bearer::living(app, view, presented).ok_or(No::Invalid)
+}
+
+/// The one bearer token that is presented.
+fn presented(headers: &HeaderMap) -> Result<&str, No> {
+    let mut lines = headers.get_all(AUTHORIZATION).iter();
+    let line = lines.next().ok_or(No::Nothing)?;
+    if lines.next().is_some() {
+        return Err(No::Malformed);
+    }
+    let line = line.to_str().map_err(|_| No::Malformed)?;
+    let (scheme, token) = line.split_once(' ').unwrap_or((line, ""));
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(No::Nothing);
+    }
+    let token = token.trim_start_matches(' ');
+    // `b64token` (RFC 6750 §2.1).
+    let sound = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b);
+    if token.is_empty() || !token.bytes().all(sound) {
+        return Err(No::Malformed);
+    }
+    Ok(token)
+}
+
+fn holds_token(query: &str) -> bool {
+    query
+        .split('&')
+        .any(|pair| pair.split('=').next() == Some("access_token"))
+}
+
+/// A problem with the challenge that says how to come again (RFC 6750 §3).
+fn refused(app: &App, status: StatusCode, error: Option<&str>, detail: &str) -> Reply {
+    let mut reply = problem(status, detail);
+    let mut challenge = format!("Bearer realm=\"{}\"", app.settings.issuer);
+    if let Some(error) = error {
+        let _ = write!(
+            challenge,
+            ", error=\"{error}\", error_description=\"{detail}\""
+        );
+    }
+    if let Ok(challenge) = HeaderValue::from_str(&challenge) {
+        reply.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
+    reply
+}

@@ -1,0 +1,194 @@
+//! `urn:ietf:params:oauth:grant-type:token-exchange` (RFC 8693): a technical user acts for a person,
+//! whose token of this issuer, or of an outside provider, it presents. What is not supported is
+//! refused, never ignored.
+
+use serde_json::{Map, Value};
+
+use super::super::app::App;
+use super::super::bearer;
+use super::super::form::Form;
+use super::super::reply::Refusal;
+use super::super::snapshot::View;
+use super::super::token::Issued;
+use super::{Grant, sign};
+use crate::crypto::own_token::MAX_TOKEN;
+use crate::crypto::random::random_id;
+use crate::domain::algorithm::Algorithm;
+use crate::domain::assertion::strict;
+use crate::domain::client::Client;
+use crate::domain::exchange::{on_behalf_of, own_subject};
+use crate::domain::grant::Request;
+use crate::domain::oauth_error::ErrorCode;
+use crate::domain::provider::{Circumstances, Subject};
+use crate::domain::revocation::leeway;
+
+/// Its `grant_type`.
+pub const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+
+/// The types of tokens that are taken and given (RFC 8693 §3): ours are both.
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+
+/// The token that an authenticated client gets to act for a person.
+pub(in super::super) fn issue(
+    app: &App,
+    view: &View,
+    client: &Client,
+    form: &Form<'_>,
+) -> Result<Issued, Refusal> {
+    // Before a stranger's token is looked at.
+    if !client.on_behalf_of {
+        return Err(Refusal::new(
+            ErrorCode::UnauthorizedClient,
+            "the client may not act for people: its TechnicalUser needs onBehalfOf: true.",
+        ));
+    }
+    let issued_type = match form.get("requested_token_type") {
+        None | Some(ACCESS_TOKEN) => ACCESS_TOKEN,
+        Some(JWT) => JWT,
+        Some(_) => {
+            return Err(Refusal::invalid_request(
+                "requested_token_type must be urn:ietf:params:oauth:token-type:access_token or \
+                 urn:ietf:params:oauth:token-type:jwt, or left out.",
+            ));
+        }
+    };
+    let presented = typed(form, "subject_token", "subject_token_type")?
+        .ok_or_else(|| Refusal::invalid_request("the parameter subject_token is missing."))?;
+    actor(app, view, client, form)?;
+    let subject = subject(app, view, client, presented)?;
+    let request = Request {
+        scope: form.get("scope"),
+        resources: form.all("resource").collect(),
+        audiences: form.all("audience").collect(),
+    };
+    let token_id = random_id();
+    let now = app.clock.now();
+    let granted = on_behalf_of(client, &subject, &request, &app.settings, now, &token_id)?;
+    let ring = view.human_rings(now).next().ok_or_else(|| {
+        Refusal::unavailable(
+            "no key for people can sign now: a SigningKey with audience human makes one.",
+        )
+    })?;
+    let mut issued = sign(Grant::TokenExchange, ring, granted)?;
+    issued.body.issued_token_type = Some(issued_type);
+    issued.told.subject_token = subject.token_id;
+    Ok(issued)
+}
+
+/// A token of the form with its type; none where it is absent (RFC 8693 §2.1).
+fn typed<'f>(
+    form: &'f Form<'_>,
+    name: &'static str,
+    type_name: &'static str,
+) -> Result<Option<&'f str>, Refusal> {
+    match (form.get(name), form.get(type_name)) {
+        (None, None) => Ok(None),
+        (Some(token), Some(ACCESS_TOKEN | JWT)) => Ok(Some(token)),
+        (Some(_), Some(_)) => Err(Refusal::invalid_request(format!(
+            "{type_name} must be urn:ietf:params:oauth:token-type:access_token or \
+             urn:ietf:params:oauth:token-type:jwt: no other kind of token is taken."
+        ))),
+        (Some(_), None) => Err(Refusal::invalid_request(format!(
+            "{type_name} is missing beside {name} (RFC 8693 section 2.1)."
+        ))),
+        (None, Some(_)) => Err(Refusal::invalid_request(format!(
+            "{type_name} stands there without {name} (RFC 8693 section 2.1)."
+        ))),
+    }
+}
+
+/// Who acts is the client. An actor token may say so again: then it is the client's own, and holds.
+fn actor(app: &App, view: &View, client: &Client, form: &Form<'_>) -> Result<(), Refusal> {
+    let Some(presented) = typed(form, "actor_token", "actor_token_type")? else {
+        return Ok(());
+    };
+    let own = bearer::living(app, view, presented)
+        .is_some_and(|bearer| !bearer.for_person && bearer.token.subject == client.id);
+    if own {
+        return Ok(());
+    }
+    Err(Refusal::invalid_request(
+        "actor_token is not a token of this client that holds: the client itself acts, and no other \
+         may be named.",
+    ))
+}
+
+/// Whom the subject token speaks of, once it is verified.
+fn subject(app: &App, view: &View, client: &Client, presented: &str) -> Result<Subject, Refusal> {
+    let own_issuer = app.settings.issuer.as_str();
+    let token = Unverified::parse(presented).ok_or_else(|| {
+        Refusal::invalid_request("subject_token is no JWT as RFC 7519 and RFC 8725 have it.")
+    })?;
+    let issuer = token.claims.get("iss").and_then(Value::as_str);
+    if issuer == Some(own_issuer) {
+        let bearer = bearer::living(app, view, presented).ok_or_else(|| {
+            Refusal::invalid_request("subject_token is of this issuer, and does not hold.")
+        })?;
+        if !bearer.for_person {
+            return Err(Refusal::invalid_request(
+                "subject_token is a technical user's own: it speaks of no person.",
+            ));
+        }
+        let names = &app.settings.claims;
+        return Ok(own_subject(&bearer.token.claims, names, &client.id)?);
+    }
+    let by = Circumstances {
+        now: app.clock.now().as_second(),
+        leeway: leeway(&app.settings),
+        own_issuer,
+    };
+    for trusted in &view.snapshot.providers {
+        let provider = &trusted.provider;
+        let asked = provider.active
+            && provider.serves(&client.namespace)
+            && provider.may_issue_as(issuer, own_issuer);
+        let key = asked
+            .then(|| trusted.keys.named(token.key_id(), token.algorithm))
+            .flatten();
+        if key.is_some_and(|key| key.verifies(token.signed.as_bytes(), &token.signature)) {
+            let judged = provider.judge(&token.header, &token.claims, &by);
+            return judged.map_err(|why| Refusal::invalid_request(why.to_string()));
+        }
+    }
+    Err(Refusal::invalid_request(
+        "subject_token is of no provider that is trusted here.",
+    ))
+}
+
+/// A JWT of which nothing is verified yet.
+struct Unverified<'a> {
+    header: Map<String, Value>,
+    algorithm: Algorithm,
+    claims: Map<String, Value>,
+    signed: &'a str,
+    signature: Vec<u8>,
+}
+
+impl<'a> Unverified<'a> {
+    fn parse(token: &'a str) -> Option<Self> {
+        if token.len() > MAX_TOKEN {
+            return None;
+        }
+        let (signed, signature) = token.rsplit_once('.')?;
+        let (header, claims) = signed.split_once('.')?;
+        let object = |part| strict::object(&strict::base64url(part)?);
+        let header = object(header)?;
+        // No `none`, and nothing symmetric: there is no such algorithm here.
+        let algorithm = serde_json::from_value(header.get("alg")?.clone()).ok()?;
+        if header.get("kid").is_some_and(|kid| !kid.is_string()) {
+            return None;
+        }
+        Some(Self {
+            header,
+            algorithm,
+            claims: object(claims)?,
+            signed,
+            signature: strict::base64url(signature)?,
+        })
+    }
+
+    fn key_id(&self) -> Option<&str> {
+        self.header.get("kid").and_then(Value::as_str)
+    }
+}

@@ -1,0 +1,672 @@
+//! Token exchange (RFC 8693), rule by rule.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
+
+use chancery::crypto::jws;
+use chancery::crypto::key_pair::KeyPair;
+use chancery::crypto::own_token::{self, OwnToken};
+use chancery::domain::algorithm::Algorithm;
+use chancery::domain::client::Client;
+use chancery::domain::provider::{ClaimPaths, Provider};
+use chancery::domain::revocation::{Index, OfClient, Revocations};
+use chancery::serve::snapshot::Snapshot;
+use chancery::serve::trust::{Keys, TrustedProvider};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::jwt::{public, sign, with};
+use crate::support::*;
+
+const GRANT: &str = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange";
+const TYPE: &str = "urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3A";
+const CORP: &str = "https://login.corp.example";
+
+/// The key for people, and that of the provider.
+static PEOPLE: LazyLock<Arc<KeyPair>> = LazyLock::new(|| key(Algorithm::EdDSA));
+static OF_CORP: LazyLock<Arc<KeyPair>> = LazyLock::new(|| key(Algorithm::ES256));
+
+fn corp() -> Provider {
+    let path = |text: &str| text.parse().expect("a path");
+    Provider {
+        namespace: None,
+        name: "corp".into(),
+        registered: NOW - 1000,
+        active: true,
+        issuers: vec![CORP.into()],
+        audiences: vec!["front".into()],
+        claims: ClaimPaths {
+            subject: path("sub"),
+            organisation: path("org_id"),
+            legal_entity: path("caas_org_id"),
+            roles: path("realm_access.roles"),
+        },
+        required: Vec::new(),
+        role_mappings: Vec::new(),
+    }
+}
+
+fn trusted(provider: Provider, key: &KeyPair) -> Arc<TrustedProvider> {
+    Arc::new(TrustedProvider {
+        provider,
+        keys: Keys(vec![public(key, None)]),
+    })
+}
+
+/// Three services in a row, each of which may call the next, and a stranger: with one secret.
+fn clients() -> ([Client; 4], String) {
+    let (robot, secret) = robot();
+    let of = |name: &str, next: &str| Client {
+        id: format!("acme.{name}"),
+        name: name.into(),
+        on_behalf_of: true,
+        introspect: true,
+        audiences: vec![next.into(), "https://api.example.com".into()],
+        ..robot.clone()
+    };
+    let mut shop = of("shop", "acme.orders");
+    shop.scopes = vec!["read".into()];
+    let mut facts = robot.subscriptions[0].clone();
+    facts.namespace = "globex".into();
+    facts.legal_entity_id = "le-globex".into();
+    let stranger = Client {
+        id: "globex.shop".into(),
+        namespace: "globex".into(),
+        subscriptions: Arc::new(vec![facts]),
+        ..of("shop", "acme.orders")
+    };
+    let all = [of("front", "acme.shop"), shop, of("orders", "x"), stranger];
+    (all, secret)
+}
+
+fn served(clients: [Client; 4], providers: Vec<Arc<TrustedProvider>>) -> Snapshot {
+    let people = ring("people", &PEOPLE);
+    Snapshot {
+        jwks: Some(jwks([&es256(), &*PEOPLE])),
+        human_keys: HashSet::from([PEOPLE.key_id().to_owned()]),
+        human_rings: vec![people],
+        providers,
+        ..snapshot([ring("main", &es256())], clients)
+    }
+}
+
+fn world() -> (World, String) {
+    let (clients, secret) = clients();
+    let world = World::new();
+    world
+        .store
+        .publish(served(clients, vec![trusted(corp(), &OF_CORP)]));
+    (world, secret)
+}
+
+fn header() -> Value {
+    json!({"alg": "ES256", "typ": "at+jwt", "kid": OF_CORP.key_id()})
+}
+
+fn claims() -> Value {
+    json!({
+        "iss": CORP, "sub": "ann", "aud": ["front"], "exp": NOW + 200, "iat": NOW - 5,
+        "caas_org_id": "le-acme", "realm_access": {"roles": ["CLERK", "BOSS"]},
+    })
+}
+
+/// What the provider gave a person.
+fn of_person(changes: &Value) -> String {
+    sign(&OF_CORP, &header(), &with(&claims(), changes))
+}
+
+async fn ask(world: &World, id: &str, secret: &str, form: &str) -> Answer {
+    let body = format!("grant_type={GRANT}{form}");
+    world
+        .send(post(&[("authorization", &basic(id, secret))], body))
+        .await
+}
+
+async fn exchange(world: &World, id: &str, secret: &str, token: &str, more: &str) -> Answer {
+    let form = format!("&subject_token={token}&subject_token_type={TYPE}access_token{more}");
+    ask(world, id, secret, &form).await
+}
+
+fn token_of(answer: &Answer) -> String {
+    let token = answer.json()["access_token"].as_str().map(str::to_owned);
+    token.unwrap_or_else(|| panic!("{answer:?}"))
+}
+
+fn read(token: &str) -> OwnToken {
+    own_token::read(token, &jwks([&*PEOPLE]).keys).expect("the key for people signed it")
+}
+
+#[tokio::test]
+async fn a_client_acts_for_a_person() {
+    let (world, secret) = world();
+    let answer = exchange(&world, "acme.front", &secret, &of_person(&json!({})), "").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.header("cache-control"), "no-store");
+    let json = answer.json();
+    assert_eq!(
+        json["issued_token_type"],
+        "urn:ietf:params:oauth:token-type:access_token"
+    );
+    assert_eq!(json["token_type"], "Bearer");
+    // No longer than the person's own.
+    assert_eq!(json["expires_in"], 200);
+    assert_eq!(json["scope"], "read write");
+    let token = read(&token_of(&answer));
+    assert_eq!(
+        Value::Object(token.claims.clone()),
+        json!({
+            "iss": ISSUER, "sub": "corp:ann", "aud": "acme.shop", "client_id": "acme.front",
+            "iat": NOW, "exp": NOW + 200, "jti": token.id, "scope": "read write",
+            "act": {"sub": "acme.front"}, "caas_org_id": "le-acme", "caas_user_id": "corp:ann",
+            "org_id": "le-acme", "user_roles": ["CLERK", "BOSS"], "caas_tier": "Free",
+            "client_family": "Integration",
+        })
+    );
+    let jwt = format!(
+        "&subject_token={}&subject_token_type={TYPE}jwt&requested_token_type={TYPE}jwt&scope=read&audience=https://api.example.com",
+        of_person(&json!({}))
+    );
+    let answer = ask(&world, "acme.front", &secret, &jwt).await;
+    let json = answer.json();
+    assert_eq!(
+        json["issued_token_type"],
+        "urn:ietf:params:oauth:token-type:jwt"
+    );
+    assert_eq!(json["scope"], "read");
+    assert_eq!(
+        read(&token_of(&answer)).claims["aud"],
+        "https://api.example.com"
+    );
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &world.registry).expect("text");
+    let line = "chancery_tokens_issued_total{grant=\"urn:ietf:params:oauth:grant-type:token-exchange\",alg=\"EdDSA\"} 2";
+    assert!(text.contains(line), "{text}");
+    let metadata = world.get("/.well-known/openid-configuration").await.json();
+    let grants = metadata["grant_types_supported"].as_array().cloned();
+    assert!(
+        grants
+            .is_some_and(|g| g.contains(&"urn:ietf:params:oauth:grant-type:token-exchange".into()))
+    );
+}
+
+#[tokio::test]
+async fn three_hops_with_scopes_that_only_shrink() {
+    let (world, secret) = world();
+    let first = exchange(&world, "acme.front", &secret, &of_person(&json!({})), "").await;
+    let first = token_of(&first);
+    let second = exchange(&world, "acme.shop", &secret, &first, "").await;
+    assert_eq!(second.json()["scope"], "read");
+    let second = token_of(&second);
+    // The third could write by itself, and has what the second has.
+    let refused = exchange(&world, "acme.orders", &secret, &second, "&scope=write").await;
+    assert_eq!(refused.error(), "invalid_scope");
+    let third = exchange(&world, "acme.orders", &secret, &second, "&audience=x").await;
+    let third = token_of(&third);
+    let token = read(&third);
+    assert_eq!(
+        token.claims["act"],
+        json!({"sub": "acme.orders", "act": {"sub": "acme.shop", "act": {"sub": "acme.front"}}})
+    );
+    assert_eq!(
+        (&*token.subject, &token.claims["scope"]),
+        ("corp:ann", &"read".into())
+    );
+    assert_eq!(token.expires_at, NOW + 200);
+    // Whatever takes a token takes it.
+    let answer = world
+        .send(introspection("acme.front", &secret, &third))
+        .await;
+    assert_eq!(
+        (&answer.json()["active"], &answer.json()["sub"]),
+        (&true.into(), &"corp:ann".into())
+    );
+    let account = http::Request::get("/account").header("authorization", format!("Bearer {third}"));
+    let account = account
+        .body(http_body_util::Full::default())
+        .expect("a request");
+    let account = world.send(account).await.json();
+    assert_eq!(account["userAccountInfo"]["userId"], "corp:ann");
+    assert_eq!(
+        account["userAccountInfo"]["roles"],
+        json!([{"id": "CLERK"}, {"id": "BOSS"}])
+    );
+    // Not its own: the first is for the second alone, and the third for nobody here.
+    for (id, token) in [
+        ("acme.front", &first),
+        ("acme.orders", &first),
+        ("acme.front", &third),
+    ] {
+        let answer = exchange(&world, id, &secret, token, "").await;
+        assert_eq!(
+            (answer.status.as_u16(), &*answer.error()),
+            (400, "invalid_request"),
+            "{id}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_this_issuer_that_holds_no_more_lets_nobody_act() {
+    let (all, secret) = clients();
+    let providers = || vec![trusted(corp(), &OF_CORP)];
+    let world = World::new();
+    world.store.publish(served(all.clone(), providers()));
+    let first = exchange(&world, "acme.front", &secret, &of_person(&json!({})), "").await;
+    let first = token_of(&first);
+    let token = read(&first);
+    let front = |front: Client| {
+        let [_, shop, orders, stranger] = all.clone();
+        served([front, shop, orders, stranger], providers())
+    };
+    let revoked = || {
+        let of = OfClient {
+            tokens: std::collections::BTreeMap::from([(token.id.clone(), (NOW, NOW + 360))]),
+            ..OfClient::default()
+        };
+        let mut all_revoked = Revocations::default();
+        let of = std::collections::BTreeMap::from([("acme.front".to_owned(), of)]);
+        all_revoked.join_tenant("acme", &of);
+        Snapshot {
+            revoked: Arc::new(Index::of(&all_revoked)),
+            ..served(all.clone(), providers())
+        }
+    };
+    let cases = [
+        ("revoked", revoked()),
+        (
+            "its client is suspended",
+            front(Client {
+                suspended: true,
+                ..all[0].clone()
+            }),
+        ),
+        (
+            "its client is gone",
+            front(Client {
+                id: "acme.else".into(),
+                ..all[0].clone()
+            }),
+        ),
+        (
+            "no Subscription is current",
+            front(Client {
+                subscriptions: Arc::default(),
+                ..all[0].clone()
+            }),
+        ),
+        (
+            "its key is none for people",
+            Snapshot {
+                human_keys: HashSet::new(),
+                ..served(all.clone(), providers())
+            },
+        ),
+        (
+            "its key is withdrawn",
+            Snapshot {
+                jwks: Some(jwks([&es256()])),
+                ..served(all.clone(), providers())
+            },
+        ),
+    ];
+    for (why, snapshot) in cases {
+        let before = exchange(&world, "acme.shop", &secret, &first, "").await;
+        assert_eq!(before.status, 200, "before: {why}");
+        world.store.publish(snapshot);
+        let after = exchange(&world, "acme.shop", &secret, &first, "").await;
+        assert_eq!(
+            (after.status.as_u16(), &*after.error()),
+            (400, "invalid_request"),
+            "{why}"
+        );
+        world.store.publish(served(all.clone(), providers()));
+    }
+    world.clock.0.fetch_add(200, Ordering::Relaxed);
+    let after = exchange(&world, "acme.shop", &secret, &first, "").await;
+    assert_eq!(after.error(), "invalid_request", "expired");
+}
+
+#[tokio::test]
+async fn a_clients_own_token_is_no_persons() {
+    let (world, secret) = world();
+    let own = world
+        .token("acme.front", &secret, "&audience=acme.shop")
+        .await;
+    let own = token_of(&own);
+    let answer = exchange(&world, "acme.shop", &secret, &own, "").await;
+    assert_eq!(
+        (answer.status.as_u16(), &*answer.error()),
+        (400, "invalid_request")
+    );
+    // Not even where keys were mistaken for each other, whichever way round.
+    let token = own_token::read(&own, &jwks([&es256()]).keys).expect("ours");
+    let by_people = jws::sign_token(&PEOPLE, &token.claims).expect("signed");
+    let person = with(
+        &Value::Object(token.claims),
+        &json!({"sub": "corp:ann", "act": {"sub": "acme.front"}}),
+    );
+    let by_clients = jws::sign_token(&es256(), &person).expect("signed");
+    for odd in [by_people, by_clients] {
+        let answer = exchange(&world, "acme.shop", &secret, &odd, "").await;
+        assert_eq!(answer.error(), "invalid_request");
+        let said = world.send(introspection("acme.front", &secret, &odd)).await;
+        assert_eq!(said.json(), json!({"active": false}));
+    }
+}
+
+#[tokio::test]
+async fn parameters_by_the_table() {
+    let (world, secret) = world();
+    let person = of_person(&json!({}));
+    let own = token_of(&world.token("acme.front", &secret, "").await);
+    let others = token_of(&world.token("acme.shop", &secret, "").await);
+    let subject = format!("&subject_token={person}&subject_token_type={TYPE}access_token");
+    let actor = |token: &str, kind: &str| {
+        format!("{subject}&actor_token={token}&actor_token_type={TYPE}{kind}")
+    };
+    for (form, error) in [
+        (subject.clone(), ""),
+        (
+            format!("{subject}&requested_token_type={TYPE}access_token"),
+            "",
+        ),
+        (actor(&own, "access_token"), ""),
+        (actor(&own, "jwt"), ""),
+        (String::new(), "invalid_request"),
+        (format!("&subject_token={person}"), "invalid_request"),
+        (
+            format!("&subject_token_type={TYPE}access_token"),
+            "invalid_request",
+        ),
+        (
+            format!("&subject_token={person}&subject_token_type={TYPE}id_token"),
+            "invalid_request",
+        ),
+        (
+            format!("&subject_token={person}&subject_token_type={TYPE}refresh_token"),
+            "invalid_request",
+        ),
+        (
+            format!("&subject_token={person}&subject_token_type={TYPE}saml2"),
+            "invalid_request",
+        ),
+        (
+            format!("&subject_token={person}&subject_token_type=jwt"),
+            "invalid_request",
+        ),
+        (
+            format!("{subject}&requested_token_type={TYPE}refresh_token"),
+            "invalid_request",
+        ),
+        (
+            format!("{subject}&requested_token_type={TYPE}id_token"),
+            "invalid_request",
+        ),
+        (format!("{subject}&actor_token={own}"), "invalid_request"),
+        (
+            format!("{subject}&actor_token_type={TYPE}jwt"),
+            "invalid_request",
+        ),
+        (actor(&own, "id_token"), "invalid_request"),
+        (actor(&others, "access_token"), "invalid_request"),
+        (actor(&person, "access_token"), "invalid_request"),
+        (actor("x", "access_token"), "invalid_request"),
+        (format!("{subject}&{}", &subject[1..]), "invalid_request"),
+        (format!("{subject}&scope=admin"), "invalid_scope"),
+        (
+            format!("{subject}&audience=https://other"),
+            "invalid_target",
+        ),
+        (format!("{subject}&resource=shop"), "invalid_target"),
+        (format!("{subject}&resource=https://api.example.com"), ""),
+    ] {
+        let answer = ask(&world, "acme.front", &secret, &form).await;
+        let status = if error.is_empty() { 200 } else { 400 };
+        let shown = form.replace(&person, "PERSON").replace(&own, "OWN");
+        assert_eq!(
+            (answer.status.as_u16(), &*answer.error()),
+            (status, error),
+            "{shown}: {answer:?}"
+        );
+    }
+    let answer = exchange(&world, "acme.front", &new_secret(), &person, "").await;
+    assert_eq!(answer.error(), "invalid_client");
+}
+
+#[tokio::test]
+async fn subject_tokens_of_a_provider_by_the_table() {
+    let (world, secret) = world();
+    let other = key(Algorithm::ES256);
+    let unsigned = |header: &Value| {
+        let signed = sign(&OF_CORP, header, &claims());
+        let (rest, _) = signed.rsplit_once('.').expect("three parts");
+        format!("{rest}.")
+    };
+    let changed = |changes: Value| of_person(&changes);
+    let with_header = |changes: Value| sign(&OF_CORP, &with(&header(), &changes), &claims());
+    for (why, token, error) in [
+        ("sound", changed(json!({})), ""),
+        ("scopes of its own", changed(json!({"scope": "read"})), ""),
+        ("no typ", with_header(json!({"typ": null})), ""),
+        ("no kid, and one key", with_header(json!({"kid": null})), ""),
+        (
+            "another issuer",
+            changed(json!({"iss": "https://x"})),
+            "invalid_request",
+        ),
+        (
+            "no issuer",
+            changed(json!({"iss": null})),
+            "invalid_request",
+        ),
+        (
+            "this issuer",
+            changed(json!({"iss": ISSUER})),
+            "invalid_request",
+        ),
+        (
+            "another audience",
+            changed(json!({"aud": "back"})),
+            "invalid_request",
+        ),
+        (
+            "no audience",
+            changed(json!({"aud": null})),
+            "invalid_request",
+        ),
+        ("no exp", changed(json!({"exp": null})), "invalid_request"),
+        (
+            "exp as a text",
+            changed(json!({"exp": "9999999999"})),
+            "invalid_request",
+        ),
+        (
+            "expired",
+            changed(json!({"exp": NOW - 61})),
+            "invalid_request",
+        ),
+        // Taken by the leeway, and there is no life left to give.
+        (
+            "expired just now",
+            changed(json!({"exp": NOW})),
+            "invalid_request",
+        ),
+        (
+            "from before",
+            changed(json!({"iat": NOW - 5000})),
+            "invalid_request",
+        ),
+        (
+            "no subject",
+            changed(json!({"sub": null})),
+            "invalid_request",
+        ),
+        (
+            "a subject with a newline",
+            changed(json!({"sub": "a\nb"})),
+            "invalid_request",
+        ),
+        (
+            "an empty subject",
+            changed(json!({"sub": ""})),
+            "invalid_request",
+        ),
+        (
+            "a long subject",
+            changed(json!({"sub": "x".repeat(300)})),
+            "invalid_request",
+        ),
+        (
+            "another tenant's",
+            changed(json!({"caas_org_id": "le-globex"})),
+            "access_denied",
+        ),
+        (
+            "nobody's",
+            changed(json!({"caas_org_id": null})),
+            "invalid_request",
+        ),
+        (
+            "a client's",
+            changed(json!({"client_id": "ann"})),
+            "invalid_request",
+        ),
+        (
+            "an ID token",
+            sign(
+                &OF_CORP,
+                &with(&header(), &json!({"typ": "JWT"})),
+                &with(&claims(), &json!({"nonce": "n"})),
+            ),
+            "invalid_request",
+        ),
+        (
+            "for another actor",
+            changed(json!({"may_act": {"sub": "acme.shop"}})),
+            "invalid_request",
+        ),
+        (
+            "for this actor",
+            changed(json!({"may_act": {"sub": "acme.front"}})),
+            "",
+        ),
+        (
+            "another key",
+            sign(&other, &header(), &claims()),
+            "invalid_request",
+        ),
+        (
+            "an unknown kid",
+            with_header(json!({"kid": "x"})),
+            "invalid_request",
+        ),
+        (
+            "our own kid",
+            with_header(json!({"kid": PEOPLE.key_id()})),
+            "invalid_request",
+        ),
+        (
+            "crit",
+            with_header(json!({"crit": ["x"]})),
+            "invalid_request",
+        ),
+        (
+            "alg none",
+            unsigned(&with(&header(), &json!({"alg": "none"}))),
+            "invalid_request",
+        ),
+        (
+            "alg HS256",
+            with_header(json!({"alg": "HS256"})),
+            "invalid_request",
+        ),
+        ("no signature", unsigned(&header()), "invalid_request"),
+        ("no JWT", "x".to_owned(), "invalid_request"),
+        ("dots", ".".repeat(40_000), "invalid_request"),
+        ("a long one", "a".repeat(40_000), "invalid_request"),
+    ] {
+        let answer = exchange(&world, "acme.front", &secret, &token, "").await;
+        let status = if error.is_empty() { 200 } else { 400 };
+        assert_eq!(
+            (answer.status.as_u16(), &*answer.error()),
+            (status, error),
+            "{why}: {answer:?}"
+        );
+    }
+    let narrow = of_person(&json!({"scope": "read"}));
+    let narrow = exchange(&world, "acme.front", &secret, &narrow, "").await;
+    assert_eq!(narrow.json()["scope"], "read");
+    // A person of the other tenant is its client's, and nobody else's.
+    let theirs = of_person(&json!({"caas_org_id": "le-globex"}));
+    assert_eq!(
+        exchange(&world, "globex.shop", &secret, &theirs, "")
+            .await
+            .status,
+        200
+    );
+    let ours = exchange(&world, "globex.shop", &secret, &of_person(&json!({})), "").await;
+    assert_eq!(ours.error(), "access_denied");
+}
+
+#[tokio::test]
+async fn which_providers_and_clients_may() {
+    let (all, secret) = clients();
+    let world = World::new();
+    let person = of_person(&json!({}));
+    let outcome = async |snapshot: Snapshot| {
+        world.store.publish(snapshot);
+        let answer = exchange(&world, "acme.front", &secret, &person, "").await;
+        (answer.status.as_u16(), answer.error())
+    };
+    let with_provider = |provider: Provider| served(all.clone(), vec![trusted(provider, &OF_CORP)]);
+    let of_tenant = |namespace: &str| Provider {
+        namespace: Some(namespace.into()),
+        ..corp()
+    };
+    let refused = (400, "invalid_request".to_owned());
+    assert_eq!(outcome(with_provider(corp())).await.0, 200);
+    assert_eq!(outcome(with_provider(of_tenant("acme"))).await.0, 200);
+    assert_eq!(outcome(with_provider(of_tenant("globex"))).await, refused);
+    let inactive = Provider {
+        active: false,
+        ..corp()
+    };
+    assert_eq!(outcome(with_provider(inactive)).await, refused);
+    assert_eq!(outcome(served(all.clone(), Vec::new())).await, refused);
+    let front = |change: &dyn Fn(&mut Client)| {
+        let mut all = all.clone();
+        change(&mut all[0]);
+        served(all, vec![trusted(corp(), &OF_CORP)])
+    };
+    let unauthorized = (400, "unauthorized_client".to_owned());
+    assert_eq!(
+        outcome(front(&|c| c.on_behalf_of = false)).await,
+        unauthorized
+    );
+    assert_eq!(
+        outcome(front(&|c| c.subscriptions = Arc::default())).await,
+        unauthorized
+    );
+    assert_eq!(
+        outcome(front(&|c| c.suspended = true)).await,
+        (401, "invalid_client".into())
+    );
+    let no_ring = Snapshot {
+        human_rings: Vec::new(),
+        ..with_provider(corp())
+    };
+    assert_eq!(outcome(no_ring).await.0, 503);
+    // The ring's window ends before the token would.
+    let mut closing = with_provider(corp());
+    let mut standing = chancery::domain::preference::Standing::default();
+    standing.window.to = Some(Timestamp::from_second(NOW + 20).expect("a time"));
+    closing.human_rings = vec![Arc::new(chancery::serve::snapshot::Ring {
+        name: "people".into(),
+        active: Arc::clone(&PEOPLE),
+        standing,
+    })];
+    world.store.publish(closing);
+    let answer = exchange(&world, "acme.front", &secret, &person, "").await;
+    assert_eq!(answer.json()["expires_in"], 20);
+}
