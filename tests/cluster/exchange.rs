@@ -50,7 +50,7 @@ fn of_person(release: &Release, tenant: &str, first: &str) -> String {
         .find(|text| text.contains("PRIVATE KEY"))
         .expect("a key");
     let key = KeyPair::from_pem(Algorithm::EdDSA, &pem).expect("a key pair");
-    let now = jiff::Timestamp::now().as_second();
+    let now = chancery::clock::system().now().as_second();
     let claims = json!({
         "iss": release.issuer(), "sub": "corp:ann", "aud": first, "client_id": first,
         "iat": now, "exp": now + 1000, "jti": "of-the-sign-in", "scope": "read write",
