@@ -6,6 +6,7 @@
 //! keys), [`tier`] and [`subscription`] (what a
 //! tenant may), [`client`] and [`grant`] (who gets which token), [`rate`] (how often), [`revocation`] (until when), [`claims`] (what stands in it),
 //! [`assertion`] and [`client_key`] (how a client proves who it is without a secret),
+//! [`provider`] (which tokens of others are taken),
 //! [`vocabulary`] (what a manifest may say), [`lease`] (which replica leads).
 
 pub mod algorithm;
@@ -22,6 +23,7 @@ pub mod names;
 pub mod oauth_error;
 pub mod period;
 pub mod preference;
+pub mod provider;
 pub mod rate;
 pub mod reasons;
 pub mod revocation;
