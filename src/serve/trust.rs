@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use crate::crypto::fingerprint;
 use crate::crypto::public_key::PublicKey;
 use crate::domain::assertion::{Claims, Header, Workload};
+use crate::domain::provider::Provider;
 
 /// What a client proves itself with, where that is no secret.
 #[derive(Debug)]
@@ -44,6 +47,24 @@ impl Account {
         claims.workload.as_ref().is_some_and(same)
             && claims.issuer == self.issuer
             && claims.audience.as_slice() == [self.audience.as_str()]
+    }
+}
+
+/// An outside identity provider whose tokens are taken.
+#[derive(Debug)]
+pub struct OutsideProvider {
+    /// It, and how its tokens are judged.
+    pub provider: Provider,
+    /// The keys that sign its tokens; never none.
+    pub keys: Keys,
+    /// Until when the keys are trusted that were fetched; none: they stand in its resource.
+    pub good_until: Option<Timestamp>,
+}
+
+impl OutsideProvider {
+    /// Whether its keys are trusted at that time.
+    pub fn is_good(&self, now: Timestamp) -> bool {
+        self.good_until.is_none_or(|until| now < until)
     }
 }
 
