@@ -6,6 +6,7 @@
 mod apply;
 mod cluster_keys;
 mod events;
+mod oidc_provider;
 mod operator;
 mod outbox;
 mod queue;
@@ -51,6 +52,8 @@ pub enum Kind {
     Subscription,
     /// `TechnicalUser`
     TechnicalUser,
+    /// `OidcProvider`
+    OidcProvider,
     /// The `ConfigMap` in which servers note what is to last.
     Outbox,
 }
@@ -62,6 +65,7 @@ impl Kind {
             Self::SigningKey => "SigningKey",
             Self::Subscription => "Subscription",
             Self::TechnicalUser => "TechnicalUser",
+            Self::OidcProvider => "OidcProvider",
             Self::Outbox => "ConfigMap",
         }
     }

@@ -4,6 +4,7 @@
 
 mod companions;
 mod keys;
+mod providers;
 mod revoked;
 mod trust;
 
@@ -134,16 +135,18 @@ impl Feed {
         let now = self.clock.now();
         // Before the clients: it tells which devices have just revoked themselves.
         let revoked = (self.revoked).of(&self.stores, &tenancy, &self.settings, now);
+        self.client_keys.begin();
         let (clients, trusted) = self.clients();
+        let providers = self.providers(jwks.as_ref());
+        self.client_keys.end();
         Snapshot {
             revoked,
             client_rings,
             human_rings,
             human_keys,
-            // Until there is a resource for them.
-            providers: Vec::new(),
             clients,
             trusted,
+            providers,
             jwks,
             shortest_publish_lead: self.shortest_publish_lead(),
         }
@@ -294,7 +297,6 @@ impl Feed {
             .collect();
         let operator_namespace = self.settings.operator_namespace.as_str();
         let (mut clients, mut trusted) = (HashMap::new(), HashMap::new());
-        self.client_keys.begin();
         let cluster = Stores::get(&self.stores.config_maps, operator_namespace, CLUSTER_KEYS);
         self.cluster = cluster
             .and_then(|map| cluster_keys::read(&map))
@@ -322,7 +324,6 @@ impl Feed {
             }
             clients.insert(client.id.clone(), Arc::new(client));
         }
-        self.client_keys.end();
         (clients, trusted)
     }
 }

@@ -12,6 +12,8 @@ pub mod feed;
 pub mod leader;
 pub mod objects;
 pub mod outbox;
+pub mod outside;
+pub mod provider_metrics;
 pub mod ring_metrics;
 pub mod serve;
 pub mod stores;

@@ -7,6 +7,7 @@ pub mod delivery;
 pub mod injected;
 pub mod jwks_map;
 pub mod key_secret;
+pub mod provider_keys;
 pub mod published;
 pub mod revocations;
 

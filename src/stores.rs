@@ -20,7 +20,7 @@ use kube::runtime::watcher::Config;
 use kube::{Client, Resource, ResourceExt};
 use tokio::sync::mpsc;
 
-use crate::api::v1alpha1::{SigningKey, Subscription, TechnicalUser};
+use crate::api::v1alpha1::{OidcProvider, SigningKey, Subscription, TechnicalUser};
 use crate::domain::names::{
     ENVIRONMENT_LABEL, MANAGED_BY, MANAGED_BY_LABEL, PART_DELIVERY, PART_LABEL, PART_PUBLISHED,
 };
@@ -42,6 +42,8 @@ pub enum Watched {
     Subscriptions,
     /// Technical users everywhere.
     TechnicalUsers,
+    /// Outside identity providers everywhere.
+    OidcProviders,
     /// Our Secrets in the operator namespace: key pairs and hashes.
     Secrets,
     /// Our ConfigMaps in the operator namespace.
@@ -67,6 +69,7 @@ impl fmt::Display for Watched {
             Self::SigningKeys => "SigningKeys",
             Self::Subscriptions => "Subscriptions",
             Self::TechnicalUsers => "TechnicalUsers",
+            Self::OidcProviders => "OidcProviders",
             Self::Secrets => "Secrets of key pairs and hashes",
             Self::ConfigMaps => "ConfigMaps",
             Self::Deliveries => "delivered Secrets",
@@ -102,6 +105,8 @@ pub struct Stores {
     pub subscriptions: Store<Guarded<Subscription>>,
     /// Technical users everywhere.
     pub technical_users: Store<Guarded<TechnicalUser>>,
+    /// Outside identity providers everywhere.
+    pub oidc_providers: Store<Guarded<OidcProvider>>,
     /// Our Secrets in the operator namespace.
     pub secrets: Store<Secret>,
     /// Our ConfigMaps in the operator namespace.
@@ -171,6 +176,12 @@ impl Stores {
                 all(),
                 hints::of_technical_user,
             ),
+            oidc_providers: starter.go(
+                Watched::OidcProviders,
+                Api::all(client.clone()),
+                all(),
+                hints::none,
+            ),
             secrets: starter.go(
                 Watched::Secrets,
                 Api::namespaced(client.clone(), namespace),
@@ -181,7 +192,7 @@ impl Stores {
                 Watched::ConfigMaps,
                 Api::namespaced(client.clone(), namespace),
                 mine,
-                hints::ring_of,
+                hints::of_config_map,
             ),
             deliveries: starter.operators(
                 Watched::Deliveries,
@@ -233,6 +244,7 @@ impl Stores {
             signing_keys,
             subscriptions,
             technical_users,
+            oidc_providers: reflector::store().0,
             secrets,
             config_maps,
             deliveries,
@@ -269,8 +281,8 @@ impl Stores {
         self.progress.told()
     }
 
-    /// A number that grows when a Subscription or a technical user is made, deleted, or has its
-    /// spec changed.
+    /// A number that grows when a Subscription, a technical user or an outside provider is made, deleted, or
+    /// has its spec changed.
     pub fn tenancy_version(&self) -> u64 {
         self.progress.tenancy()
     }
@@ -278,8 +290,8 @@ impl Stores {
     /// Everything that is there, as if it had just been made.
     pub fn everything(&self) -> Vec<Change> {
         use Watched::{
-            ConfigMaps, Deliveries, NamedSecrets, Namespaces, Published, Secrets, ServiceAccounts,
-            SigningKeys, Subscriptions, TechnicalUsers,
+            ConfigMaps, Deliveries, NamedSecrets, Namespaces, OidcProviders, Published, Secrets,
+            ServiceAccounts, SigningKeys, Subscriptions, TechnicalUsers,
         };
         all_of(SigningKeys, &self.signing_keys, hints::none)
             .chain(all_of(
@@ -292,8 +304,9 @@ impl Stores {
                 &self.technical_users,
                 hints::of_technical_user,
             ))
+            .chain(all_of(OidcProviders, &self.oidc_providers, hints::none))
             .chain(all_of(Secrets, &self.secrets, hints::of_secret))
-            .chain(all_of(ConfigMaps, &self.config_maps, hints::ring_of))
+            .chain(all_of(ConfigMaps, &self.config_maps, hints::of_config_map))
             .chain(all_of(Deliveries, &self.deliveries, hints::of_delivery))
             .chain(all_of(Published, &self.published, hints::ring_of))
             .chain(all_of(Namespaces, &self.namespaces, hints::none))

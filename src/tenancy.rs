@@ -1,6 +1,8 @@
 //! Which namespace speaks for whom: judged once for all Subscriptions, and again only when
 //! something has changed.
 
+mod providers;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,7 +13,9 @@ use crate::domain::settings::Settings;
 use crate::domain::subscription::{self, Problem, SubscriptionFacts};
 use crate::stores::Stores;
 
-/// The judgement of all Subscriptions, and who claims which client id.
+pub use providers::{JudgedProvider, ProviderProblem};
+
+/// The judgement of all Subscriptions and outside providers, and who claims which client id.
 #[derive(Debug, Default)]
 pub struct Tenancy {
     /// By namespace and name: what is wrong with it.
@@ -24,6 +28,8 @@ pub struct Tenancy {
     pub claims: HashMap<String, Vec<Claim>>,
     /// By namespace and the name that a device wants for its companion agent: the device.
     pub companions: HashMap<(String, String), String>,
+    /// By namespace and name: the outside providers that are this release's.
+    pub providers: BTreeMap<(String, String), JudgedProvider>,
 }
 
 /// A technical user that claims a client id.
@@ -97,6 +103,7 @@ impl Tenancy {
             }
         }
         tenancy.claims.values_mut().for_each(|claims| claims.sort());
+        tenancy.providers = providers::judge(stores, &tenancy, settings);
         tenancy
     }
 

@@ -299,6 +299,22 @@ fn operator_and_server_use_what_they_are_granted_and_ask_for_nothing_else() {
         },
     });
     cluster.apply(&subscription.to_string());
+    // A provider that no one can reach: it is judged, and its status told.
+    let provider = json!({
+        "apiVersion": "chancery.dev/v1alpha1", "kind": "OidcProvider",
+        "metadata": {"name": "corp", "namespace": tenant},
+        "spec": {
+            "wellKnownUri": "https://127.0.0.1:1/.well-known/openid-configuration",
+            "issuers": ["https://127.0.0.1:1"], "audiences": ["orders"],
+        },
+    });
+    cluster.apply(&provider.to_string());
+    eventually("the provider is judged", SOON, || {
+        let reason = "-o=jsonpath={.status.conditions[?(@.type=='Ready')].reason}";
+        let said = kubectl(&["get", "oidcprovider", "corp", "-n", &tenant, reason]);
+        (said == "ProviderRefused").then_some(()).ok_or(said)
+    });
+    kubectl(&["delete", "oidcprovider", "corp", "-n", &tenant]);
     cluster.apply(&user("first").to_string());
     release::wait_ready(cluster, "technicaluser", "robot", &tenant);
     for _ in 0..2 {
@@ -393,6 +409,7 @@ fn what_the_server_can_not_do() {
     let tenants = [
         ("chancery.dev/subscriptions", &listed[..]),
         ("chancery.dev/technicalusers", &listed),
+        ("chancery.dev/oidcproviders", &listed),
     ];
     let own = [
         ("chancery.dev/signingkeys", &listed[..]),
@@ -492,6 +509,8 @@ fn what_the_operator_can_not_do() {
         ("chancery.dev/technicalusers", &write),
         ("chancery.dev/subscriptions/status", &["update"]),
         ("chancery.dev/technicalusers/status", &["update"]),
+        ("chancery.dev/oidcproviders", &read),
+        ("chancery.dev/oidcproviders/status", &["update"]),
         ("/secrets", &write),
         ("/configmaps", &write),
         ("/namespaces", &["list", "watch"]),
@@ -601,10 +620,16 @@ fn people_get_what_their_role_stands_for() {
         all.then_some(()).ok_or("not yet")
     });
     for role in roles {
-        for kind in ["signingkeys", "subscriptions", "technicalusers"] {
+        for kind in [
+            "signingkeys",
+            "subscriptions",
+            "technicalusers",
+            "oidcproviders",
+        ] {
             assert!(can(role, "get", kind), "{role} reads {kind}");
             for verb in ["create", "update", "patch", "delete"] {
-                let expected = kind == "technicalusers" && role != "view";
+                let tenants = ["technicalusers", "oidcproviders"].contains(&kind);
+                let expected = tenants && role != "view";
                 assert_eq!(can(role, verb, kind), expected, "{role} {verb} {kind}");
             }
         }

@@ -37,6 +37,8 @@ mod load;
 mod one_time;
 #[path = "cluster/ownership.rs"]
 mod ownership;
+#[path = "cluster/provider.rs"]
+mod provider;
 #[path = "cluster/publish.rs"]
 mod publish;
 #[path = "cluster/quickstart.rs"]

@@ -14,6 +14,8 @@ mod jwks;
 mod obstacles;
 #[path = "converge/one_time.rs"]
 mod one_time;
+#[path = "converge/provider.rs"]
+mod provider;
 #[path = "converge/scene.rs"]
 mod scene;
 #[path = "converge/tampered.rs"]

@@ -198,11 +198,16 @@ fn kubectl_apply_accepts_each_good_manifest_and_twice_changes_nothing() {
 fn a_fresh_object_says_that_nobody_has_looked_at_it_yet() {
     let cluster = cluster();
     let namespace = cluster.namespace("fresh");
-    for name in ["ring", "subscription", "client"] {
+    for name in ["ring", "subscription", "client", "provider"] {
         let file = corpus::folder().join(format!("good/{name}.yaml"));
         apply(&namespace, &file).expect_success("kubectl apply");
     }
-    for kind in ["signingkeys", "subscriptions", "technicalusers"] {
+    for kind in [
+        "signingkeys",
+        "subscriptions",
+        "technicalusers",
+        "oidcproviders",
+    ] {
         let status = "-o=jsonpath={.items[*].status}";
         let status = cluster.kubectl_ok(&["get", kind, "-n", &namespace, status]);
         assert_eq!(status, r#"{"observedGeneration":-1}"#, "{kind}");
@@ -244,6 +249,12 @@ fn kubectl_get_tells_the_story() {
             "technicaluser",
             "tu",
             "NAME|CLIENT ID|CREDENTIAL|SECRET|SUSPENDED|READY|REASON|STALLED|AGE|FAMILY|SECRET ID|OLD UNTIL|ROTATES|COMPANION|MESSAGE",
+        ),
+        (
+            "provider",
+            "oidcprovider",
+            "oidc",
+            "NAME|ISSUER|ACTIVE|REACHABLE|READY|REASON|AGE|REFRESHED|KEYS|STALLED|MESSAGE",
         ),
     ] {
         let file = corpus::folder().join(format!("good/{name}.yaml"));
@@ -310,7 +321,8 @@ fn kubectl_get_tells_the_story() {
             assert!(shown[1].iter().any(|c| c == cell), "{shown:?}");
         }
         let rotates = shown[1].iter().any(|c| c == FURTHER_AHEAD);
-        assert_eq!(rotates, kind != "subscription", "{shown:?}");
+        let turns = ["signingkey", "technicaluser"].contains(&kind);
+        assert_eq!(rotates, turns, "{shown:?}");
         if kind == "technicaluser" {
             let told = |cell: &str| shown[1].iter().any(|c| c == cell);
             assert!(told("7") && told(AHEAD) && told("helper"), "{shown:?}");
@@ -345,6 +357,7 @@ fn kubectl_get_tells_the_story() {
         "signingkey.chancery.dev/ring",
         "subscription.chancery.dev/subscription",
         "technicaluser.chancery.dev/client",
+        "oidcprovider.chancery.dev/provider",
     ] {
         let found = identity.lines().any(|line| {
             let mut words = line.split_whitespace();

@@ -1,5 +1,6 @@
 //! The README, `docs/rotation.md`, `docs/technical-users.md`, `docs/revocation.md`,
-//! `docs/introspection.md`, `docs/token-exchange.md`, `docs/audit.md` and `docs/client-assertions.md`, run: every `sh` block of them, in order, as a newcomer would in a fresh
+//! `docs/introspection.md`, `docs/token-exchange.md`, `docs/audit.md`, `docs/client-assertions.md` and
+//! `docs/providers.md`, run: every `sh` block of them, in order, as a newcomer would in a fresh
 //! checkout. What is not to be run is marked otherwise (`text`, `yaml`, `json`).
 
 mod support;
@@ -304,6 +305,16 @@ fn how_clients_do_without_a_secret() {
     tells(&printed, &["The earlier client secret works too, until"]);
 }
 
+#[test]
+fn how_outside_providers_are_trusted() {
+    let printed = page_tour("docs/providers.md", 4, 1);
+    let told = [
+        r#"roles is ["boss"], and ["clerk"] is expected"#,
+        "its host is at a private address",
+    ];
+    tells(&printed, &told);
+}
+
 /// `docs/reasons.md` knows every reason, and every reason is given somewhere.
 #[test]
 fn the_reasons_are_documented_and_given() {
@@ -338,6 +349,7 @@ fn links_lead_somewhere() {
         "ARCHITECTURE.md",
         "CONTRIBUTING.md",
         "docs/client-assertions.md",
+        "docs/providers.md",
         "docs/reasons.md",
         "docs/rotation.md",
         "docs/revocation.md",

@@ -23,6 +23,7 @@ use crate::domain::settings::Settings;
 use crate::feed::{self, Feed};
 use crate::leader::{Elector, Leadership};
 use crate::outbox;
+use crate::provider_metrics::ProviderMetrics;
 use crate::ring_metrics::RingMetrics;
 use crate::serve::admin::Admin;
 use crate::serve::app::{App, Parts};
@@ -189,6 +190,9 @@ impl Process {
             let users = UserMetrics::new(stores.clone(), settings.clone());
             registry.register_collector(Box::new(users));
         }
+        let environment = settings.environment.clone();
+        let providers = ProviderMetrics::new(stores.clone(), environment, clock.clone());
+        registry.register_collector(Box::new(providers));
         let gauges = app.clone();
         let guard = ClockGuard::new(clock.clone(), clock_trust::Limits::default());
         let guarded = guard.clone();

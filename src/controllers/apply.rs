@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::operator::Context;
 use super::technical_user::{Made, MadeSecret};
 use super::{Error, Fill, Key, Kind, Object, SealTo, Write};
-use crate::api::v1alpha1::{SealedStatus, SigningKey, Subscription, TechnicalUser};
+use crate::api::v1alpha1::{OidcProvider, SealedStatus, SigningKey, Subscription, TechnicalUser};
 use crate::crypto;
 use crate::crypto::key_pair::KeyPair;
 use crate::domain::client::StoredCredential;
@@ -343,6 +343,7 @@ pub fn api_resource(kind: Kind) -> ApiResource {
         Kind::SigningKey => ApiResource::erase::<SigningKey>(&()),
         Kind::Subscription => ApiResource::erase::<Subscription>(&()),
         Kind::TechnicalUser => ApiResource::erase::<TechnicalUser>(&()),
+        Kind::OidcProvider => ApiResource::erase::<OidcProvider>(&()),
         Kind::Outbox => ApiResource::erase::<ConfigMap>(&()),
     }
 }

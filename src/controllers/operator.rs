@@ -19,11 +19,12 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::warn;
 
+use self::concerns::with_providers;
 use super::events::Events;
 use super::queue::Queue;
 use super::signing_key::PlanFn;
 use super::visit::visit;
-use super::{Error, Key, cluster_keys, outbox, signing_key, technical_user};
+use super::{Error, Key, cluster_keys, oidc_provider, outbox, signing_key, technical_user};
 use crate::clock::ClockGuard;
 use crate::crypto::random;
 use crate::domain::settings::Settings;
@@ -68,6 +69,7 @@ pub struct Context {
     pub(super) parsed_keys: signing_key::ParsedKeys,
     pub(super) cluster_keys: cluster_keys::Followed,
     pub(super) revocations: outbox::Remembered,
+    pub(super) providers: oidc_provider::Fetches,
     pub(super) plan: PlanFn,
 }
 
@@ -149,6 +151,7 @@ impl Operator {
             parsed_keys: signing_key::ParsedKeys::default(),
             cluster_keys: cluster_keys::Followed::default(),
             revocations: outbox::Remembered::default(),
+            providers: oidc_provider::Fetches::default(),
             plan: rotation::plan,
         };
         Self {
@@ -190,7 +193,8 @@ impl Operator {
         let leadership = self.cx.leadership.clone();
         let followed = self.cx.clone();
         let follow = cluster_keys::follow(&followed);
-        tokio::pin!(follow);
+        let fetch = oidc_provider::follow(&followed);
+        tokio::pin!(follow, fetch);
         let mut led = false;
         loop {
             let leads = leadership.leads();
@@ -225,6 +229,8 @@ impl Operator {
             tokio::select! {
                 () = &mut stop => break,
                 () = &mut follow => {}
+                () = &mut fetch => {}
+                answered = followed.providers.answered() => with_providers(&mut queue, answered),
                 () = followed.cluster_keys.changed() => self.with_service_accounts(&mut queue, None),
                 () = leadership.becomes(!leads) => {}
                 change = self.changes.recv() => match change {

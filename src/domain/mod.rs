@@ -6,9 +6,10 @@
 //! keys), [`tier`] and [`subscription`] (what a
 //! tenant may), [`client`] and [`grant`] (who gets which token), [`rate`] (how often), [`revocation`] (until when), [`claims`] (what stands in it),
 //! [`assertion`] and [`client_key`] (how a client proves who it is without a secret),
-//! [`provider`] (which tokens of others are taken),
+//! [`provider`] (which tokens of others are taken), [`address`] (where requests may go),
 //! [`vocabulary`] (what a manifest may say), [`lease`] (which replica leads).
 
+pub mod address;
 pub mod algorithm;
 pub mod assertion;
 pub mod claims;

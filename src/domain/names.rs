@@ -28,6 +28,8 @@ pub const PART_DELIVERY: &str = "client-secret";
 pub const PART_OUTBOX: &str = "outbox";
 /// The list of revoked tokens.
 pub const PART_REVOCATIONS: &str = "revocations";
+/// A ConfigMap with the keys of an outside provider.
+pub const PART_PROVIDER: &str = "provider-keys";
 /// A device's companion agent: a technical user that the operator made.
 pub const PART_COMPANION: &str = "companion-agent";
 /// The release that an object belongs to.
@@ -40,6 +42,13 @@ pub const UID_LABEL: &str = "chancery.dev/technical-user-uid";
 pub const TENANT_NAMESPACE_LABEL: &str = "chancery.dev/technical-user-namespace";
 /// On a Secret with hashes: the name of its technical user.
 pub const TENANT_NAME_LABEL: &str = "chancery.dev/technical-user";
+
+/// On a ConfigMap with a provider's keys: the UID of its `OidcProvider`.
+pub const PROVIDER_UID_LABEL: &str = "chancery.dev/oidc-provider-uid";
+/// On a ConfigMap with a provider's keys: the namespace of its `OidcProvider`.
+pub const PROVIDER_NAMESPACE_LABEL: &str = "chancery.dev/oidc-provider-namespace";
+/// On a ConfigMap with a provider's keys: the name of its `OidcProvider`.
+pub const PROVIDER_LABEL: &str = "chancery.dev/oidc-provider";
 
 /// On a companion agent: the name of its device.
 pub const COMPANION_LABEL: &str = "chancery.dev/companion-of";
@@ -88,6 +97,16 @@ pub fn credentials_secret(namespace: &str, name: &str) -> String {
     format!("{namespace}.{name}-credentials")
 }
 
+/// The ConfigMap with a provider's keys, in the operator namespace: of a provider for all tenants, which has
+/// no `namespace` here, or of a tenant's. It ends unlike a ring's, and a namespace has no dot, so that no two
+/// share one.
+pub fn provider_keys(namespace: Option<&str>, name: &str) -> String {
+    match namespace {
+        None => format!("chancery-provider-{name}-keys"),
+        Some(namespace) => format!("chancery-provider.{namespace}.{name}-keys"),
+    }
+}
+
 /// A technical user's client id where it chooses none.
 pub fn default_client_id(namespace: &str, name: &str) -> String {
     format!("{namespace}.{name}")
@@ -127,6 +146,24 @@ mod tests {
         ] {
             assert!(!is_object_name(bad), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn no_two_providers_share_a_config_map() {
+        let all = [
+            provider_keys(None, "a"),
+            provider_keys(None, "x.a"),
+            provider_keys(Some("x"), "a"),
+            provider_keys(Some("x"), "y.a"),
+            provider_keys(Some("x-y"), "a"),
+            provider_keys(Some("x"), "y-a"),
+            provider_keys(None, "x-y-a"),
+            ring_jwks("chancery-provider-a"),
+            CLUSTER_KEYS.to_owned(),
+        ];
+        let unique: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(unique.len(), all.len());
+        assert!(all.iter().all(|name| is_object_name(name)));
     }
 
     #[test]

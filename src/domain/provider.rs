@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 mod claim_path;
 mod conflict;
+pub mod discovery;
 mod example;
 mod read;
 mod refusal;

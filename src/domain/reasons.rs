@@ -135,6 +135,25 @@ pub const OUTBOX_ENTRY_REFUSED: &str = "OutboxEntryRefused";
 /// The list of revoked tokens has no room.
 pub const REVOCATIONS_FULL: &str = "RevocationsFull";
 
+/// The outside provider is not active.
+pub const INACTIVE: &str = "Inactive";
+/// The outside provider could not be asked.
+pub const PROVIDER_UNREACHABLE: &str = "ProviderUnreachable";
+/// What the outside provider answers can not be used, or it may not be asked where it is.
+pub const PROVIDER_REFUSED: &str = "ProviderRefused";
+/// The outside provider says that it is another issuer than it may be.
+pub const ISSUER_MISMATCH: &str = "IssuerMismatch";
+/// The outside provider's tokens may say any issuer.
+pub const ISSUER_NOT_VALIDATED: &str = "IssuerNotValidated";
+/// The outside provider could not be asked for so long that its keys are not trusted any more.
+pub const PROVIDER_KEYS_EXPIRED: &str = "ProviderKeysExpired";
+/// The outside provider's keys are others than before.
+pub const PROVIDER_KEYS_CHANGED: &str = "ProviderKeysChanged";
+/// Another outside provider takes the same tokens.
+pub const PROVIDER_CONFLICT: &str = "ProviderConflict";
+/// What comes of an example is not what it expects.
+pub const EXAMPLE_FAILED: &str = "ExampleFailed";
+
 /// The namespace has no Subscription.
 pub const NO_SUBSCRIPTION: &str = "NoSubscription";
 /// None of the namespace's Subscriptions is current.

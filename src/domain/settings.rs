@@ -11,11 +11,13 @@ use super::period::Period;
 use super::tier::{Catalogue, default_catalogue};
 
 mod claims;
+mod providers;
 mod revocation;
 pub mod secrets;
 mod throttle;
 
 pub use claims::ClaimNames;
+pub use providers::{LONGEST_PROVIDER_STALENESS, ProviderSettings};
 pub use revocation::{MOST_ENTRIES, MOST_TOKENS, RevocationSettings};
 pub use secrets::SecretSettings;
 pub use throttle::{ForwardedHeader, MOST_PROXIES, ThrottleSettings};
@@ -43,6 +45,8 @@ pub struct Settings {
     pub throttle: ThrottleSettings,
     /// How much is remembered of revoked tokens.
     pub revocation: RevocationSettings,
+    /// How outside identity providers are asked, and how long they are believed.
+    pub providers: ProviderSettings,
     /// What resources may ask for.
     pub policy: Policy,
     /// What the claims of the Cyoda profile are called.
@@ -120,6 +124,7 @@ impl Default for Settings {
             serving: ServingSettings::default(),
             throttle: ThrottleSettings::default(),
             revocation: RevocationSettings::default(),
+            providers: ProviderSettings::default(),
             policy: Policy::default(),
             claims: ClaimNames::default(),
             tiers: Catalogue::new(),
@@ -320,6 +325,7 @@ impl Settings {
         problems.extend(self.secrets.problems());
         problems.extend(self.throttle.problems());
         problems.extend(self.revocation.problems());
+        problems.extend(self.providers.problems());
         problems.extend(self.policy.audience_problems());
         problems.extend(self.claims.problems());
         problems.extend(tier_problems(&self.tiers));

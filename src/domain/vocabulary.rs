@@ -136,6 +136,46 @@ const BASE64URL: Rule = (
     "self.matches('^[A-Za-z0-9_-]+$')",
     "a member of a key is base64url without padding: letters, digits, dashes and underscores.",
 );
+const WELL_KNOWN_URI: [Rule; 2] = [
+    (
+        r"self.matches('^https?://[^/?#@]+(/[^?#]*)?/\\.well-known/[^?#]+$') && self.matches('^[!-~]+$')",
+        "wellKnownUri is where the provider's metadata is, such as https://login.example.com/.well-known/openid-configuration: a URL with /.well-known/ in it, without user, query or fragment.",
+    ),
+    (
+        "!self.endsWith('/jwks.json')",
+        "wellKnownUri is that of the metadata, which tells where the JWKS is, and not of the JWKS itself.",
+    ),
+];
+const PROVIDER_ISSUER: Rule = (
+    "self.matches('^[!-~]+$')",
+    "an issuer is what stands as iss in the provider's tokens, byte for byte, made of visible ASCII characters without a space.",
+);
+const PROVIDER_AUDIENCE: Rule = (
+    "self.matches('^[!-~]+$') && self != '*'",
+    "an audience is what stands as aud in the tokens that are meant for this use, made of visible ASCII characters without a space; * is no pattern here.",
+);
+const CLAIM_PATH: Rule = (
+    r"self.startsWith('https://') || self.startsWith('http://') || self.matches('^([^.\\\\]|\\\\[.\\\\])+([.]([^.\\\\]|\\\\[.\\\\])+){0,7}$')",
+    r"a claim is named by at most 8 names with dots between them, such as realm_access.roles: a dot within a name is written \., a backslash \\.",
+);
+const REFUSAL: Rule = (
+    "self.matches('^[A-Z][A-Za-z]*$')",
+    "refused is the word for why a token is not taken, such as WrongAudience.",
+);
+const CA_BUNDLE: [Rule; 2] = [
+    (
+        "!self.contains('PRIVATE KEY')",
+        "a private key does not belong here, and was not stored: take it for known, make another, and give the certificates alone.",
+    ),
+    (
+        "self.contains('-----BEGIN CERTIFICATE-----')",
+        "caBundle is one or more certificates in PEM, each of which begins with -----BEGIN CERTIFICATE-----.",
+    ),
+];
+const MODULUS_OF_PROVIDER: Rule = (
+    "self.size() <= 683",
+    "an RSA key of more than 4096 bits is not taken from a provider, as it only costs time.",
+);
 /// On a key as a whole.
 const KEY_RULES: [Rule; 5] = [
     (
@@ -167,6 +207,11 @@ fn rules(rules: &[Rule]) -> Value {
 
 /// A public key as a JWK. Private members are known here only to be refused with a sentence.
 fn public_key() -> Schema {
+    public_key_up_to(&[BASE64URL])
+}
+
+/// The same with these rules for an RSA modulus.
+fn public_key_up_to(modulus: &[Rule]) -> Schema {
     let member = |max_length, rules: &[Rule], description: &str| {
         let mut schema = text(max_length, rules);
         schema.insert("description".into(), description.into());
@@ -186,7 +231,7 @@ fn public_key() -> Schema {
             "alg": member(16, &[KEY_ALGORITHM], "The one algorithm that it is for; that of the curve where absent."),
             "use": member(16, &[KEY_USE], "What it is for: sig."),
             "crv": member(16, &[KEY_CURVE], "The curve of an EC or OKP key."),
-            "n": member(1366, &[BASE64URL], "The modulus of an RSA key."),
+            "n": member(1366, modulus, "The modulus of an RSA key."),
             "e": member(8, &[BASE64URL], "The public exponent of an RSA key, as a rule AQAB."),
             "x": member(88, &[BASE64URL], "The x coordinate of an EC key, or the whole of an OKP key."),
             "y": member(88, &[BASE64URL], "The y coordinate of an EC key."),
@@ -308,6 +353,48 @@ schemas! {
         "x-kubernetes-validations": rules(&[(
             "self.all(a, !has(a.kid) || self.exists_one(b, has(b.kid) && b.kid == a.kid))",
             "two keys have the same kid, by which assertions call them: give each a name of its own.",
+        )]),
+    });
+    /// Where a provider's metadata is.
+    well_known_uri = text(1000, &WELL_KNOWN_URI);
+    /// What a provider's tokens may say as `iss`.
+    provider_issuers = set(10, &text(512, &[PROVIDER_ISSUER]));
+    /// Of what a provider's tokens must have one as `aud`.
+    provider_audiences = {
+        let mut list = set(32, &text(512, &[PROVIDER_AUDIENCE]));
+        list.insert("minItems".into(), json!(1));
+        list
+    };
+    /// Certificates in PEM.
+    ca_bundle = text(65_536, &CA_BUNDLE);
+    /// Where a claim stands.
+    claim_path = text(256, &[CLAIM_PATH]);
+    /// What a claim must be.
+    claim_value = text(256, &[]);
+    /// A provider's role.
+    provider_role = text(256, &[]);
+    /// Our roles for one of a provider's.
+    mapped_roles = set(16, &text(256, &[ROLE, ROLE_BY_NAME]));
+    /// The claims of a token that is an example.
+    example_token = json_schema!({
+        "type": "object",
+        "x-kubernetes-preserve-unknown-fields": true,
+    });
+    /// A text that is to come of an example.
+    example_text = text(512, &[]);
+    /// The roles that are to come of an example.
+    example_roles = set(64, &text(256, &[]));
+    /// Why an example is to be refused.
+    example_refusal = text(64, &[REFUSAL]);
+    /// The public keys that a provider signs with.
+    provider_keys = json_schema!({
+        "type": "array",
+        "maxItems": 20,
+        "items": public_key_up_to(&[BASE64URL, MODULUS_OF_PROVIDER]),
+        "x-kubernetes-list-type": "atomic",
+        "x-kubernetes-validations": rules(&[(
+            "self.all(a, !has(a.kid) || self.exists_one(b, has(b.kid) && b.kid == a.kid))",
+            "two keys have the same kid, by which tokens call them: give each a name of its own.",
         )]),
     });
     /// The name of a release's environment.

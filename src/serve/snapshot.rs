@@ -10,7 +10,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::secrets::{Costs, Remembered};
-use super::trust::{Trusted, TrustedProvider};
+use super::trust::{OutsideProvider, Trusted};
 use crate::clock::{Clock, SharedClock};
 use crate::crypto::key_pair::KeyPair;
 use crate::domain::client::Client;
@@ -33,13 +33,13 @@ pub struct Snapshot {
     /// The ids of all keys of such rings, also of those that verify alone: what they signed speaks for
     /// people, and nothing else does.
     pub human_keys: HashSet<String>,
-    /// Outside providers with their keys.
-    pub providers: Vec<Arc<TrustedProvider>>,
     /// Technical users by client id. Suspended ones are among them; those without a sound
     /// Subscription have an empty list of Subscriptions.
     pub clients: HashMap<String, Arc<Client>>,
     /// By client id: whose signature the assertions of those must have that authenticate with one.
     pub trusted: HashMap<String, Arc<Trusted>>,
+    /// The outside providers whose tokens are taken.
+    pub providers: Vec<Arc<OutsideProvider>>,
     /// The shortest publish lead of all rings; none: there is no ring.
     pub shortest_publish_lead: Option<Period>,
     /// Access tokens that are revoked and have not expired.
@@ -47,6 +47,18 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The outside providers whose tokens a client of that namespace may bring: those for all tenants and the
+    /// namespace's own, with keys that are trusted now.
+    pub fn providers_of<'a>(
+        &'a self,
+        namespace: &'a str,
+        now: Timestamp,
+    ) -> impl Iterator<Item = &'a Arc<OutsideProvider>> {
+        self.providers
+            .iter()
+            .filter(move |p| p.provider.serves(namespace) && p.is_good(now))
+    }
+
     /// Whether the token of that client with that `jti`, issued at that time (`iat`, in seconds
     /// since 1970), is revoked. Whatever takes a bearer token asks this.
     pub fn is_revoked(&self, id: &str, client_id: &str, issued_at: i64) -> bool {

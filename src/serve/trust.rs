@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use crate::crypto::fingerprint;
 use crate::crypto::public_key::PublicKey;
 use crate::domain::algorithm::Algorithm;
@@ -15,15 +17,6 @@ pub enum Trusted {
     PublicKey(Keys),
     /// A token of this workload, which its cluster has signed.
     ServiceAccount(Account),
-}
-
-/// An outside provider with its keys, parsed.
-#[derive(Debug)]
-pub struct TrustedProvider {
-    /// What of its tokens is taken.
-    pub provider: Provider,
-    /// The keys that sign them.
-    pub keys: Keys,
 }
 
 /// A Kubernetes `ServiceAccount` whose tokens authenticate a client.
@@ -55,6 +48,24 @@ impl Account {
         claims.workload.as_ref().is_some_and(same)
             && claims.issuer == self.issuer
             && claims.audience.as_slice() == [self.audience.as_str()]
+    }
+}
+
+/// An outside identity provider whose tokens are taken.
+#[derive(Debug)]
+pub struct OutsideProvider {
+    /// It, and how its tokens are judged.
+    pub provider: Provider,
+    /// The keys that sign its tokens; never none.
+    pub keys: Keys,
+    /// Until when the keys are trusted that were fetched; none: they stand in its resource.
+    pub good_until: Option<Timestamp>,
+}
+
+impl OutsideProvider {
+    /// Whether its keys are trusted at that time.
+    pub fn is_good(&self, now: Timestamp) -> bool {
+        self.good_until.is_none_or(|until| now < until)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What an object points at: labels and owner names, by which a change is brought to whom it
 //! concerns, and which are gone with a deleted object.
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Resource, ResourceExt};
 
 use super::Guarded;
@@ -52,6 +52,14 @@ pub fn of_technical_user(user: &Guarded<TechnicalUser>) -> Vec<String> {
 
 pub fn of_delivery(secret: &Secret) -> Vec<String> {
     owning_user(secret).into_iter().collect()
+}
+
+/// The ring, or namespace and name of the outside provider, whose keys are in it.
+pub fn of_config_map(map: &ConfigMap) -> Vec<String> {
+    match crate::objects::provider_keys::keys_of(map) {
+        Some((namespace, name, _)) => vec![namespace.to_owned(), name.to_owned()],
+        None => ring_of(map),
+    }
 }
 
 pub fn ring_of<K: Resource>(object: &K) -> Vec<String> {

@@ -163,7 +163,10 @@ impl Starter {
                 }
                 let done = matches!(event, Event::InitDone);
                 let changes = known.take(&event);
-                let tenancy = matches!(kind, Watched::Subscriptions | Watched::TechnicalUsers);
+                let tenancy = matches!(
+                    kind,
+                    Watched::Subscriptions | Watched::TechnicalUsers | Watched::OidcProviders
+                );
                 if tenancy && changes.iter().any(|c| c.spec) {
                     progress.tenancy_changed();
                 }

@@ -116,7 +116,12 @@ impl Release {
             "--set",
             "tokens.defaultTtl=7m",
         ]);
-        for crd in ["signingkeys", "subscriptions", "technicalusers"] {
+        for crd in [
+            "signingkeys",
+            "subscriptions",
+            "technicalusers",
+            "oidcproviders",
+        ] {
             let crd = format!("crd/{crd}.chancery.dev");
             cluster.kubectl_ok(&["wait", "--for=condition=Established", &crd, "--timeout=60s"]);
         }

@@ -58,6 +58,7 @@ impl Release {
                 "signingkeys",
                 "subscriptions",
                 "technicalusers",
+                "oidcproviders",
                 "configmaps",
                 "events",
             ] {

@@ -12,7 +12,7 @@ use chancery::domain::client::Client;
 use chancery::domain::provider::{ClaimPaths, Provider};
 use chancery::domain::revocation::{Index, OfClient, Revocations};
 use chancery::serve::snapshot::Snapshot;
-use chancery::serve::trust::{Keys, TrustedProvider};
+use chancery::serve::trust::{Keys, OutsideProvider};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -47,10 +47,11 @@ fn corp() -> Provider {
     }
 }
 
-fn trusted(provider: Provider, key: &KeyPair) -> Arc<TrustedProvider> {
-    Arc::new(TrustedProvider {
+fn trusted(provider: Provider, key: &KeyPair) -> Arc<OutsideProvider> {
+    Arc::new(OutsideProvider {
         provider,
         keys: Keys(vec![public(key, None)]),
+        good_until: None,
     })
 }
 
@@ -80,7 +81,7 @@ fn clients() -> ([Client; 4], String) {
     (all, secret)
 }
 
-fn served(clients: [Client; 4], providers: Vec<Arc<TrustedProvider>>) -> Snapshot {
+fn served(clients: [Client; 4], providers: Vec<Arc<OutsideProvider>>) -> Snapshot {
     let people = ring("people", &PEOPLE);
     Snapshot {
         jwks: Some(jwks([&es256(), &*PEOPLE])),

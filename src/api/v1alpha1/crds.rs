@@ -5,14 +5,19 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt;
 
-use super::{SigningKey, Subscription, TechnicalUser};
+use super::{OidcProvider, SigningKey, Subscription, TechnicalUser};
 
 /// The CRDs of all kinds, in the order in which a person meets them.
 pub fn all_crds() -> Vec<CustomResourceDefinition> {
-    [SigningKey::crd(), Subscription::crd(), TechnicalUser::crd()]
-        .into_iter()
-        .map(finish)
-        .collect()
+    [
+        SigningKey::crd(),
+        Subscription::crd(),
+        TechnicalUser::crd(),
+        OidcProvider::crd(),
+    ]
+    .into_iter()
+    .map(finish)
+    .collect()
 }
 
 /// What the derive can not say: a status that is there before the operator's first visit, so that

@@ -94,6 +94,15 @@ impl Operator {
                             add(Kind::TechnicalUser, &of, &user.name_any());
                         }
                     }
+                    // One that is a tenant's now, or no more, may stand in others' way.
+                    self.providers(queue, None);
+                }
+            }
+            Watched::OidcProviders => {
+                add(Kind::OidcProvider, namespace, name);
+                if *spec {
+                    // Another one may give way to it now, or no more.
+                    self.providers(queue, None);
                 }
             }
             Watched::TechnicalUsers => {
@@ -158,6 +167,10 @@ impl Operator {
             Watched::ServiceAccounts => {
                 self.with_service_accounts(queue, Some((namespace, name)));
             }
+            Watched::ConfigMaps if hints.len() == 2 => {
+                // With the keys of an outside provider.
+                add(Kind::OidcProvider, &hints[0], &hints[1]);
+            }
             Watched::ConfigMaps => {
                 for ring in hints {
                     add(Kind::SigningKey, operator_namespace, ring);
@@ -198,6 +211,16 @@ impl Operator {
                 }
             }
         }
+    }
+
+    /// The outside providers, or those of a namespace.
+    fn providers(&self, queue: &mut Queue, of: Option<&str>) {
+        let all = self.cx.stores.oidc_providers.state();
+        let names = all.iter().map(|provider| {
+            let namespace = provider.namespace().unwrap_or_default();
+            (namespace, provider.name_any())
+        });
+        with_providers(queue, names.filter(|(ns, _)| of.is_none_or(|of| of == ns)));
     }
 
     /// Whether a ring goes before all others.
@@ -245,6 +268,18 @@ impl Operator {
 fn brings_its_key(ring: &Guarded<SigningKey>) -> bool {
     let ring = ring.0.as_ref();
     ring.is_ok_and(|ring| ring.spec.private_key.is_some())
+}
+
+/// Visits these outside providers.
+pub(super) fn with_providers(queue: &mut Queue, names: impl IntoIterator<Item = (String, String)>) {
+    for (namespace, name) in names {
+        let key = Key {
+            kind: Kind::OidcProvider,
+            namespace,
+            name,
+        };
+        queue.add(key, Instant::now());
+    }
 }
 
 fn ring_key(namespace: &str, name: &str) -> Key {

@@ -133,16 +133,15 @@ fn subject(app: &App, view: &View, client: &Client, presented: &str) -> Result<S
         let names = &app.settings.claims;
         return Ok(own_subject(&bearer.token.claims, names, &client.id)?);
     }
+    let now = app.clock.now();
     let by = Circumstances {
-        now: app.clock.now().as_second(),
+        now: now.as_second(),
         leeway: leeway(&app.settings),
         own_issuer,
     };
-    for trusted in &view.snapshot.providers {
+    for trusted in view.snapshot.providers_of(&client.namespace, now) {
         let provider = &trusted.provider;
-        let asked = provider.active
-            && provider.serves(&client.namespace)
-            && provider.may_issue_as(issuer, own_issuer);
+        let asked = provider.active && provider.may_issue_as(issuer, own_issuer);
         let key = asked
             .then(|| trusted.keys.named(token.key_id(), token.algorithm))
             .flatten();

@@ -1,0 +1,135 @@
+//! Which outside providers are trusted: judged together, for controller and feed alike.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::Tenancy;
+use crate::api::v1alpha1::OidcProvider;
+use crate::domain::provider::{Conflict, Provider, Standing, conflicts};
+use crate::domain::settings::Settings;
+use crate::stores::Stores;
+
+/// An outside provider of this release.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JudgedProvider {
+    /// Its UID.
+    pub uid: String,
+    /// What is trusted, if nothing stands against it; none: it can not be read.
+    pub provider: Option<Provider>,
+    /// Why it is not trusted.
+    pub problem: Option<ProviderProblem>,
+}
+
+impl JudgedProvider {
+    /// The provider, if its tokens are taken.
+    pub fn trusted(&self) -> Option<&Provider> {
+        let sound = self.provider.as_ref().filter(|p| p.active);
+        sound.filter(|_| self.problem.is_none())
+    }
+}
+
+/// Why no token of a provider is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProviderProblem {
+    /// Its namespace is no tenant's: it has no sound Subscription.
+    NoSubscription,
+    /// What the schema lets pass and can not be used; a sentence.
+    Unsound(String),
+    /// A tenant's provider lists no issuers, and the release does not allow that.
+    AnyIssuer,
+    /// It lists this server's own issuer.
+    OwnIssuer,
+    /// Examples, by their number from 1, and how what comes of them differs from what they expect.
+    Examples(Vec<(usize, Vec<String>)>),
+    /// Another one takes the same tokens.
+    Conflict(Conflict),
+}
+
+/// Judges all of them. Those in namespaces of other environments are left out.
+pub fn judge(
+    stores: &Stores,
+    tenancy: &Tenancy,
+    settings: &Settings,
+) -> BTreeMap<(String, String), JudgedProvider> {
+    let mut created: BTreeMap<String, Timestamp> = BTreeMap::new();
+    let mut judged = BTreeMap::new();
+    for provider in stores.oidc_providers.state() {
+        let Ok(provider) = &provider.0 else { continue };
+        let namespace = provider.namespace().unwrap_or_default();
+        let environment = tenancy.environments.get(&namespace);
+        let dying = provider.metadata.deletion_timestamp.is_some();
+        if dying || environment.is_some_and(|of| *of != settings.environment) {
+            continue;
+        }
+        let one = alone(provider, &namespace, tenancy, settings);
+        let at = provider.creation_timestamp();
+        created.insert(one.uid.clone(), at.map_or(Timestamp::MAX, |at| at.0));
+        judged.insert((namespace, provider.name_any()), one);
+    }
+    let standing = judged.values().filter_map(|one: &JudgedProvider| {
+        Some(Standing {
+            provider: one.trusted()?,
+            created: created.get(&one.uid).copied()?,
+            uid: &one.uid,
+        })
+    });
+    let conflicts: BTreeMap<String, Conflict> = conflicts(standing)
+        .into_iter()
+        .map(|(uid, conflict)| (uid.to_owned(), conflict))
+        .collect();
+    for one in judged.values_mut() {
+        if let Some(conflict) = conflicts.get(&one.uid) {
+            one.problem = Some(ProviderProblem::Conflict(conflict.clone()));
+        }
+    }
+    judged
+}
+
+/// What can be said of one without the others.
+fn alone(
+    resource: &OidcProvider,
+    namespace: &str,
+    tenancy: &Tenancy,
+    settings: &Settings,
+) -> JudgedProvider {
+    let operators = namespace == settings.operator_namespace;
+    let (provider, problem) = match resource.provider(&settings.operator_namespace) {
+        Err(sentence) => (None, Some(ProviderProblem::Unsound(sentence))),
+        Ok(provider) => {
+            let problem = if !operators && tenancy.of(namespace).is_empty() {
+                Some(ProviderProblem::NoSubscription)
+            } else {
+                problem(resource, &provider, operators, settings)
+            };
+            (Some(provider), problem)
+        }
+    };
+    JudgedProvider {
+        uid: resource.uid().unwrap_or_default(),
+        provider,
+        problem,
+    }
+}
+
+fn problem(
+    resource: &OidcProvider,
+    provider: &Provider,
+    operators: bool,
+    settings: &Settings,
+) -> Option<ProviderProblem> {
+    if provider.issuers.contains(&settings.issuer) {
+        return Some(ProviderProblem::OwnIssuer);
+    }
+    let any_issuer = provider.issuers.is_empty();
+    if any_issuer && !operators && !settings.providers.allow_tenants_any_issuer {
+        return Some(ProviderProblem::AnyIssuer);
+    }
+    let tried = resource.examples().enumerate().map(|(at, example)| {
+        let differences = provider.try_example(&example, &settings.issuer);
+        (at + 1, differences)
+    });
+    let failed: Vec<_> = tried.filter(|(_, all)| !all.is_empty()).collect();
+    (!failed.is_empty()).then_some(ProviderProblem::Examples(failed))
+}
