@@ -34,8 +34,8 @@ pub use signing_key::{Copies, Looked, Reads, look as look_at_ring};
 #[doc(hidden)] // For the simulation in tests/, which carries its writes out one by one.
 pub mod secrets {
     pub use super::technical_user::{
-        Companionship, DeliverySeen, Found, MadeSeen, Offered, SERVERS_FOLLOW, Seen, SuppliedSeen,
-        Workload, decide,
+        Companionship, DeliverySeen, Found, MadeSeen, SERVERS_FOLLOW, Seen, SuppliedSeen, Workload,
+        decide,
     };
 }
 pub use signing_key::{
@@ -169,8 +169,6 @@ pub enum Fill {
         /// The time of the visit.
         now: Timestamp,
     },
-    /// The hashes of client secrets that a person supplies, beside those that are there.
-    Supplied(Vec<technical_user::ToStore>),
     /// The client secret of the last [`Fill::NewHash`], under these keys.
     NewSecret(Vec<String>),
     /// A client secret that a delivered Secret holds, under these keys.
@@ -194,7 +192,6 @@ impl std::fmt::Debug for Fill {
             Self::InjectedKey(_) => "InjectedKey",
             Self::NewHash { .. } => "NewHash",
             Self::HashOf { .. } => "HashOf",
-            Self::Supplied(_) => "Supplied",
             Self::NewSecret(_) => "NewSecret",
             Self::Secret(..) => "Secret",
         })

@@ -8,6 +8,8 @@ mod companion;
 mod credentials;
 #[path = "converge/exchange.rs"]
 mod exchange;
+#[path = "converge/flapping.rs"]
+mod flapping;
 #[path = "converge/jwks.rs"]
 mod jwks;
 #[path = "converge/obstacles.rs"]

@@ -254,12 +254,6 @@ impl<'a> Applier<'a> {
                 let new = hashed(plain, self.cost, id, now).await?;
                 credentials::put(&mut secret, Stored::new(new, Cause::First, None));
             }
-            Fill::Supplied(all) => {
-                for supplied in all {
-                    let stored = blocking(move || supplied.hashed()).await?;
-                    credentials::put(&mut secret, stored);
-                }
-            }
             Fill::NewSecret(under) => {
                 let made = self.made.get(self.key).ok_or_else(|| {
                     Error::Material("a client secret was to be delivered before it was made".into())

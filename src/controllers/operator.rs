@@ -63,7 +63,8 @@ pub struct Context {
     pub(super) events: Events,
     pub(super) tenancy: TenancyCache,
     pub(super) proofs: technical_user::Proofs,
-    pub(super) compared: technical_user::Comparisons,
+    pub(super) hashing: technical_user::Hashing,
+    pub(super) paces: technical_user::Paces,
     pub(super) made: technical_user::Made,
     pub(super) troubles: signing_key::Troubles,
     pub(super) parsed_keys: signing_key::ParsedKeys,
@@ -145,7 +146,8 @@ impl Operator {
             leadership,
             tenancy: TenancyCache::default(),
             proofs: technical_user::Proofs::default(),
-            compared: technical_user::Comparisons::default(),
+            hashing: technical_user::Hashing::default(),
+            paces: technical_user::Paces::default(),
             made: technical_user::Made::default(),
             troubles: signing_key::Troubles::default(),
             parsed_keys: signing_key::ParsedKeys::default(),
@@ -232,6 +234,11 @@ impl Operator {
                 () = &mut fetch => {}
                 answered = followed.providers.answered() => with_providers(&mut queue, answered),
                 () = followed.cluster_keys.changed() => self.with_service_accounts(&mut queue, None),
+                hashed = followed.hashing.finished() => {
+                    for key in hashed {
+                        queue.add(key, Instant::now());
+                    }
+                }
                 () = leadership.becomes(!leads) => {}
                 change = self.changes.recv() => match change {
                     Some(change) => self.enqueue(&change, &mut queue),

@@ -45,7 +45,7 @@ pub use made::{Made, MadeSecret};
 pub use rotation::SERVERS_FOLLOW;
 pub use see::{Proofs, Sight, see, signing_rings};
 pub use service_account::Workload;
-pub use supplied::{Comparisons, Found, Index, Offered, SuppliedSeen, ToStore};
+pub use supplied::{Found, Hashing, Index, Paces, SuppliedSeen};
 
 /// The condition that tells of roles, scopes or audiences beyond the Subscription.
 pub const RESTRICTED: &str = "Restricted";

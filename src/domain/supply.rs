@@ -35,6 +35,10 @@ pub struct Followed {
     pub retired: Vec<String>,
     /// Those that were ended before their grace was over, as newer ones need the room.
     pub crowded_out: Vec<String>,
+    /// Those that were ended before anyone was told that they work, for the same reason.
+    pub overtaken: Vec<String>,
+    /// How many of the new ones there is room for now: at most [`MOST_SECRETS`] are stored at any time.
+    pub room: usize,
     /// When to look again.
     pub wake_at: Option<Timestamp>,
 }
@@ -132,7 +136,9 @@ fn retire(
     }
 }
 
-/// What stands there goes before what stood there: whoever supplies it uses it already.
+/// What stands there goes before what stood there: whoever supplies it uses it already. What never came
+/// to work goes first, then what ends first. What works and is not on its way out goes only if nobody
+/// supplies it and another one works; where nothing may go, the new ones wait.
 fn make_room(
     keys: &mut [KeyFacts<SecretId>],
     supply: &Supply,
@@ -142,15 +148,45 @@ fn make_room(
 ) {
     let stored = keys.iter().filter(|k| k.life.removed.is_none()).count();
     let over = (stored + supply.new).saturating_sub(MOST_SECRETS);
-    let mut old: Vec<_> = keys
-        .iter_mut()
-        .filter(|k| k.life.retired.is_some() && k.life.removed.is_none())
-        .collect();
-    old.sort_by_key(|k| (policy.end(k, true), k.sequence));
-    for key in old.into_iter().take(over) {
+    let goes = going(keys, supply, policy);
+    let gone = over.min(goes.len());
+    for index in goes.into_iter().take(over) {
+        let key = &mut keys[index];
+        let told = match key.life.activated {
+            Some(_) => &mut followed.crowded_out,
+            None => &mut followed.overtaken,
+        };
+        told.push(key.kid().to_owned());
         key.life.removed = Some(now);
-        followed.crowded_out.push(key.kid().to_owned());
     }
+    let free = MOST_SECRETS.saturating_sub(stored - gone);
+    followed.room = free.min(supply.new);
+}
+
+/// Which of them may give way, by their places, the first to go first.
+fn going(keys: &[KeyFacts<SecretId>], supply: &Supply, policy: &Policy) -> Vec<usize> {
+    let all = || keys.iter().enumerate();
+    let all = || all().filter(|(_, k)| k.life.removed.is_none());
+    let lives = || all().filter(|(_, k)| k.life.retired.is_none());
+    let stands = |k: &KeyFacts<SecretId>| supply.stands.contains(k.kid());
+
+    let fresh = lives().filter(|(_, k)| k.life.activated.is_none() && !stands(k));
+    let mut fresh: Vec<_> = fresh.collect();
+    fresh.sort_by_key(|(_, k)| k.sequence);
+
+    let mut old: Vec<_> = all().filter(|(_, k)| k.life.retired.is_some()).collect();
+    old.sort_by_key(|(_, k)| (policy.end(k, true), k.sequence));
+
+    let working = lives().filter(|(_, k)| k.life.activated.is_some());
+    let (supplied, mut idle): (Vec<_>, Vec<_>) =
+        working.partition(|(_, k)| stands(k) || supply.unseen.contains(k.kid()));
+    idle.sort_by_key(|(_, k)| (k.life.activated, k.sequence));
+    if supplied.is_empty() {
+        // The last that works.
+        idle.pop();
+    }
+    let order = fresh.into_iter().chain(old).chain(idle);
+    order.map(|(index, _)| index).collect()
 }
 
 #[cfg(test)]

@@ -88,6 +88,11 @@ pub struct Scene {
 
 impl Scene {
     pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// With settings that are altered so.
+    pub async fn with(alter: impl FnOnce(&mut Settings)) -> Self {
         let (api, admin) = empty_world().await;
         let gate = Gate {
             inner: Arc::new(Mutex::new(api.service())),
@@ -96,7 +101,7 @@ impl Scene {
             requests: Arc::default(),
         };
         let second = Period::from_secs(1);
-        let settings = Arc::new(Settings {
+        let mut settings = Settings {
             jwks: JwksSettings { max_age: second },
             serving: ServingSettings {
                 max_staleness: second,
@@ -108,8 +113,10 @@ impl Scene {
                 clock_leeway: second,
                 ..TokenSettings::default()
             },
-            ..(*settings()).clone()
-        });
+            ..(*super::settings()).clone()
+        };
+        alter(&mut settings);
+        let settings = Arc::new(settings);
         let client = Client::new(gate.clone(), "default");
         let running = operator_with(client, settings.clone());
         Self {

@@ -202,7 +202,14 @@ impl Operator {
                     }
                 }
                 for user in self.supplied.named(&self.cx.stores, namespace, name) {
-                    add(Kind::TechnicalUser, namespace, user);
+                    let key = Key {
+                        kind: Kind::TechnicalUser,
+                        namespace: namespace.clone(),
+                        name: user.clone(),
+                    };
+                    // One that changes all the time is not looked at all the time.
+                    let at = self.cx.paces.not_before(&key).unwrap_or(now);
+                    queue.add(key, at.max(now));
                 }
             }
             Watched::Deliveries => {

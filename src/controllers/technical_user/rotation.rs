@@ -432,6 +432,6 @@ impl Rotation<'_> {
 }
 
 /// Credentials are numbered; one of another name counts as none.
-fn number(id: &str) -> i64 {
+pub(super) fn number(id: &str) -> i64 {
     id.parse().unwrap_or(0)
 }

@@ -66,6 +66,8 @@ pub async fn see(
     }
     let Some(user) = user else {
         cx.made.forget(of);
+        cx.hashing.forget(of);
+        cx.paces.forget(of);
         return Ok(seen);
     };
     // A companion's device after its own hashes: what those do not say of a revocation is known then.
@@ -94,7 +96,7 @@ pub async fn see(
     }
     let ours = |h: &&Secret| credentials::are_of_uid(h, Some(&uid));
     let hashes = seen.hashes.as_deref().filter(ours);
-    seen.supplied = supplied::look(cx, &user, hashes, sight).await?;
+    seen.supplied = supplied::look(cx, of, &user, hashes, sight).await?;
     // Also those of a technical user of this name that had another UID: it may have been restored.
     let restored = |h: &&Secret| adoption::are_of(h, &user);
     let hashes = seen.hashes.as_deref().filter(restored);

@@ -1,49 +1,29 @@
 //! A technical user whose client secret a person supplies, in Secrets of its namespace. The operator reads
 //! them, keeps hashes, and follows: there is nothing to make or deliver, and those Secrets are never written.
 
+mod hashing;
 mod index;
 mod look;
-
-use std::collections::BTreeSet;
+mod pace;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 
+pub use hashing::Hashing;
 pub use index::Index;
-pub use look::{Comparisons, Found, Offered, SuppliedSeen, look};
+pub use look::{Found, SuppliedSeen, look};
+pub use pace::Paces;
 
 use super::Visit;
-use super::rotation::{Rotation, SERVERS_FOLLOW};
+use super::rotation::{Rotation, SERVERS_FOLLOW, number};
 use crate::api::v1alpha1::{Conditions, ROTATE_ANNOTATION, SuppliedRef};
 use crate::controllers::{Decision, Fill, Note};
-use crate::crypto::{hash, supplied};
 use crate::domain::client::StoredCredential;
 use crate::domain::reasons as r;
 use crate::domain::rotation::{Cause, MOST_SECRETS, Plan, Source};
 use crate::domain::supply::{Followed, Supply, follow};
 use crate::objects::credentials::{self, Known, SourceOf, Stored};
 use crate::objects::write_time;
-
-/// A client secret whose hash is to be stored.
-pub struct ToStore {
-    /// The secret, or its hash.
-    pub offered: Offered,
-    /// The bcrypt cost, where it is still to be hashed.
-    pub cost: u32,
-    /// What is stored with it; the hash is filled in.
-    pub stored: Stored,
-}
-
-impl ToStore {
-    /// With its hash. Blocks as bcrypt does.
-    pub fn hashed(mut self) -> Result<Stored, String> {
-        self.stored.credential.hash = match self.offered {
-            Offered::Hash(hash) => hash,
-            Offered::Plain(plain) => hash::hash(&plain, self.cost).map_err(|e| e.to_string())?,
-        };
-        Ok(self.stored)
-    }
-}
 
 impl Visit<'_> {
     /// Follows what is supplied.
@@ -58,16 +38,16 @@ impl Visit<'_> {
         let hashes = self.seen.hashes.as_deref();
         let (rotation, followed, new) = self.followed(hashes);
         decision.wake_by(followed.wake_at);
-        let stored = rotation.stored.iter();
-        let known: BTreeSet<&str> = stored.map(|s| s.credential.id.as_str()).collect();
-        let came: Vec<(String, SourceOf)> = new
-            .iter()
-            .filter_map(|new| {
-                let id = &new.stored.credential.id;
-                let source = new.stored.known.source.clone()?;
-                (!known.contains(id.as_str())).then(|| (id.clone(), source))
-            })
-            .collect();
+        for seen in &self.seen.supplied {
+            if let Found::Pending(Some(wait)) = seen.found {
+                self.recheck(wait, decision);
+            }
+        }
+        let came = new.iter().filter_map(|new| {
+            let source = new.known.source.clone()?;
+            Some((new.credential.id.clone(), source))
+        });
+        let came: Vec<(String, SourceOf)> = came.collect();
         self.store(hashes, &rotation, new, decision);
         Self::tell_followed(&rotation, &followed, &came, decision);
         // What a generated secret was delivered in stays for a grace, as that secret does.
@@ -84,7 +64,7 @@ impl Visit<'_> {
     }
 
     /// What follows from what is supplied, with what is to be stored.
-    fn followed(&self, hashes: Option<&Secret>) -> (Rotation<'_>, Followed, Vec<ToStore>) {
+    fn followed(&self, hashes: Option<&Secret>) -> (Rotation<'_>, Followed, Vec<Stored>) {
         let mut rotation = self.rotation(hashes, Source::Hold);
         // The engine of generated secrets has no say: one person decides what follows what.
         rotation.plan = Plan::default();
@@ -93,29 +73,25 @@ impl Visit<'_> {
             servers_follow: SERVERS_FOLLOW,
             ..Supply::default()
         };
-        let mut new: Vec<ToStore> = Vec::new();
+        let mut new: Vec<Stored> = Vec::new();
         let mut highest = self.highest(&rotation.stored);
         for seen in &self.seen.supplied {
-            let (id, source) = match &seen.found {
-                Found::Stored(id, source) | Found::New(_, source, Some(id)) => (id, source),
-                Found::New(offered, source, None) => {
-                    // The same in both places is one client secret.
-                    if new.iter().all(|n| n.offered != *offered) {
+            let (id, source, hash) = match &seen.found {
+                Found::Stored(id, source) => (id, source, None),
+                Found::New(hash, source, Some(id)) => (id, source, Some(hash)),
+                other => {
+                    if let Found::New(hash, source, None) = other
+                        // The same in both places is one client secret.
+                        && new.iter().all(|n| n.credential.hash != *hash)
+                    {
                         highest = highest.saturating_add(1);
-                        new.push(self.to_store(offered, source, highest, &rotation));
+                        new.push(self.to_store(hash, source, highest, &rotation));
                         supply.new += 1;
                     }
-                    supply
-                        .unseen
-                        .extend(read_from(&rotation.stored, &seen.place).filter(
-                            // Until the new one is stored, the old one counts as there.
-                            |id| !supply.stands.contains(id),
-                        ));
-                    continue;
-                }
-                Found::Missing(_) | Found::Refused(_) => {
-                    let unseen = read_from(&rotation.stored, &seen.place);
-                    supply.unseen.extend(unseen);
+                    // Until a new one is stored, and where nothing can be seen, the old one counts as there.
+                    let old = read_from(&rotation.stored, &seen.place);
+                    let old = old.filter(|id| !supply.stands.contains(id));
+                    supply.unseen.extend(old);
                     continue;
                 }
             };
@@ -125,37 +101,27 @@ impl Visit<'_> {
                 && !twice
             {
                 stored.known.source = Some(source.clone());
-                if let Found::New(offered, ..) = &seen.found {
-                    new.push(ToStore {
-                        offered: offered.clone(),
-                        cost: self.cost_of(offered),
-                        stored: stored.clone(),
-                    });
+                if let Some(hash) = hash {
+                    stored.credential.hash.clone_from(hash);
                 }
             }
         }
         let followed = follow(&mut rotation.keys, &supply, &rotation.policy, self.moment);
+        new.truncate(followed.room);
         rotation.plan.ends.clone_from(&followed.ends);
         (rotation, followed, new)
     }
 
-    fn cost_of(&self, offered: &Offered) -> u32 {
-        match offered {
-            Offered::Plain(plain) => supplied::cost(plain, self.settings.secrets),
-            Offered::Hash(_) => self.settings.secrets.supplied_cost,
-        }
-    }
-
     fn to_store(
         &self,
-        offered: &Offered,
+        hash: &str,
         source: &SourceOf,
         number: i64,
         rotation: &Rotation<'_>,
-    ) -> ToStore {
+    ) -> Stored {
         let credential = StoredCredential {
             id: number.to_string(),
-            hash: String::new(),
+            hash: hash.to_owned(),
             created_at: self.moment.now,
             expires_at: None,
         };
@@ -169,11 +135,7 @@ impl Visit<'_> {
             source: Some(source.clone()),
             ..stored.known
         };
-        ToStore {
-            offered: offered.clone(),
-            cost: self.cost_of(offered),
-            stored,
-        }
+        stored
     }
 
     /// Writes the hashes, as far as there is something to write.
@@ -181,20 +143,20 @@ impl Visit<'_> {
         &self,
         hashes: Option<&Secret>,
         rotation: &Rotation<'_>,
-        new: Vec<ToStore>,
+        new: Vec<Stored>,
         decision: &mut Decision,
     ) {
         let mut after = self.hashes_after(hashes, rotation);
         if hashes.is_none() && new.is_empty() {
             return;
         }
-        let fill = if new.is_empty() {
-            Fill::Nothing
-        } else {
+        if !new.is_empty() {
             credentials::set_revoked(&mut after, None);
-            Fill::Supplied(new)
-        };
-        Self::put_hashes(hashes, after, fill, decision);
+        }
+        for stored in new {
+            credentials::put(&mut after, stored);
+        }
+        Self::put_hashes(hashes, after, Fill::Nothing, decision);
     }
 
     fn tell_followed(
@@ -224,6 +186,12 @@ impl Visit<'_> {
             decision.writes.push(Note::warning(
                 r::TOO_MANY_CREDENTIALS,
                 format!("Client secret {id} was ended before its grace was over: a newer one is supplied, and {MOST_SECRETS} work at once at most."),
+            ));
+        }
+        for id in &followed.overtaken {
+            decision.writes.push(Note::warning(
+                r::TOO_MANY_CREDENTIALS,
+                format!("Client secret {id} was replaced before every server knew it, and does not work any more: a newer one is supplied, and {MOST_SECRETS} work at once at most. Wait until one is Active before you supply the next."),
             ));
         }
         let retired = |id: &&str| !followed.crowded_out.iter().any(|out| out == id);
@@ -266,7 +234,7 @@ impl Visit<'_> {
         };
         for seen in &self.seen.supplied {
             match &seen.found {
-                Found::Stored(..) | Found::New(..) => {}
+                Found::Stored(..) | Found::New(..) | Found::Pending(_) => {}
                 Found::Missing(sentence) => {
                     reason = reason.or(Some(r::SUPPLIED_SECRET_NOT_FOUND));
                     told.push(format!("{sentence} Make it, {or_else}."));
@@ -287,6 +255,10 @@ impl Visit<'_> {
     ) -> Option<(&'static str, String)> {
         let policy = &rotation.policy;
         let asked = policy.rotate.is_some() && policy.rotate != policy.handled;
+        let mut seen = self.seen.supplied.iter();
+        // It may be what is asked for.
+        let pending = seen.any(|seen| matches!(seen.found, Found::Pending(_)));
+        let asked = asked && !pending;
         let unheard = (asked && !rotation.is_handled()).then(|| {
             let told = format!(
                 "The annotation {ROTATE_ANNOTATION} asks for a new client secret, and with delivery Reference you supply it: change what your Secret holds, or name a second one in secretRefs."
@@ -357,7 +329,7 @@ impl Visit<'_> {
 impl Found {
     /// Whether a client secret stands there, as one should.
     fn is_usable(&self) -> bool {
-        matches!(self, Self::Stored(..) | Self::New(..))
+        matches!(self, Self::Stored(..) | Self::New(..) | Self::Pending(_))
     }
 
     /// Whether one stands there that works.
@@ -369,14 +341,20 @@ impl Found {
     }
 }
 
-/// The ids of the client secrets that were read at that place last.
+/// The ids of the client secrets that were read at that place last: of those that work the newest, and
+/// those that do not work yet.
 fn read_from<'s>(
     stored: &'s [Stored],
     place: &'s SuppliedRef,
 ) -> impl Iterator<Item = String> + use<'s> {
-    let of = stored.iter().filter(move |s| {
+    let of_place = move |s: &&Stored| {
         let source = s.known.source.as_ref();
         s.known.retired_at.is_none() && source.is_some_and(|source| source.is(place))
-    });
+    };
+    let all = stored.iter().filter(of_place);
+    // While the clock is not believed several may be there.
+    let rank = |s: &Stored| Some((s.known.activated_at?, number(&s.credential.id)));
+    let newest = all.clone().filter_map(rank).max();
+    let of = all.filter(move |s| rank(s).is_none_or(|rank| Some(rank) == newest));
     of.map(|s| s.credential.id.clone())
 }

@@ -135,10 +135,11 @@ fn what_can_not_be_seen_goes_on() {
         (None, Followed::default())
     );
     let followed = follow(&mut keys, &supply(&[], &[], 1), &policy(0), sure(1_000_000));
-    assert_eq!(
-        (keys[0].life.retired, followed),
-        (None, Followed::default())
-    );
+    let comes = Followed {
+        room: 1,
+        ..Followed::default()
+    };
+    assert_eq!((keys[0].life.retired, followed), (None, comes));
 }
 
 #[test]
@@ -216,4 +217,199 @@ fn one_that_stood_there_for_a_moment_has_its_grace() {
         sure(201),
     );
     assert_eq!(keys[1].life.removed, Some(at(201)));
+}
+
+#[test]
+fn what_never_worked_makes_room_first() {
+    // 1 works; 2 and 3 stood there for less than servers take to learn of them; a fourth stands now.
+    let mut keys = vec![active(1, 100), key(2, 200), key(3, 201)];
+    for key in &mut keys[1..] {
+        key.life.published = key.life.created;
+    }
+    let changed = supply(&[], &["1", "2", "3"], 1);
+    let followed = follow(&mut keys, &changed, &policy(GRACE), sure(202));
+    assert_eq!((followed.overtaken, followed.room), (vec!["2".into()], 1));
+    assert!(followed.crowded_out.is_empty());
+    let removed: Vec<_> = keys.iter().map(|k| k.life.removed.is_some()).collect();
+    assert_eq!(removed, [false, true, false]);
+    // Also before one whose grace has begun.
+    let mut keys = vec![active(1, 100), active(2, 150), key(3, 200)];
+    keys[0].life.retired = Some(at(152));
+    let followed = follow(&mut keys, &changed, &policy(GRACE), sure(202));
+    assert_eq!((followed.overtaken, followed.room), (vec!["3".into()], 1));
+    // More than there may be, as an older version has left them.
+    let mut keys: Vec<_> = (1..=6).map(|id| key(id, 100 + id)).collect();
+    keys[0] = active(1, 100);
+    let stands = supply(&["6"], &[], 0);
+    let followed = follow(&mut keys, &stands, &policy(GRACE), sure(107));
+    assert_eq!(followed.overtaken, ["2", "3", "4"]);
+    assert_eq!(keys[0].life.removed, None);
+}
+
+#[test]
+fn a_new_one_waits_where_all_are_supplied_and_work() {
+    // Two places, whose contents change at once, beside one whose grace runs.
+    let mut keys = vec![active(1, 100), active(2, 200), active(3, 300)];
+    keys[0].life.retired = Some(at(300));
+    let both = supply(&[], &["2", "3"], 2);
+    let followed = follow(&mut keys, &both, &policy(GRACE), sure(400));
+    assert_eq!(followed.crowded_out, ["1"]);
+    assert_eq!(followed.room, 1, "the other one comes later");
+    // Nobody supplies them, and their graces have not begun: the last that works stays.
+    let mut keys = vec![active(1, 100), active(2, 200), active(3, 300)];
+    let elsewhere = supply(&[], &[], 2);
+    let followed = follow(&mut keys, &elsewhere, &policy(GRACE), sure(400));
+    assert_eq!((followed.crowded_out.len(), followed.room), (2, 2));
+    assert_eq!(keys[2].life.removed, None);
+}
+
+/// What happens to a technical user that names two places.
+#[derive(Clone, Copy, Debug)]
+enum Deed {
+    /// The content of a place is another one now, perhaps a former one.
+    Put(usize, u32),
+    Delete(usize),
+    /// The spec names the second place too, or does not.
+    Name(bool),
+    /// Milliseconds pass.
+    Wait(i64),
+    Trust(bool),
+}
+
+fn deed() -> impl proptest::strategy::Strategy<Value = Deed> {
+    use proptest::prelude::*;
+    let place = || 0_usize..2;
+    prop_oneof![
+        6 => (place(), 0_u32..12).prop_map(|(place, content)| Deed::Put(place, content)),
+        1 => place().prop_map(Deed::Delete),
+        1 => any::<bool>().prop_map(Deed::Name),
+        4 => (0_i64..4_000).prop_map(Deed::Wait),
+        1 => (0_i64..8_000_000).prop_map(Deed::Wait),
+        1 => any::<bool>().prop_map(Deed::Trust),
+    ]
+}
+
+struct Told {
+    place: usize,
+    content: u32,
+    key: KeyFacts<SecretId>,
+}
+
+struct World {
+    places: [Option<u32>; 2],
+    named: usize,
+    stored: Vec<Told>,
+    last: i64,
+    now: Timestamp,
+    sure: bool,
+    policy: Policy,
+}
+
+impl World {
+    /// As the operator does it. `pending`: nothing is hashed yet.
+    fn visit(&mut self, pending: bool) {
+        let (mut now, mut new) = (supply(&[], &[], 0), Vec::new());
+        for place in 0..self.named {
+            let content = self.places[place];
+            let is = |t: &&mut Told| Some(t.content) == content;
+            if let Some(told) = self.stored.iter_mut().find(is) {
+                told.place = place;
+                now.stands.insert(told.key.kid().to_owned());
+                continue;
+            }
+            if let Some(content) = content.filter(|_| !pending)
+                && !new.contains(&(place, content))
+            {
+                new.push((place, content));
+            }
+            let lives = |t: &&Told| t.place == place && t.key.life.retired.is_none();
+            let all = self.stored.iter().filter(lives);
+            let rank = |t: &Told| Some((t.key.life.activated?, t.key.sequence));
+            let newest = all.clone().filter_map(rank).max();
+            let of = all.filter(|t| rank(t).is_none_or(|rank| Some(rank) == newest));
+            now.unseen.extend(of.map(|t| t.key.kid().to_owned()));
+        }
+        new.dedup_by_key(|(_, content)| *content);
+        now.new = new.len();
+        let before: Vec<_> = self.stored.iter().map(|t| t.key.clone()).collect();
+        let mut keys = before.clone();
+        let moment = Moment {
+            now: self.now,
+            sure: self.sure,
+        };
+        let followed = follow(&mut keys, &now, &self.policy, moment);
+        assert!(followed.room > 0 || new.is_empty(), "something comes in");
+        let works = |keys: &[KeyFacts<SecretId>]| {
+            let works = |k: &KeyFacts<_>| k.life.activated.is_some() && k.life.removed.is_none();
+            keys.iter().any(works)
+        };
+        assert!(works(&keys) || !works(&before), "the last stays");
+        for (before, after) in before.iter().zip(&keys) {
+            let there = now.stands.contains(before.kid());
+            assert!(!there || after.life.removed.is_none(), "what stands stays");
+            let crowded = followed.crowded_out.contains(&before.kid().to_owned());
+            let unseen = now.unseen.contains(before.kid());
+            if before.life.may_sign() && crowded {
+                assert!(!unseen, "what works and was supplied last stays");
+            }
+        }
+        for (told, key) in self.stored.iter_mut().zip(keys) {
+            told.key = key;
+        }
+        self.stored.retain(|t| t.key.life.removed.is_none());
+        for (place, content) in new.into_iter().take(followed.room) {
+            self.last += 1;
+            let mut key = key(self.last, 0);
+            key.life.created = Some(self.now);
+            self.stored.push(Told {
+                place,
+                content,
+                key,
+            });
+        }
+        assert!(self.stored.len() <= MOST_SECRETS);
+    }
+
+    fn play(&mut self, deeds: Vec<(Deed, bool)>) {
+        for (deed, pending) in deeds {
+            match deed {
+                Deed::Put(place, content) => self.places[place] = Some(content),
+                Deed::Delete(place) => self.places[place] = None,
+                Deed::Name(both) => self.named = 1 + usize::from(both),
+                Deed::Wait(ms) => self.now = later(self.now, SignedDuration::from_millis(ms)),
+                Deed::Trust(sure) => self.sure = sure,
+            }
+            self.visit(pending);
+        }
+        // At rest: all that is supplied works.
+        self.sure = true;
+        for _ in 0..6 {
+            self.visit(false);
+            self.now = later(self.now, SignedDuration::from_secs(2));
+        }
+        for content in self.places[..self.named].iter().flatten() {
+            let mut all = self.stored.iter();
+            let works = all.any(|t| t.content == *content && t.key.life.may_sign());
+            assert!(works, "{content} works");
+        }
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn however_they_change_few_are_stored_and_what_works_goes_on(
+        deeds in proptest::collection::vec((deed(), proptest::prelude::any::<bool>()), 1..60),
+        grace in proptest::sample::select(vec![0, 5, GRACE]),
+    ) {
+        let mut world = World {
+            places: [Some(0), None],
+            named: 1,
+            stored: Vec::new(),
+            last: 0,
+            now: at(1_000),
+            sure: true,
+            policy: policy(grace),
+        };
+        world.play(deeds);
+    }
 }

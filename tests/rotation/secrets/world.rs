@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chancery::api::v1alpha1::{Delivery, SecretCredential, SuppliedRef, TechnicalUser};
 use chancery::controllers::secrets::{
-    Companionship, DeliverySeen, Found, MadeSeen, Offered, Seen, SuppliedSeen, Workload, decide,
+    Companionship, DeliverySeen, Found, MadeSeen, Seen, SuppliedSeen, Workload, decide,
 };
 use chancery::controllers::{Decision, Fill, Object, Write};
 use chancery::domain::client::StoredCredential;
@@ -368,7 +368,7 @@ impl World {
                 let same = stored.iter().find(|s| s.credential.hash == hash_of(plain));
                 match same {
                     Some(same) => Found::Stored(same.credential.id.clone(), source),
-                    None => Found::New(Offered::Plain(Zeroizing::new(plain.into())), source, None),
+                    None => Found::New(hash_of(plain), source, None),
                 }
             }
         };
@@ -488,17 +488,6 @@ impl World {
             }
             Fill::Secret(under, plain) => {
                 delivery::fill(secret, &under, &plain);
-                None
-            }
-            Fill::Supplied(all) => {
-                for supplied in all {
-                    let Offered::Plain(plain) = &supplied.offered else {
-                        panic!("no hash is supplied here");
-                    };
-                    let mut stored = supplied.stored.clone();
-                    stored.credential.hash = hash_of(plain);
-                    credentials::put(secret, stored);
-                }
                 None
             }
             other => panic!("it fills in {other:?}"),

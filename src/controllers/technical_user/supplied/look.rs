@@ -1,16 +1,16 @@
 //! Looks at the Secrets in which a person supplies client secrets. They are read, and never written.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use super::hashing::{Judged, Question};
 use crate::api::v1alpha1::{SuppliedRef, TechnicalUser};
-use crate::controllers::Error;
 use crate::controllers::operator::Context;
 use crate::controllers::technical_user::Sight;
+use crate::controllers::{Error, Key};
 use crate::crypto::{hash, supplied};
 use crate::domain::names::{PART_DELIVERY, PART_LABEL};
 use crate::domain::settings::SecretSettings;
@@ -30,50 +30,47 @@ pub struct SuppliedSeen {
 pub enum Found {
     /// The stored credential with this id, as it was read from there.
     Stored(String, SourceOf),
-    /// One that is not stored, or with another cost than is wanted now: then with its id.
-    New(Offered, SourceOf, Option<String>),
+    /// One whose hash is not stored, or with another cost than is wanted now: then with its id.
+    New(String, SourceOf, Option<String>),
+    /// One of which nothing is known yet. Whether it is looked at again after that time, as it changes all
+    /// the time, or once it is hashed.
+    Pending(Option<SignedDuration>),
     /// Nothing: the Secret or its key is not there. A sentence that says so.
     Missing(String),
     /// What can not be used. A sentence that says why.
     Refused(String),
 }
 
-/// A client secret that a person supplies.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Offered {
-    /// Itself.
-    Plain(Zeroizing<String>),
-    /// Its bcrypt hash.
-    Hash(String),
-}
-
-/// Which contents of Secrets were compared with which hashes, so that bcrypt runs once for each version
-/// of a Secret and not once a visit.
-#[derive(Debug, Default)]
-pub struct Comparisons(Mutex<HashMap<Compared, Option<String>>>);
-
-/// Where it was read, and the hashes that it was compared with.
-type Compared = (SourceOf, String);
-
-/// More than this many are forgotten, and found again when they are wanted.
-const MOST_COMPARISONS: usize = 100_000;
-
 /// Looks at all places that a technical user names.
 pub async fn look(
     cx: &Context,
+    of: &Key,
     user: &TechnicalUser,
     hashes: Option<&Secret>,
     sight: Sight,
 ) -> Result<Vec<SuppliedSeen>, Error> {
-    let stored = hashes.map(credentials::read).unwrap_or_default();
     let spec = user.secret_credential().filter(|s| s.is_supplied());
-    let namespace = user.namespace().unwrap_or_default();
+    let Some(spec) = spec else {
+        cx.hashing.forget(of);
+        return Ok(Vec::new());
+    };
+    let stored = hashes.map(credentials::read).unwrap_or_default();
+    let look = Look {
+        cx,
+        of,
+        stored: &stored,
+        now: Instant::now(),
+    };
     let mut seen = Vec::new();
-    for place in spec.iter().flat_map(|s| &s.secret_refs) {
-        let known = known(cx, &namespace, place, &stored).filter(|_| sight == Sight::Watched);
-        let found = match known {
+    for place in &spec.secret_refs {
+        let shown = look.shown(place);
+        let known = shown.as_ref().and_then(|source| look.known(source));
+        let found = match known.filter(|_| sight == Sight::Watched) {
             Some(known) => known,
-            None => read(cx, &namespace, place, &stored).await?,
+            None => match shown.and_then(|source| look.wait(&source)) {
+                Some(waits) => waits,
+                None => look.read(place).await?,
+            },
         };
         seen.push(SuppliedSeen {
             place: place.clone(),
@@ -83,21 +80,12 @@ pub async fn look(
     Ok(seen)
 }
 
-/// The credential that was read there, if the watch shows the very Secret that it was read from: then
-/// nothing has to be read.
-fn known(cx: &Context, namespace: &str, place: &SuppliedRef, stored: &[Stored]) -> Option<Found> {
-    let meta = Stores::get(&cx.stores.named_secrets, namespace, &place.name)?;
-    let source = SourceOf {
-        secret: place.name.clone(),
-        key: place.key().to_owned(),
-        hashed: place.is_hashed(),
-        uid: meta.uid()?,
-        resource_version: meta.resource_version()?,
-    };
-    let same = |s: &&Stored| s.known.source.as_ref() == Some(&source);
-    let stored = stored.iter().find(same)?;
-    let wanted = has_wanted_cost(&stored.credential.hash, cx.settings.secrets);
-    wanted.then(|| Found::Stored(stored.credential.id.clone(), source))
+/// One look at a technical user's places.
+struct Look<'a> {
+    cx: &'a Context,
+    of: &'a Key,
+    stored: &'a [Stored],
+    now: Instant,
 }
 
 /// Whether a hash is of a cost that the release wants.
@@ -114,67 +102,116 @@ fn wanted_cost(cost: u32, settings: SecretSettings) -> u32 {
     }
 }
 
-async fn read(
-    cx: &Context,
-    namespace: &str,
-    place: &SuppliedRef,
-    stored: &[Stored],
-) -> Result<Found, Error> {
-    let (name, key) = (&place.name, place.key());
-    let Some(secret) = cx.get::<Secret>(namespace, name).await? else {
-        return Ok(Found::Missing(format!(
-            "Secret {name}, which spec.credential.secret.secretRefs names, is not there."
-        )));
-    };
-    if is_delivered(&secret) {
-        return Ok(Found::Refused(format!(
-            "Secret {name} is one that Chancery delivers, and spec.credential.secret.secretRefs names Secrets that you supply: make one of your own."
-        )));
+impl Look<'_> {
+    /// What the watch shows of a place.
+    fn shown(&self, place: &SuppliedRef) -> Option<SourceOf> {
+        let secrets = &self.cx.stores.named_secrets;
+        let meta = Stores::get(secrets, &self.of.namespace, &place.name)?;
+        Some(SourceOf {
+            secret: place.name.clone(),
+            key: place.key().to_owned(),
+            hashed: place.is_hashed(),
+            uid: meta.uid()?,
+            resource_version: meta.resource_version()?,
+        })
     }
-    let Some(value) = secret.data.as_ref().and_then(|data| data.get(key)) else {
-        return Ok(Found::Missing(format!(
-            "Secret {name}, which spec.credential.secret.secretRefs names, has no key {key}."
-        )));
-    };
-    let settings = cx.settings.secrets;
-    let offered = if place.is_hashed() {
-        supplied::hashed(&value.0, settings).map(|hash| Offered::Hash(hash.to_owned()))
-    } else {
-        let plain = supplied::plain(&value.0);
-        plain.map(|plain| Offered::Plain(Zeroizing::new(plain.to_owned())))
-    };
-    let offered = match offered {
-        Ok(offered) => offered,
-        Err(fault) => {
+
+    /// The credential that was read from the very Secret that the watch shows: then nothing has to be read.
+    fn known(&self, source: &SourceOf) -> Option<Found> {
+        let same = |s: &&Stored| s.known.source.as_ref() == Some(source);
+        let stored = self.stored.iter().find(same)?;
+        let wanted = has_wanted_cost(&stored.credential.hash, self.cx.settings.secrets);
+        wanted.then(|| Found::Stored(stored.credential.id.clone(), source.clone()))
+    }
+
+    /// Whether this version of a Secret still has to wait, as it changes all the time.
+    fn wait(&self, source: &SourceOf) -> Option<Found> {
+        let wait = self.cx.paces.wait(self.of, source, self.now)?;
+        let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
+        Some(Found::Pending(Some(wait)))
+    }
+
+    async fn read(&self, place: &SuppliedRef) -> Result<Found, Error> {
+        let (name, key) = (&place.name, place.key());
+        let Some(secret) = self.cx.get::<Secret>(&self.of.namespace, name).await? else {
+            return Ok(Found::Missing(format!(
+                "Secret {name}, which spec.credential.secret.secretRefs names, is not there."
+            )));
+        };
+        if is_delivered(&secret) {
             return Ok(Found::Refused(format!(
-                "What Secret {name} holds under {key} {fault}"
+                "Secret {name} is one that Chancery delivers, and spec.credential.secret.secretRefs names Secrets that you supply: make one of your own."
             )));
         }
-    };
-    let source = SourceOf {
-        secret: name.clone(),
-        key: key.to_owned(),
-        hashed: place.is_hashed(),
-        uid: secret.uid().unwrap_or_default(),
-        resource_version: secret.resource_version().unwrap_or_default(),
-    };
-    let id = match &offered {
-        Offered::Hash(hash) => {
-            let same = stored.iter().find(|s| s.credential.hash == *hash);
-            same.map(|s| s.credential.id.clone())
+        let Some(value) = secret.data.as_ref().and_then(|data| data.get(key)) else {
+            return Ok(Found::Missing(format!(
+                "Secret {name}, which spec.credential.secret.secretRefs names, has no key {key}."
+            )));
+        };
+        let source = SourceOf {
+            secret: name.clone(),
+            key: key.to_owned(),
+            hashed: place.is_hashed(),
+            uid: secret.uid().unwrap_or_default(),
+            resource_version: secret.resource_version().unwrap_or_default(),
+        };
+        // The watch may lag behind it.
+        if let Some(waits) = self.wait(&source) {
+            return Ok(waits);
         }
-        Offered::Plain(plain) => compare(cx, plain, &source, stored).await?,
-    };
-    let Some(id) = id else {
-        return Ok(Found::New(offered, source, None));
-    };
-    let same = stored.iter().find(|s| s.credential.id == id);
-    let wanted = same.is_some_and(|s| has_wanted_cost(&s.credential.hash, settings));
-    Ok(if wanted {
-        Found::Stored(id, source)
-    } else {
-        Found::New(offered, source, Some(id))
-    })
+        let refused =
+            |fault| Found::Refused(format!("What Secret {name} holds under {key} {fault}"));
+        if place.is_hashed() {
+            return Ok(match supplied::hashed(&value.0, self.cx.settings.secrets) {
+                Ok(hash) => self.offered(hash, source),
+                Err(fault) => refused(fault),
+            });
+        }
+        match supplied::plain(&value.0) {
+            Ok(plain) => self.compared(&Zeroizing::new(plain.to_owned()), source),
+            Err(fault) => Ok(refused(fault)),
+        }
+    }
+
+    /// A hash that is supplied.
+    fn offered(&self, hash: &str, source: SourceOf) -> Found {
+        match self.id_of(hash) {
+            Some(id) => Found::Stored(id, source),
+            None => Found::New(hash.to_owned(), source, None),
+        }
+    }
+
+    fn id_of(&self, hash: &str) -> Option<String> {
+        let same = self.stored.iter().find(|s| s.credential.hash == hash);
+        same.map(|s| s.credential.id.clone())
+    }
+
+    /// A client secret that is supplied itself.
+    fn compared(&self, plain: &Zeroizing<String>, source: SourceOf) -> Result<Found, Error> {
+        let cost = supplied::cost(plain, self.cx.settings.secrets);
+        // A hash of the other shape's cost can not be its own.
+        let of_shape = |hash: &&String| {
+            let of = hash::cost_of(hash);
+            of.is_some_and(|of| hash::is_of_generated(of) == hash::is_of_generated(cost))
+        };
+        let hashes = self.stored.iter().map(|s| &s.credential.hash);
+        let hashes: Vec<String> = hashes.filter(of_shape).cloned().collect();
+        let question = Question {
+            of: self.of,
+            place: (&source.secret, &source.key),
+            plain,
+            stored: &hashes,
+            cost,
+        };
+        Ok(match self.cx.hashing.judge(&question)? {
+            Judged::Pending => Found::Pending(None),
+            Judged::Same(hash) => self.offered(&hash, source),
+            Judged::New { hash, instead_of } => {
+                let id = instead_of.and_then(|stored| self.id_of(&stored));
+                Found::New(hash, source, id)
+            }
+        })
+    }
 }
 
 /// Whether the operator made it: a technical user's own secret, which goes when the operator says so.
@@ -182,43 +219,4 @@ fn is_delivered(secret: &Secret) -> bool {
     let mut owners = secret.owner_references().iter();
     let owned = owners.any(|o| o.kind == "TechnicalUser" && o.controller == Some(true));
     owned && label(&secret.metadata, PART_LABEL) == Some(PART_DELIVERY)
-}
-
-/// Which stored credential a client secret is.
-async fn compare(
-    cx: &Context,
-    plain: &Zeroizing<String>,
-    source: &SourceOf,
-    stored: &[Stored],
-) -> Result<Option<String>, Error> {
-    // A hash of the other shape's cost can not be its own.
-    let wanted = supplied::cost(plain, cx.settings.secrets);
-    let candidates = stored.iter().filter(|s| {
-        let cost = hash::cost_of(&s.credential.hash);
-        cost.is_some_and(|c| hash::is_of_generated(c) == hash::is_of_generated(wanted))
-    });
-    let candidates: Vec<_> = candidates
-        .map(|s| (s.credential.id.clone(), s.credential.hash.clone()))
-        .collect();
-    let all: Vec<&str> = candidates.iter().map(|(_, hash)| hash.as_str()).collect();
-    let of = (source.clone(), all.join(" "));
-    let lock = || {
-        let map = &cx.compared.0;
-        map.lock().unwrap_or_else(PoisonError::into_inner)
-    };
-    if let Some(known) = lock().get(&of) {
-        return Ok(known.clone());
-    }
-    let plain = plain.clone();
-    let found = tokio::task::spawn_blocking(move || {
-        let mut candidates = candidates.into_iter();
-        candidates.find_map(|(id, stored)| hash::verify(&plain, &stored).then_some(id))
-    });
-    let found = found.await.map_err(|e| Error::Material(e.to_string()))?;
-    let mut compared = lock();
-    if compared.len() >= MOST_COMPARISONS {
-        compared.clear();
-    }
-    compared.insert(of, found.clone());
-    Ok(found)
 }
