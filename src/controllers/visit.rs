@@ -65,10 +65,14 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
                 Write::Create(Object::Secret(_), _) | Write::Replace(Object::Secret(_), _)
             );
         // The status that follows tells of keys as their Secrets say, which were written before.
-        let after_notes = matches!(
-            write,
-            Write::Create(..) | Write::Replace(Object::ConfigMap(_), _)
-        );
+        let hangs_on = match &write {
+            // A device is what it is, whatever becomes of its companion.
+            Write::Create(Object::TechnicalUser(_), _)
+            | Write::Replace(Object::TechnicalUser(_), _)
+            | Write::Delete(Object::TechnicalUser(_)) => HangsOn::Nothing,
+            Write::Create(..) | Write::Replace(Object::ConfigMap(_), _) => HangsOn::WhatIsWritten,
+            _ => HangsOn::This,
+        };
         match applier.apply(write).await {
             Ok(Applied::Done) => progress = true,
             Ok(Applied::LookAgain) => return Ok(Outcome::LookAgain),
@@ -80,7 +84,7 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
                 if let Error::Refused { .. } = &error {
                     // It speaks of what is there, and not yet of what was to be made.
                     let status = writes.find(|w| matches!(w, Write::Status { .. }));
-                    tell_refusal(cx, key, &error, (status, after_notes), now).await;
+                    tell_refusal(cx, key, &error, (status, hangs_on), now).await;
                     if progress {
                         // What comes after what was done is not to wait for what is refused.
                         debug!(?key, %error, "refused");
@@ -102,14 +106,24 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
     Ok(Outcome::Settled(decision.wake_at))
 }
 
+/// What of a status hangs on a write that was refused.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum HangsOn {
+    /// It tells of what was to be written.
+    This,
+    /// All that it tells of was written before; but for whether all is well.
+    WhatIsWritten,
+    /// Nothing at all.
+    Nothing,
+}
+
 /// A write that the API server refuses (a quota, an admission policy, a missing right) is for a
-/// person to mend: status says so, beside the log. `decided` is the status that the visit came to, and
-/// whether all that it tells of was written.
+/// person to mend: status says so, beside the log. `decided` is the status that the visit came to.
 async fn tell_refusal(
     cx: &Context,
     key: &Key,
     error: &Error,
-    (decided, written): (Option<Write>, bool),
+    (decided, hangs_on): (Option<Write>, HangsOn),
     now: Timestamp,
 ) {
     if key.kind == Kind::Outbox {
@@ -131,7 +145,7 @@ async fn tell_refusal(
         }) if Some(&resource_version) == live.metadata.resource_version.as_ref() => Some(status),
         _ => None,
     };
-    let rest = decided.as_ref().filter(|_| written);
+    let rest = decided.as_ref().filter(|_| hangs_on != HangsOn::This);
     // Whether a client secret works, the visit has come to say before it was refused another one.
     let readiness = match key.kind {
         Kind::TechnicalUser => decided.as_ref(),
@@ -141,12 +155,17 @@ async fn tell_refusal(
     let conditions = match (key.kind, ready) {
         // A ring that signs goes on signing, and a client secret that works goes on working.
         (Kind::SigningKey | Kind::TechnicalUser, Some(before)) => {
-            Conditions::ready_but_stalled((r::SUCCEEDED, before), (r::WRITE_REFUSED, message))
+            let stalled = (r::WRITE_REFUSED, message.clone());
+            Conditions::ready_but_stalled((r::SUCCEEDED, before), stalled)
         }
-        _ => Conditions::stalled(r::WRITE_REFUSED, message),
+        _ => Conditions::stalled(r::WRITE_REFUSED, message.clone()),
     };
     let mut applier = Applier::new(cx, key);
-    for write in status::with_conditions(&live, rest, &conditions, observed) {
+    let writes = match hangs_on {
+        HangsOn::Nothing => status::with_refusal(&live, rest, message, observed),
+        _ => status::with_conditions(&live, rest, &conditions, observed),
+    };
+    for write in writes {
         if let Write::Event(note) = write {
             let told = cx.events.tell(key, live.metadata.uid.clone(), note);
             cx.leadership.while_leading(told).await;
