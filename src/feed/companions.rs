@@ -51,14 +51,12 @@ impl Feed {
         };
         let device = Stores::get(&self.stores.technical_users, &agent.namespace, name);
         let device = device.and_then(|device| device.0.as_ref().ok().cloned());
+        // One without its client id could neither authenticate nor revoke its agent.
         let there = device.filter(|device| {
             device.metadata.uid.as_deref() == Some(uid)
                 && device.metadata.deletion_timestamp.is_none()
                 && tenancy.has_its_client_id(device)
         });
-        // One that may not have its client id could neither authenticate nor revoke its agent.
-        let tenancy = self.tenancy.get(&self.stores, &self.settings);
-        let there = there.filter(|device| tenancy.has_its_client_id(device));
         let Some((device, wanted)) =
             there.and_then(|device| Some((device.clone(), device.spec.companion_agent?)))
         else {
