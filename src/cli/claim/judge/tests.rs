@@ -104,7 +104,7 @@ fn who_may_claim() {
         ),
         (
             &[to(json!({"recipient": WRONG})), sealed_to(OWN)],
-            "the checksum",
+            "its checksum is wrong",
         ),
         (
             &[claimed_by(OTHER)],
