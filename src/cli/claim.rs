@@ -3,18 +3,21 @@
 //! The key that it is sealed to is made here, and dies with this process. So a claim that nobody waits for
 //! any more is taken back, and one that was granted in that moment is still shown.
 
+mod calls;
 mod judge;
 mod print;
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::Api;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
+use self::calls::Failed;
 use self::judge::{Granted, Progress, Whose, may_claim, progress};
 use self::print::{Credential, Form, Sink};
 use crate::api::v1alpha1::{CLAIM_ANNOTATION, TechnicalUser};
@@ -41,7 +44,8 @@ pub struct ClaimArgs {
     #[arg(long, value_name = "FILE")]
     output_file: Option<PathBuf>,
 
-    /// How long to wait for the operator; then the claim is taken back.
+    /// How long to wait for the operator, and for an API server that does not answer; then the claim is taken
+    /// back.
     #[arg(long, default_value = "1m", value_name = "DURATION")]
     timeout: Period,
 
@@ -83,24 +87,9 @@ pub async fn run(args: ClaimArgs) -> Result<(), String> {
     // Before anything is made that could then not be written.
     let sink = Sink::open(args.output_file.clone())?;
     let (client, namespace) = connect(&args).await?;
-    let claim = Claim {
-        users: Api::namespaced(client, &namespace),
-        whose: Whose {
-            namespace,
-            name: args.name.clone(),
-        },
-        identity: Identity::generate(),
-    };
-    let limit = Duration::try_from(args.timeout.as_duration()).unwrap_or(Duration::MAX);
-    let ended = tokio::select! {
-        done = tokio::time::timeout(limit, claim.claimed()) => match done {
-            Ok(Ok(credential)) => return sink.write(&credential, args.output, &claim.whose),
-            Ok(Err(sentence)) => Ended::Refused(sentence),
-            Err(_) => Ended::TooLate(args.timeout),
-        },
-        () = super::asked_to_end() => Ended::Interrupted,
-    };
-    match claim.take_back(&ended).await {
+    let claim = Claim::new(client, &namespace, &args.name);
+    let claimed = claim.made(args.timeout, super::asked_to_end()).await;
+    match claimed {
         Ok(credential) => sink.write(&credential, args.output, &claim.whose),
         Err(sentence) => {
             sink.discard();
@@ -117,23 +106,105 @@ enum Ended {
     Interrupted,
 }
 
+/// What is known of the claim's annotation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// Nothing was written.
+    Never,
+    /// It was, and whether the API server has done it is not known.
+    InDoubt,
+    /// The API server has answered.
+    Answered,
+}
+
 struct Claim {
     users: Api<TechnicalUser>,
     whose: Whose,
     /// Nothing but this opens what is sealed for this claim.
     identity: Identity,
+    sent: Mutex<Sent>,
 }
 
 impl Claim {
+    fn new(client: kube::Client, namespace: &str, name: &str) -> Self {
+        Self {
+            users: Api::namespaced(client, namespace),
+            whose: Whose {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+            },
+            identity: Identity::generate(),
+            sent: Mutex::new(Sent::Never),
+        }
+    }
+
     fn own(&self) -> String {
         self.identity.recipient().to_string()
+    }
+
+    fn sent(&self) -> Sent {
+        *self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_sent(&self, sent: Sent) {
+        *self.sent.lock().unwrap_or_else(PoisonError::into_inner) = sent;
+    }
+
+    /// The client secret, or why there is none; then the claim does not stand any more, or the sentence says
+    /// what to do about it.
+    async fn made(
+        &self,
+        timeout: Period,
+        asked_to_end: impl Future<Output = ()>,
+    ) -> Result<Credential, String> {
+        let limit = Duration::try_from(timeout.as_duration()).unwrap_or(Duration::MAX);
+        let ended = tokio::select! {
+            done = tokio::time::timeout(limit, self.claimed()) => match done {
+                Ok(Ok(credential)) => return Ok(credential),
+                Ok(Err(sentence)) => Ended::Refused(sentence),
+                Err(_) => Ended::TooLate(timeout),
+            },
+            () = asked_to_end => Ended::Interrupted,
+        };
+        let why = match &ended {
+            Ended::Refused(sentence) => sentence.clone(),
+            Ended::TooLate(limit) => format!("the operator made no client secret within {limit}"),
+            Ended::Interrupted => "ended before the operator had made a client secret".to_owned(),
+        };
+        if self.sent() == Sent::Never {
+            return Err(why);
+        }
+        if let Ended::Interrupted = ended {
+            // Whoever has no patience asks a second time, and then nothing more is said.
+            eprintln!(
+                "Taking the claim back, which may take {} s. If that is cut short: {}.",
+                (SETTLES + AFTERWARDS).as_secs(),
+                self.remedy()
+            );
+        }
+        let trouble = Mutex::new("it was looked at, and no client secret came of it".to_owned());
+        let taken_back = self.take_back(&why, matches!(ended, Ended::Refused(_)), &trouble);
+        match tokio::time::timeout(SETTLES + AFTERWARDS, taken_back).await {
+            Ok(done) => done,
+            Err(_) => {
+                let trouble = trouble.into_inner().unwrap_or_else(PoisonError::into_inner);
+                Err(self.stands(&why, &trouble))
+            }
+        }
     }
 
     async fn claimed(&self) -> Result<Credential, String> {
         self.place().await?;
         let mut doubtful: Option<Instant> = None;
         loop {
-            match progress(&self.get().await?, &self.own(), &self.whose) {
+            let user = match self.get().await {
+                Ok(user) => user,
+                Err(failed) => {
+                    failed.passes().await?;
+                    continue;
+                }
+            };
+            match progress(&user, &self.own(), &self.whose) {
                 Progress::Granted(granted) => return self.open(granted),
                 Progress::Waits => doubtful = None,
                 Progress::Doubtful(why) => {
@@ -150,52 +221,29 @@ impl Claim {
     /// Writes the claim, if nobody has claimed before: the API server lets one of two through.
     async fn place(&self) -> Result<(), String> {
         loop {
-            let user = self.get().await?;
-            may_claim(&user, &self.own(), &self.whose)?;
-            if self.annotate(&user, &json!(self.own())).await? {
+            let user = match self.get().await {
+                Ok(user) => user,
+                // Nothing stands: whoever called tries again.
+                Err(failed) if self.sent() == Sent::Never => return Err(failed.sentence()),
+                Err(failed) => {
+                    failed.passes().await?;
+                    continue;
+                }
+            };
+            if user.claim() == Some(&self.own()) {
+                // Only the answer was lost.
+                self.set_sent(Sent::Answered);
                 return Ok(());
             }
-        }
-    }
-
-    /// Sets the annotation, or takes it away; not if the resource is another than was seen.
-    async fn annotate(&self, seen: &TechnicalUser, value: &Value) -> Result<bool, String> {
-        let patch = json!({"metadata": {
-            "resourceVersion": seen.metadata.resource_version,
-            "annotations": {CLAIM_ANNOTATION: value},
-        }});
-        let params = PatchParams {
-            field_manager: Some("kubectl-chancery".into()),
-            ..PatchParams::default()
-        };
-        let patch = Patch::Merge(patch);
-        match self.users.patch(&self.whose.name, &params, &patch).await {
-            Ok(_) => Ok(true),
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-            Err(error) => Err(self.told("annotated", "patch", &error)),
-        }
-    }
-
-    async fn get(&self) -> Result<TechnicalUser, String> {
-        let user = self.users.get(&self.whose.name).await;
-        user.map_err(|error| self.told("read", "get", &error))
-    }
-
-    fn told(&self, done: &str, verb: &str, error: &kube::Error) -> String {
-        let Whose { namespace, .. } = &self.whose;
-        let what = format!("{} could not be {done}", self.whose);
-        match error {
-            kube::Error::Api(status) if status.code == 404 => {
-                format!(
-                    "there is no {}: mend the name or the namespace (-n)",
-                    self.whose
-                )
+            may_claim(&user, &self.own(), &self.whose)?;
+            let claim = json!(user.claim_for(&self.own()));
+            match self.annotate(&user, &claim).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(failed) => {
+                    failed.passes().await?;
+                }
             }
-            kube::Error::Api(status) if status.code == 403 => format!(
-                "{what}, as you may not {verb} technicalusers in {namespace}: whoever claims needs the rights get and patch on them"
-            ),
-            kube::Error::Api(status) => format!("{what}: {}", status.message),
-            other => format!("{what}: {other}"),
         }
     }
 
@@ -215,61 +263,77 @@ impl Claim {
     }
 
     /// Takes the claim back, as its key ends with this process. If it was granted in this very moment, gives
-    /// what came of it.
-    async fn take_back(&self, ended: &Ended) -> Result<Credential, String> {
-        let why = match ended {
-            Ended::Refused(sentence) => sentence.clone(),
-            Ended::TooLate(limit) => format!("the operator made no client secret within {limit}"),
-            Ended::Interrupted => "ended before the operator had made a client secret".to_owned(),
-        };
-        let mut taken_back: Option<Instant> = None;
-        let deadline = Instant::now() + SETTLES + AFTERWARDS;
+    /// what came of it. `trouble` is told what goes wrong.
+    async fn take_back(
+        &self,
+        why: &str,
+        refused: bool,
+        trouble: &Mutex<String>,
+    ) -> Result<Credential, String> {
+        let (began, mut taken_back) = (Instant::now(), None::<Instant>);
         loop {
             let user = match self.get().await {
                 Ok(user) => user,
-                Err(sentence) if matches!(ended, Ended::Refused(_)) => {
-                    return Err(if sentence == why {
-                        why
-                    } else {
-                        format!("{why}. Then {sentence}")
-                    });
+                Err(Failed::Final(gone)) if gone == why => return Err(gone),
+                Err(Failed::Final(gone)) => return Err(format!("{why}. Then {gone}")),
+                Err(failed) => {
+                    self.later(failed, trouble).await?;
+                    continue;
                 }
-                Err(sentence) => return Err(self.stands(&why, &sentence)),
             };
             if let Progress::Granted(granted) = progress(&user, &self.own(), &self.whose) {
                 return self.open(granted);
             }
-            let placed = judge::claim_of(&user) == Some(&self.own());
-            if placed && !judge::is_handled(&user, &self.own()) {
+            let placed = user.claim() == Some(&self.own());
+            let handled = judge::is_handled(&user, &self.own());
+            // One that nobody has answered may still come.
+            let in_doubt = self.sent() == Sent::InDoubt;
+            let since = taken_back.or(in_doubt.then_some(began));
+            if placed && !handled {
                 match self.annotate(&user, &Value::Null).await {
                     Ok(true) => taken_back = Some(Instant::now()),
-                    Ok(false) => continue,
-                    Err(sentence) => return Err(self.stands(&why, &sentence)),
+                    Ok(false) => {}
+                    Err(Failed::Final(sentence)) => return Err(self.stands(why, &sentence)),
+                    Err(failed) => self.later(failed, trouble).await?,
                 }
-            } else if !placed && taken_back.is_none_or(|at| at.elapsed() > AFTERWARDS) {
+                continue;
+            } else if !placed && since.is_none_or(|at| at.elapsed() > AFTERWARDS) {
                 return Err(match (taken_back, judge::trouble(&user)) {
-                    (None, _) => why,
+                    (None, _) if in_doubt => self.stands(why, "it may still be on its way"),
+                    (None, _) => why.to_owned(),
                     (Some(_), None) => format!("{why}: the claim was taken back"),
                     (Some(_), Some(told)) => {
                         format!("{why}: the claim was taken back. The operator says: {told}")
                     }
                 });
-            } else if placed && matches!(ended, Ended::Refused(_)) {
-                return Err(why);
-            }
-            if Instant::now() > deadline {
-                return Err(self.stands(&why, "it was looked at, and no client secret came of it"));
+            } else if placed && refused {
+                return Err(why.to_owned());
             }
             sleep(POLL).await;
         }
     }
 
+    /// Lets another try follow, and remembers why.
+    async fn later(&self, failed: Failed, trouble: &Mutex<String>) -> Result<(), String> {
+        let sentence = failed.passes().await?;
+        *trouble.lock().unwrap_or_else(PoisonError::into_inner) = sentence;
+        Ok(())
+    }
+
     /// That the claim stands, while nobody has its key.
     fn stands(&self, why: &str, because: &str) -> String {
+        format!(
+            "{why}; and the claim could not be taken back ({because}). It may stand in {}, and its key is lost: {}",
+            self.whose,
+            self.remedy()
+        )
+    }
+
+    /// What to do about a claim that may stand.
+    fn remedy(&self) -> String {
         let Whose { namespace, name } = &self.whose;
         format!(
-            "{why}; and the claim could not be taken back ({because}). It may stand in {}, and its key is lost: take it away with kubectl annotate technicaluser {name} -n {namespace} {CLAIM_ANNOTATION}-, and if a client secret was made for it, rotate, and claim again",
-            self.whose
+            "take it away with kubectl annotate technicaluser {name} -n {namespace} {CLAIM_ANNOTATION}-, and if a client secret was made for it, rotate, and claim again"
         )
     }
 }
@@ -296,3 +360,6 @@ async fn connect(args: &ClaimArgs) -> Result<(kube::Client, String), String> {
     let client = kube::Client::try_from(config).map_err(|e| no_cluster(&e))?;
     Ok((client, namespace))
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,6 +58,38 @@ fn is_of_state(condition: &str) -> bool {
     [READY, RECONCILING, STALLED].contains(&condition)
 }
 
+/// The writes of a status that the visit came to, or that stands, with this beside it: a write that nothing
+/// in it hangs on was refused. What needs a person already goes before that.
+pub fn with_refusal(
+    object: &DynamicObject,
+    decided: Option<&Value>,
+    why: String,
+    observed: Observed,
+) -> Vec<Write> {
+    let stands = &object.data["status"];
+    let of = |status: &Value| -> Vec<Condition> {
+        serde_json::from_value(status["conditions"].clone()).unwrap_or_default()
+    };
+    let status = decided.unwrap_or(stands);
+    let (before, mut all) = (of(stands), of(status));
+    let mut status = status.as_object().cloned().unwrap_or_default();
+    let refusal = Conditions::default().and(STALLED, true, WRITE_REFUSED, why.clone());
+    if !all.iter().any(|c| c.type_ == STALLED) {
+        let mut ready = all.iter_mut().filter(|c| c.type_ == READY);
+        if let Some(ready) = ready.next().filter(|ready| ready.status == "True") {
+            ready.message = format!("{} {why}", ready.message);
+        }
+        let after_ready = all.len().min(1);
+        all.splice(after_ready..after_ready, refusal.write(&before, observed));
+    }
+    status.insert("conditions".into(), json!(all));
+    let (status, version) = (Value::Object(status), &object.metadata.resource_version);
+    let Some(resource_version) = version.clone().filter(|_| status != *stands) else {
+        return Vec::new();
+    };
+    told(resource_version, status, warnings(&before, &refusal))
+}
+
 /// The writes of a status with these conditions, and the events that go with it, unless all of it
 /// stands there already. `rest` is what else it says; without that, it is what the last visit came to.
 pub fn with_conditions(

@@ -214,7 +214,7 @@ impl Visit<'_> {
                     ),
                 )),
             ),
-            Tenant::Current(_) | Tenant::NotCurrent => match self.goes_too() {
+            Tenant::Current(_) | Tenant::NotCurrent => match self.on_its_own(&mut decision) {
                 Some(gone) => (self.rotation(self.own_hashes(), Source::Hold), Some(gone)),
                 None => self.credential(&mut decision),
             },

@@ -1,6 +1,7 @@
 //! One visit to one object: see, decide, apply; and what is told where that is not possible.
 
 mod reads;
+mod refusal;
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tracing::debug;
 
+use self::refusal::{HangsOn, tell_refusal};
 use super::apply::{Applied, Applier};
 use super::operator::{Context, Outcome, READ_LIMIT};
 use super::signing_key::Looked;
@@ -61,10 +63,14 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
                 Write::Create(Object::Secret(_), _) | Write::Replace(Object::Secret(_), _)
             );
         // The status that follows tells of keys as their Secrets say, which were written before.
-        let after_notes = matches!(
-            write,
-            Write::Create(..) | Write::Replace(Object::ConfigMap(_), _)
-        );
+        let hangs_on = match &write {
+            // A device is what it is, whatever becomes of its companion.
+            Write::Create(Object::TechnicalUser(_), _)
+            | Write::Replace(Object::TechnicalUser(_), _)
+            | Write::Delete(Object::TechnicalUser(_)) => HangsOn::Nothing,
+            Write::Create(..) | Write::Replace(Object::ConfigMap(_), _) => HangsOn::WhatIsWritten,
+            _ => HangsOn::This,
+        };
         match applier.apply(write).await {
             Ok(Applied::Done) => progress = true,
             Ok(Applied::LookAgain) => return Ok(Outcome::LookAgain),
@@ -76,7 +82,7 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
                 if let Error::Refused { .. } = &error {
                     // It speaks of what is there, and not yet of what was to be made.
                     let status = writes.find(|w| matches!(w, Write::Status { .. }));
-                    tell_refusal(cx, key, &error, (status, after_notes), now).await;
+                    tell_refusal(cx, key, &error, (status, hangs_on), now).await;
                     if progress {
                         // What comes after what was done is not to wait for what is refused.
                         debug!(?key, %error, "refused");
@@ -96,67 +102,6 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
         return Ok(Outcome::LookAgain);
     }
     Ok(Outcome::Settled(decision.wake_at))
-}
-
-/// A write that the API server refuses (a quota, an admission policy, a missing right) is for a
-/// person to mend: status says so, beside the log. `decided` is the status that the visit came to, and
-/// whether all that it tells of was written.
-async fn tell_refusal(
-    cx: &Context,
-    key: &Key,
-    error: &Error,
-    (decided, written): (Option<Write>, bool),
-    now: Timestamp,
-) {
-    if key.kind == Kind::Outbox {
-        // It has no status; the log tells of it.
-        return;
-    }
-    let Ok(Some(live)) = live(cx, key).await else {
-        return;
-    };
-    let message = format!("The API server refused what this needs: {error}. It is tried again.");
-    let observed = Observed {
-        generation: live.metadata.generation.unwrap_or(0),
-        now,
-    };
-    let decided = match decided {
-        Some(Write::Status {
-            resource_version,
-            status,
-        }) if Some(&resource_version) == live.metadata.resource_version.as_ref() => Some(status),
-        _ => None,
-    };
-    let rest = decided.as_ref().filter(|_| written);
-    // Whether a client secret works, the visit has come to say before it was refused another one.
-    let readiness = match key.kind {
-        Kind::TechnicalUser => decided.as_ref(),
-        _ => rest,
-    };
-    let ready = status::ready_in(readiness.unwrap_or(&live.data["status"]));
-    let conditions = match (key.kind, ready) {
-        // What works goes on working: a ring, a client secret, a provider's keys.
-        (Kind::SigningKey | Kind::TechnicalUser | Kind::OidcProvider, Some(before)) => {
-            Conditions::ready_but_stalled((r::SUCCEEDED, before), (r::WRITE_REFUSED, message))
-        }
-        _ => Conditions::stalled(r::WRITE_REFUSED, message),
-    };
-    let mut applier = Applier::new(cx, key);
-    for write in status::with_conditions(&live, rest, &conditions, observed) {
-        if let Write::Event(note) = write {
-            let told = cx.events.tell(key, live.metadata.uid.clone(), note);
-            cx.leadership.while_leading(told).await;
-            continue;
-        }
-        match applier.apply(write).await {
-            Ok(Applied::Done) => {}
-            Ok(Applied::LookAgain) => return,
-            Err(error) => {
-                debug!(?key, %error, "the refusal could not be told in status either");
-                return;
-            }
-        }
-    }
 }
 
 /// The object as it is now, whatever is in it.

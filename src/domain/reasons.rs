@@ -93,6 +93,10 @@ pub const COMPANION_CREATED: &str = "CompanionCreated";
 pub const COMPANION_UPDATED: &str = "CompanionUpdated";
 /// A device's companion agent was deleted, as the device asks for none, or for another one.
 pub const COMPANION_DELETED: &str = "CompanionDeleted";
+/// A companion agent that nobody owned was taken over by its device.
+pub const COMPANION_ADOPTED: &str = "CompanionAdopted";
+/// A companion agent that no device owns, and that none asks for.
+pub const COMPANION_ORPHANED: &str = "CompanionOrphaned";
 /// A technical user of the name that a device's companion agent should have was not made for it.
 pub const COMPANION_NAME_CONFLICT: &str = "CompanionNameConflict";
 /// A client secret that a restore brought back was taken over.

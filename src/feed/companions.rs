@@ -45,16 +45,21 @@ impl Feed {
         agent: &mut Client,
     ) {
         let Some((name, uid)) = user.companion_of() else {
+            // Nothing bounds one that has lost its device, before a device adopts it.
+            agent.suspended |= user.orphan_of().is_some();
             return;
         };
         let device = Stores::get(&self.stores.technical_users, &agent.namespace, name);
         let device = device.and_then(|device| device.0.as_ref().ok().cloned());
+        // One without its client id could neither authenticate nor revoke its agent.
         let there = device.filter(|device| {
             device.metadata.uid.as_deref() == Some(uid)
                 && device.metadata.deletion_timestamp.is_none()
                 && tenancy.has_its_client_id(device)
         });
-        let Some(device) = there else {
+        let Some((device, wanted)) =
+            there.and_then(|device| Some((device.clone(), device.spec.companion_agent?)))
+        else {
             agent.suspended = true;
             return;
         };
@@ -69,15 +74,19 @@ impl Feed {
         agent.suspended |= its.suspended || revoked || overtaken;
         agent.introspect &= its.introspect;
         agent.on_behalf_of &= its.on_behalf_of;
-        for (agents, its) in [
-            (&mut agent.roles, &its.roles),
-            (&mut agent.scopes, &its.scopes),
-            (&mut agent.audiences, &its.audiences),
+        // Whoever edits the agent is not faster than the operator, which puts these back.
+        agent.token_ttl = wanted.token_ttl;
+        agent.signing_key.clone_from(&its.signing_key);
+        let audiences = wanted.audiences.as_ref().unwrap_or(&its.audiences);
+        for (agents, allowed) in [
+            (&mut agent.roles, [&its.roles, &wanted.roles]),
+            (&mut agent.scopes, [&its.scopes, &wanted.scopes]),
+            (&mut agent.audiences, [&its.audiences, audiences]),
         ] {
-            *agents = cut_down(agents, its)
-                .into_iter()
-                .map(str::to_owned)
-                .collect();
+            for allowed in allowed {
+                let kept = cut_down(agents, allowed).into_iter();
+                *agents = kept.map(str::to_owned).collect();
+            }
         }
     }
 

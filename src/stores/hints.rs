@@ -39,11 +39,13 @@ pub fn of_subscription(subscription: &Guarded<Subscription>) -> Vec<String> {
     }
 }
 
-/// Its client id, and its device, if it is a companion.
+/// Its client id, and its device, if it is a companion, or was made as one.
 pub fn of_technical_user(user: &Guarded<TechnicalUser>) -> Vec<String> {
     match &user.0 {
         Ok(user) => {
-            let device = user.companion_of().map(|(name, _)| name.to_owned());
+            let device = user.companion_of().map(|(name, _)| name);
+            let lost = || user.orphan_of().filter(|name| is_object_name(name));
+            let device = device.or_else(lost).map(str::to_owned);
             [user.client_id()].into_iter().chain(device).collect()
         }
         Err(_) => Vec::new(),

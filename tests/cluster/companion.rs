@@ -258,6 +258,87 @@ fn it_lives_as_its_device_says() {
     pair.field.end();
 }
 
+/// What a restore brings back has no owner: the agent of a suspended device gets nothing by that, and is its
+/// device's again. That of a device which is gone for good says what to do.
+#[test]
+fn an_agent_that_has_lost_its_device_gets_nothing() {
+    let mut pair = Pair::start("orphan");
+    pair.apply("{scopes: [read]}", "");
+    pair.wait_ready();
+    let [device, agent] = pair.credentials();
+    pair.taken_everywhere(&agent);
+    pair.apply("{scopes: [read]}", "  suspended: true\n");
+    for one in [&device, &agent] {
+        pair.refused_everywhere("suspended", one, Instant::now());
+    }
+    let saved = [DEVICE, AGENT].map(|name| {
+        let all = [
+            pair.get(name),
+            pair.field
+                .release
+                .get("secret", &pair.tenant, &format!("{name}-credentials")),
+            pair.field.release.get(
+                "secret",
+                &pair.field.release.name,
+                &format!("{}.{name}-credentials", pair.tenant),
+            ),
+        ];
+        all.map(|mut object| {
+            let from = object["metadata"].clone();
+            object["metadata"] = json!({});
+            for kept in ["name", "namespace", "labels", "annotations"] {
+                object["metadata"][kept] = from[kept].clone();
+            }
+            object.as_object_mut().expect("an object").remove("status");
+            object
+        })
+    });
+    pair.kubectl(&["delete", "technicaluser", DEVICE, "--wait"]);
+    eventually("all is gone", LIMIT, || {
+        let left = [
+            pair.field.release.list("technicalusers", &pair.tenant),
+            pair.field.release.list("secrets", &pair.tenant),
+        ]
+        .concat();
+        left.is_empty().then_some(()).ok_or(json!(left))
+    });
+    pair.field.kill_operator();
+    // Secrets first, and the agent before its device.
+    let [device_saved, agent_saved] = saved;
+    for saved in [&agent_saved, &device_saved] {
+        for object in saved[1..].iter().chain(&saved[..1]) {
+            pair.field.release.apply(&object.to_string());
+        }
+    }
+    pair.refused_everywhere("restored", &agent, Instant::now());
+    pair.field.operator();
+    let release = &pair.field.release;
+    eventually("it is its device's again", LIMIT, || {
+        let owner = pair.get(AGENT)["metadata"]["ownerReferences"][0]["name"].clone();
+        (owner == DEVICE).then_some(()).ok_or(release.tail())
+    });
+    for one in [&device, &agent] {
+        pair.refused_everywhere("still suspended", one, Instant::now());
+    }
+    pair.apply("{scopes: [read]}", "  suspended: false\n");
+    for one in [&device, &agent] {
+        pair.taken_everywhere(one);
+    }
+
+    // Left behind on purpose.
+    pair.kubectl(&["delete", "technicaluser", DEVICE, "--cascade=orphan"]);
+    pair.refused_everywhere("orphaned", &agent, Instant::now());
+    let reason = "CompanionOrphaned";
+    let told = release.wait_reason("technicaluser", &pair.tenant, AGENT, "Stalled", reason);
+    let told = told["message"].as_str().unwrap_or("").to_owned();
+    let (_, how) = told.split_once("kubectl ").expect("a command");
+    let how: Vec<&str> = how.split_whitespace().collect();
+    release.cluster.kubectl_ok(&how);
+    pair.taken_everywhere(&agent);
+    release.wait_ready("technicaluser", &pair.tenant, AGENT);
+    pair.field.end();
+}
+
 #[test]
 fn both_are_revoked_by_one_call_and_back_by_one_annotation() {
     let mut pair = Pair::start("pair");

@@ -14,7 +14,7 @@ use crate::release::{LIMIT, Release};
 use crate::ring::text;
 use crate::support::binaries;
 use crate::support::process::{Output, complete};
-use crate::support::{Proc, Scratch, Signal, chancery_bin, eventually, free_port};
+use crate::support::{ControlPlane, Proc, Scratch, Signal, chancery_bin, eventually, free_port};
 
 struct Trial {
     release: Release,
@@ -30,7 +30,10 @@ impl Trial {
     }
 
     fn without_operator(prefix: &str) -> Self {
-        let release = Release::prepared(prefix);
+        Self::of(Release::prepared(prefix), prefix)
+    }
+
+    fn of(release: Release, prefix: &str) -> Self {
         let tenant = release.tenant(&format!("{prefix}-tenant"));
         release.ring("main", "algorithm: ES256");
         let scratch = Scratch::new("one-time");
@@ -266,6 +269,13 @@ fn claimed_once_through_kubectl() {
             "chancery.dev/rotate=…",
         ],
     );
+    // Its claim was for this resource alone.
+    let user = trial.get("user");
+    let (claim, uid) = (
+        text(&user["metadata"]["annotations"]["chancery.dev/claim"]).expect("a claim"),
+        text(&user["metadata"]["uid"]).expect("a UID"),
+    );
+    assert_eq!(claim, format!("{recipient}@{uid}"));
     // A claim that is written by hand changes nothing either.
     let other = Identity::generate().recipient().to_string();
     trial.patch(
@@ -448,6 +458,81 @@ fn a_claim_that_is_given_up_is_taken_back() {
     trial.release.token(&id, &secret, "");
 }
 
+/// What is made again from its own manifest, the claim's annotation with it, waits for a new claim.
+#[test]
+fn a_claim_goes_with_its_resource() {
+    let trial = Trial::start("claim-again");
+    let release = &trial.release;
+    trial.user("user", "");
+    let (id, first) = trial.claimed("user");
+    release.token(&id, &first, "");
+    let before = trial.get("user");
+    let of = ["replace", "--force", "-f", "-"];
+    let replaced = release.cluster.kubectl_stdin(&of, &before.to_string());
+    replaced.expect_success("replace");
+    let told = trial.awaited("user", "Reconciling");
+    assert!(told.contains("kubectl chancery claim user"), "{told}");
+    let after = trial.get("user");
+    let claim = |user: &Value| text(&user["metadata"]["annotations"]["chancery.dev/claim"]);
+    assert_eq!(
+        claim(&after),
+        claim(&before),
+        "the operator writes none of it"
+    );
+    assert_ne!(after["metadata"]["uid"], before["metadata"]["uid"]);
+    assert!(after["status"]["sealed"].is_null(), "{}", after["status"]);
+    assert_eq!(release.refused(&id, &first, "").status, 401);
+    let (_, second) = trial.claimed("user");
+    release.token(&id, &second, "");
+}
+
+/// The API server goes away amid a claim, and comes back: the claim goes on. Where it does not come back, the
+/// command says what may stand.
+#[test]
+fn a_claim_outlives_an_api_server() {
+    let cluster: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start()));
+    let release = Release::prepared_on(cluster, "claim-outage");
+    let mut trial = Trial::of(release, "claim-outage");
+    let start = |trial: &Trial, more: &[&str]| {
+        let command = trial.command("user", cluster.admin_kubeconfig(), more);
+        let claim = Proc::start("claim", command, trial.scratch.path());
+        eventually("the claim stands", LIMIT, || {
+            let user = trial.get("user");
+            let stands = user["metadata"]["annotations"]["chancery.dev/claim"].is_string();
+            stands.then_some(()).ok_or(claim.output())
+        });
+        claim
+    };
+    trial.user("user", "");
+    let claim = start(&trial, &["--timeout", "3s"]);
+    cluster.kill_api_server();
+    assert_eq!(claim.wait_exit(LIMIT).code(), Some(1));
+    let told = claim.stderr();
+    let how = format!(
+        "kubectl annotate technicaluser user -n {} chancery.dev/claim-",
+        trial.tenant
+    );
+    assert!(
+        told.contains("It may stand in") && told.contains(&how),
+        "{told}"
+    );
+    cluster.start_api_server();
+    trial.patch(
+        "user",
+        &json!({"metadata": {"annotations": {"chancery.dev/claim": null}}}),
+    );
+    let claim = start(&trial, &["-o", "json", "--timeout", "3m"]);
+    cluster.kill_api_server();
+    cluster.start_api_server();
+    trial.release.run(&[]);
+    assert!(claim.wait_exit(LIMIT).success(), "{}", claim.output());
+    let printed: Value = serde_json::from_str(&claim.stdout()).expect("JSON");
+    let secret = text(&printed["client_secret"]).expect("a secret");
+    trial.release.remember(&secret);
+    let id = text(&printed["client_id"]).expect("an id");
+    trial.release.token(&id, &secret, "");
+}
+
 /// Sealed to the spec's recipient, opened by `age`, and rotated by the clock without anybody there.
 #[test]
 fn sealed_to_the_recipient_of_the_spec() {
@@ -530,6 +615,18 @@ fn sealed_to_the_recipient_of_the_spec() {
         "{told}"
     );
     release.wait_ready("technicaluser", &trial.tenant, "user");
+    // Nobody is asked to claim, nor is the plugin's user sent to what is not there.
+    trial.rotate("user", "to the wrong one");
+    let paused = release.wait_reason(
+        "technicaluser",
+        &trial.tenant,
+        "user",
+        "RotationPaused",
+        "InvalidSpec",
+    );
+    let message = text(&paused["message"]).expect("a message");
+    assert!(!message.contains("claim"), "{message}");
+    trial.refused("user", &["its checksum is wrong", "Mend it"]);
 }
 
 /// From a Secret to a claim, and back, under load.

@@ -10,7 +10,7 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::scene::eventually;
+use super::scene::{Gate, eventually};
 use super::*;
 
 const DEVICE: &str = "phone";
@@ -411,18 +411,22 @@ async fn it_follows_its_device_and_is_put_back() {
 
     // What a person puts there is put back, and a server does not wait for that.
     drop(running);
-    street
-        .patch(AGENT, json!({"spec": {"roles": ["admin"]}}))
-        .await;
-    eventually("it has no more than its device", async || {
-        street
-            .known(AGENT)
-            .expect("known")
-            .roles
-            .is_empty()
-            .then_some(())
+    let more = json!({
+        "roles": ["admin", "driver", "clerk"], "scopes": ["read"], "audiences": ["a", "b"],
+        "tokenTtl": "1h", "signingKey": "other",
+    });
+    street.patch(AGENT, json!({"spec": more})).await;
+    eventually("that was seen", async || {
+        let client = street.known(AGENT).expect("known");
+        // Neither more than its device has, nor more than that says of it.
+        (client.roles == ["clerk"]).then_some(())
     })
     .await;
+    let client = street.known(AGENT).expect("known");
+    assert!(client.scopes.is_empty(), "{:?}", client.scopes);
+    assert_eq!(client.audiences, ["b"]);
+    assert_eq!(json!(client.token_ttl), json!("1m30s"));
+    assert_eq!(client.signing_key, None);
     let _running = operator(street.api.client("default"));
     eventually("it is put back", async || {
         (spec(&street).await.roles == ["clerk"]).then_some(())
@@ -669,4 +673,245 @@ async fn a_device_with_a_key_stays_revoked_too() {
     .await;
     assert_ne!(new, agents);
     assert!(street.events("CredentialExchanged").await.is_empty());
+}
+
+impl Street {
+    /// The message of a condition that is true, of that reason.
+    async fn told(&self, name: &str, reason: &str) -> Option<String> {
+        let mut conditions = self.status(name).await?.conditions.into_iter();
+        let told = conditions.find(|c| c.reason == reason && c.type_ != "Ready")?;
+        Some(told.message)
+    }
+
+    async fn takes_it(&mut self, name: &str, takes: bool, plain: &str) {
+        eventually(&format!("{name} is taken: {takes}"), async || {
+            (self.takes(name, plain) == takes).then_some(())
+        })
+        .await;
+    }
+
+    /// As a restore leaves it.
+    async fn strip(&self, name: &str) {
+        let stripped = json!({"metadata": {"ownerReferences": null}});
+        self.patch(name, stripped).await;
+    }
+}
+
+/// Nothing bounds an agent that has lost its device, so that it gets nothing, until a device takes it over
+/// or a person makes it an ordinary technical user.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_without_its_device_gets_nothing() {
+    let mut street = Street::new(json!({"roles": ["driver"]})).await;
+    let running = operator(street.api.client("default"));
+    for name in [DEVICE, AGENT] {
+        eventually(name, async || street.ready(name).await).await;
+    }
+    let plain = street.delivered(AGENT).await.expect("a secret");
+    street.takes_it(AGENT, true, &plain).await;
+    drop(running);
+
+    // No server waits for the operator; and that takes it over.
+    street.strip(AGENT).await;
+    street.takes_it(AGENT, false, &plain).await;
+    let running = operator(street.api.client("default"));
+    eventually("it is its device's again", async || {
+        let agent = street.users().get(AGENT).await.expect("there");
+        (agent.companion_of()?.0 == DEVICE).then_some(())
+    })
+    .await;
+    let told = eventually("that is told", async || {
+        street.events("CompanionAdopted").await.pop()
+    })
+    .await;
+    assert!(told.contains(AGENT), "{told}");
+    street.takes_it(AGENT, true, &plain).await;
+    // While the operator watches, too.
+    street.strip(AGENT).await;
+    eventually("again", async || {
+        let agent = street.users().get(AGENT).await.expect("there");
+        agent.companion_of().map(|_| ())
+    })
+    .await;
+    drop(running);
+
+    // The device is gone for good, and left its agent behind.
+    street.strip(AGENT).await;
+    street.delete(DEVICE).await;
+    let _running = operator(street.api.client("default"));
+    let told = eventually("it is told", async || {
+        street.told(AGENT, "CompanionOrphaned").await
+    })
+    .await;
+    for part in [
+        "companion agent of device phone",
+        "companion-of-",
+        "Delete it",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert!(!street.takes(AGENT, &plain));
+    // As a technical user of its own it is as any.
+    let label =
+        |value: Value| json!({"metadata": {"labels": {"chancery.dev/companion-of": value}}});
+    street.patch(AGENT, label(Value::Null)).await;
+    street.takes_it(AGENT, true, &plain).await;
+    eventually("it is ready", async || {
+        let status = street.ready(AGENT).await?;
+        let stalled = status.conditions.iter().any(|c| c.type_ == "Stalled");
+        (!stalled).then_some(())
+    })
+    .await;
+    // A device of that name leaves such a one alone, and takes over what was made for one of its name.
+    let device = json!({
+        "apiVersion": "chancery.dev/v1alpha1", "kind": "TechnicalUser", "metadata": {"name": DEVICE},
+        "spec": {
+            "family": "Device", "roles": ["driver"], "audiences": ["a"], "companionAgent": {},
+            "credential": {"secret": {}},
+        },
+    });
+    street.make::<TechnicalUser>(TENANT, device).await;
+    eventually("the name is taken", async || {
+        street.told(DEVICE, "CompanionNameConflict").await
+    })
+    .await;
+    street.patch(AGENT, label(json!(DEVICE))).await;
+    eventually("it is that device's", async || {
+        let named = street.status(DEVICE).await?.companion_agent?;
+        (named.name == AGENT).then_some(())?;
+        street.ready(AGENT).await
+    })
+    .await;
+    let agent = street.users().get(AGENT).await.expect("there");
+    assert!(agent.spec.roles.is_empty(), "{:?}", agent.spec.roles);
+    street.takes_it(AGENT, true, &plain).await;
+    assert_eq!(street.delivered(AGENT).await, Some(plain));
+}
+
+/// A person supplies the agent's secret, which the device's interval does not rotate.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_authenticated_otherwise_follows_its_device() {
+    let street = Street::new(json!({})).await;
+    let _running = operator(street.api.client("default"));
+    eventually("both", async || street.ready(AGENT).await).await;
+    let mine = json!({
+        "metadata": {"name": "mine"}, "stringData": {"client_secret": "0123456789abcdef0123456789abcdef"},
+    });
+    street.make::<Secret>(TENANT, mine).await;
+    let supplied = json!({"delivery": "Reference", "secretRefs": [{"name": "mine"}]});
+    street
+        .patch(AGENT, json!({"spec": {"credential": {"secret": supplied}}}))
+        .await;
+    let rotation = json!({"interval": "48h", "gracePeriod": "1h"});
+    street
+        .patch(
+            DEVICE,
+            json!({"spec": {"credential": {"secret": {"rotation": rotation}}}}),
+        )
+        .await;
+    eventually("its grace follows", async || {
+        let agent = street.users().get(AGENT).await.expect("there");
+        let secret = agent.spec.credential.secret?;
+        (json!(secret.rotation) == json!({"gracePeriod": "1h"})).then_some(())
+    })
+    .await;
+    let status = eventually("the device tells of its rotation", async || {
+        let status = street.ready(DEVICE).await?;
+        status.next_rotation.is_some().then_some(status)
+    })
+    .await;
+    let stalled = status.conditions.iter().find(|c| c.type_ == "Stalled");
+    assert_eq!(stalled, None);
+}
+
+/// What an admission policy refuses of the agent holds up nothing of the device, nor what status tells of
+/// it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_goes_on_whose_agent_can_not_be_written() {
+    let street = Street::new(json!({})).await;
+    let gate = Gate::new(&street.api);
+    let _running = operator(Client::new(gate.clone(), "default"));
+    eventually("both", async || street.ready(AGENT).await).await;
+    gate.refuse_replacing(AGENT);
+    let spec = json!({
+        "companionAgent": {"roles": ["driver"]}, "credential": {"secret": {"delivery": "OneTime"}},
+    });
+    street.patch(DEVICE, json!({"spec": spec})).await;
+    let waits = eventually("it is told", async || {
+        let told = street.told(DEVICE, "WriteRefused").await?;
+        assert!(
+            told.contains("exceeded quota: none") && told.contains(AGENT),
+            "{told}"
+        );
+        // And so is what else there is to tell.
+        street.told(DEVICE, "ClaimAwaited").await
+    })
+    .await;
+    assert!(waits.contains("kubectl chancery claim phone"), "{waits}");
+    let recipient = chancery::crypto::age::Identity::generate().recipient();
+    let claim = json!({"chancery.dev/claim": recipient.to_string()});
+    street
+        .patch(DEVICE, json!({"metadata": {"annotations": claim}}))
+        .await;
+    eventually("the claim is granted", async || {
+        let sealed = street.status(DEVICE).await?.sealed?;
+        (sealed.recipient == recipient.to_string()).then_some(())
+    })
+    .await;
+    assert!(!gate.refusals().is_empty());
+    let events = street.events("WriteRefused").await;
+    assert_eq!(events.len(), 1, "{events:?}");
+    gate.refuse(false);
+    eventually("once it can be written, it is", async || {
+        let agent = street.users().get(AGENT).await.expect("there");
+        (agent.spec.roles == ["driver"]).then_some(())?;
+        let status = street.status(DEVICE).await?;
+        let stalled = status.conditions.iter().any(|c| c.type_ == "Stalled");
+        (!stalled).then_some(())
+    })
+    .await;
+}
+
+/// A device that may not have its client id can neither authenticate nor revoke its agent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_without_its_client_id_has_no_agent_that_works() {
+    let mut street = Street::new(json!({})).await;
+    let _running = operator(street.api.client("default"));
+    let device = json!({
+        "apiVersion": "chancery.dev/v1alpha1", "kind": "TechnicalUser", "metadata": {"name": "tablet"},
+        "spec": {
+            "family": "Device", "clientId": "special", "audiences": ["a"], "companionAgent": {},
+            "credential": {"secret": {}},
+        },
+    });
+    street.make::<TechnicalUser>(TENANT, device).await;
+    let told = eventually("it is told", async || {
+        street.told("tablet-agent", "ClientIdNotAllowed").await
+    })
+    .await;
+    assert!(told.contains("its device tablet"), "{told}");
+    assert!(street.known("tablet-agent").expect("known").suspended);
+    let subscriptions: Api<Subscription> = Api::namespaced(street.client.clone(), TENANT);
+    let allow = |ids: Value| {
+        let patch = Patch::Merge(json!({"spec": {"allowed": {"clientIds": ids}}}));
+        let subscriptions = subscriptions.clone();
+        async move {
+            let params = PatchParams::default();
+            let patched = subscriptions.patch("acme", &params, &patch).await;
+            patched.expect("patched");
+        }
+    };
+    allow(json!(["special"])).await;
+    let plain = eventually("both work", async || {
+        street.ready("tablet").await?;
+        street.ready("tablet-agent").await?;
+        street.delivered("tablet-agent").await
+    })
+    .await;
+    street.takes_it("tablet-agent", true, &plain).await;
+    allow(json!([])).await;
+    street.takes_it("tablet-agent", false, &plain).await;
+    eventually("and its status says why", async || {
+        street.told("tablet-agent", "ClientIdNotAllowed").await
+    })
+    .await;
 }

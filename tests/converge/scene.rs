@@ -54,6 +54,22 @@ impl tower::Service<Request<Body>> for Gate {
 }
 
 impl Gate {
+    /// One that refuses nothing yet.
+    pub fn new(api: &ApiServer) -> Self {
+        Self {
+            inner: Arc::new(Mutex::new(api.service())),
+            refuses: Arc::default(),
+            refused: Arc::default(),
+            requests: Arc::default(),
+        }
+    }
+
+    /// Refuses to replace a technical user, until it refuses something else.
+    pub fn refuse_replacing(&self, user: &str) {
+        let replacing = (Method::PUT, format!("/technicalusers/{user}"));
+        *self.refuses.lock().expect("no panic") = Some(replacing);
+    }
+
     /// Refuses to make Secrets, or nothing.
     pub fn refuse(&self, refuses: bool) {
         let secrets = (Method::POST, "/secrets".to_owned());
@@ -94,12 +110,7 @@ impl Scene {
     /// With settings that are altered so.
     pub async fn with(alter: impl FnOnce(&mut Settings)) -> Self {
         let (api, admin) = empty_world().await;
-        let gate = Gate {
-            inner: Arc::new(Mutex::new(api.service())),
-            refuses: Arc::default(),
-            refused: Arc::default(),
-            requests: Arc::default(),
-        };
+        let gate = Gate::new(&api);
         let second = Period::from_secs(1);
         let mut settings = Settings {
             jwks: JwksSettings { max_age: second },

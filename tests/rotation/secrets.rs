@@ -258,8 +258,13 @@ const BROKEN: [(&str, Tamper); 8] = [
     }),
     ("forgets what was supplied before", |decision| {
         for write in &mut decision.writes {
-            if let Write::Replace(Object::Secret(s), Fill::Supplied(_)) = write {
-                credentials::write(s, &[]);
+            if let Write::Replace(Object::Secret(s), Fill::Nothing) = write {
+                let mut all = credentials::read(s);
+                // One that was just supplied.
+                all.retain(|s| s.known.source.is_some() && s.known.delivered_at.is_none());
+                if !all.is_empty() {
+                    credentials::write(s, &all);
+                }
             }
         }
     }),

@@ -79,4 +79,13 @@ impl TechnicalUser {
         });
         devices.next().map(|o| (o.name.as_str(), o.uid.as_str()))
     }
+
+    /// The device that it was made for as a companion agent, as its labels say, where no device controls it:
+    /// a restore, or a person, has taken the owner away.
+    pub fn orphan_of(&self) -> Option<&str> {
+        let labels = self.labels();
+        let made = labels.get(names::PART_LABEL).map(String::as_str) == Some(names::PART_COMPANION);
+        let device = labels.get(names::COMPANION_LABEL).filter(|_| made)?;
+        self.companion_of().is_none().then_some(device)
+    }
 }

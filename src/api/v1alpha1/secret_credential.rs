@@ -35,6 +35,9 @@ use crate::domain::vocabulary;
         .message("recipient is whom a client secret is sealed to, which is done with delivery OneTime alone: set that, or take recipient away.").field_path(".recipient"),
     validation = Rule::new("self.delivery != 'OneTime' || !has(self.secretName) && !has(self.labels) && !has(self.annotations)")
         .message("secretName, labels and annotations are for the Secret that delivers a client secret, and with delivery OneTime there is none: take them away."),
+    validation = Rule::new("self.delivery != 'OneTime' || !has(self.keys) || self.keys.clientId == 'client_id' && self.keys.clientSecret == 'client_secret' && self.keys.tokenUrl == 'token_url' && self.keys.issuer == 'issuer'")
+        .message("keys says what a client secret is delivered under in a Secret, and with delivery OneTime there is none: take the field away.")
+        .field_path(".keys"),
 )]
 pub struct SecretCredential {
     /// How you get it. Secret: in a Secret of this namespace. OneTime: it is stored nowhere; whoever

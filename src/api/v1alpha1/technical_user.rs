@@ -215,8 +215,8 @@ pub struct TechnicalUserStatus {
     /// With delivery OneTime: the client secret, sealed to whoever claimed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sealed: Option<SealedStatus>,
-    /// The last value of the annotation chancery.dev/claim that was looked at: a client secret was sealed to
-    /// it, or there was none to be claimed. It seals no other.
+    /// The recipient of the last annotation chancery.dev/claim that was looked at: a client secret was sealed
+    /// to it, or there was none to be claimed. It seals no other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_handled_claim: Option<String>,
     /// The Subscription that holds for it now.

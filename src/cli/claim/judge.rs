@@ -52,12 +52,6 @@ pub struct Granted {
     pub ciphertext: String,
 }
 
-/// The claim that stands in the resource.
-pub fn claim_of(user: &TechnicalUser) -> Option<&String> {
-    let claim = user.annotations().get(CLAIM_ANNOTATION);
-    claim.filter(|claim| !claim.is_empty())
-}
-
 /// Whether the operator has looked at a claim.
 pub fn is_handled(user: &TechnicalUser, claim: &str) -> bool {
     let status = user.status.as_ref();
@@ -86,11 +80,9 @@ pub fn may_claim(user: &TechnicalUser, own: &str, whose: &Whose) -> Result<(), S
         ));
     };
     if let Some(recipient) = &secret.recipient {
-        return Err(format!(
-            "client secrets of {whose} are sealed to {recipient} (spec.credential.secret.recipient): who has its private key opens it with kubectl get technicaluser {name} -n {namespace} -o jsonpath='{{.status.sealed.ciphertext}}' | age --decrypt -i KEYFILE"
-        ));
+        return Err(of_spec(user, recipient, whose));
     }
-    if let Some(other) = claim_of(user).filter(|claim| *claim != own) {
+    if let Some(other) = user.claim().filter(|claim| *claim != own) {
         let sound = Recipient::parse(other).is_ok();
         if sound && !is_handled(user, other) {
             return Err(format!(
@@ -118,6 +110,31 @@ pub fn may_claim(user: &TechnicalUser, own: &str, whose: &Whose) -> Result<(), S
         return Ok(());
     }
     Err(claimed(user, whose))
+}
+
+/// That the spec says whom client secrets are sealed to, and how that one has what there is.
+fn of_spec(user: &TechnicalUser, recipient: &str, whose: &Whose) -> String {
+    let Whose { namespace, name } = whose;
+    if let Err(why) = Recipient::parse(recipient) {
+        return format!(
+            "spec.credential.secret.recipient of {whose} is {recipient:?}: {why}. Mend it, or take it away and claim again"
+        );
+    }
+    let told = format!(
+        "client secrets of {whose} are sealed to {recipient} (spec.credential.secret.recipient)"
+    );
+    match sealed(user).filter(|sealed| sealed.recipient == recipient) {
+        Some(_) => format!(
+            "{told}: who has its private key opens it with kubectl get technicaluser {name} -n {namespace} -o jsonpath='{{.status.sealed.ciphertext}}' | age --decrypt -i KEYFILE"
+        ),
+        None => {
+            let trouble = trouble(user).map(|told| format!(" The operator says: {told}"));
+            format!(
+                "{told}, and none is there yet. To have the next one claimed, take the field away.{}",
+                trouble.unwrap_or_default()
+            )
+        }
+    }
 }
 
 /// Whether the operator waits for a claim.
@@ -161,7 +178,7 @@ pub fn progress(user: &TechnicalUser, own: &str, whose: &Whose) -> Progress {
         });
     }
     let handled = is_handled(user, own);
-    match claim_of(user) {
+    match user.claim() {
         Some(claim) if claim == own && !handled => Progress::Waits,
         _ if handled && about_to_show(user) => Progress::Waits,
         Some(claim) if claim != own && !is_handled(user, claim) => Progress::Doubtful(format!(

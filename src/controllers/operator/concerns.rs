@@ -10,6 +10,7 @@ use crate::controllers::{Key, Kind, signing_key, technical_user};
 use crate::domain::names;
 use crate::objects::jwks_map;
 use crate::stores::{Change, Guarded, Stores, Watched};
+use crate::tenancy::Claim;
 
 impl Operator {
     /// Whom a change concerns.
@@ -114,8 +115,15 @@ impl Operator {
                 if *spec {
                     let tenancy = self.cx.tenancy();
                     let claims = id.and_then(|id| tenancy.claims.get(id));
-                    for claim in claims.into_iter().flatten() {
-                        add(Kind::TechnicalUser, &claim.namespace, &claim.name);
+                    for Claim {
+                        namespace, name, ..
+                    } in claims.into_iter().flatten()
+                    {
+                        add(Kind::TechnicalUser, namespace, name);
+                        // Without its client id a device has no agent either.
+                        if let Some(agent) = companion(namespace, name) {
+                            add(Kind::TechnicalUser, namespace, &agent);
+                        }
                     }
                     // A device that waits for this name, and the agent that goes with this device.
                     let wanted = (namespace.clone(), name.clone());

@@ -3,27 +3,29 @@
 //! the device is the garbage collector's work. Its own visits see its device: what is suspended or
 //! revoked is so with its companion.
 //!
-//! A technical user of that name which was not made for the device is never touched.
+//! A technical user of that name which was not made for the device is never touched. One that was, and that
+//! nobody owns, as after a restore, is taken over.
+
+mod device;
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 
+pub use self::device::{Device, DeviceSeen};
 use super::{COLLECTED_RECHECK, FOREIGN_RECHECK, Sight, Visit};
 use crate::api::v1alpha1::{
-    CompanionAgent, CompanionStatus, Conditions, Credential, ROTATE_ANNOTATION, RevokedStatus,
-    SecretCredential, TechnicalUser, TechnicalUserSpec,
+    CompanionAgent, CompanionStatus, Credential, SecretCredential, SecretRotation, TechnicalUser,
+    TechnicalUserSpec,
 };
 use crate::controllers::operator::Context;
 use crate::controllers::{Decision, Error, Fill, Note, Object, Write};
 use crate::domain::client::Family;
-use crate::domain::names::{COMPANION_LABEL, PART_COMPANION, credentials_secret};
+use crate::domain::names::{COMPANION_LABEL, PART_COMPANION};
 use crate::domain::reasons as r;
-use crate::objects::{Ownership, annotation, credentials, labels, owner, ownership};
-use crate::stores::{Guarded, Stores};
+use crate::objects::{Ownership, labels, owner, ownership};
+use crate::stores::Guarded;
 
 /// What there is to see of a device's companions, and of a companion's device.
 #[derive(Clone, Debug, Default)]
@@ -35,31 +37,6 @@ pub struct Companionship {
     pub device: Device,
 }
 
-/// The device of a companion.
-#[derive(Clone, Debug, Default)]
-pub enum Device {
-    /// It is nobody's companion.
-    #[default]
-    None,
-    /// Its device is gone, or being deleted.
-    Gone(String),
-    /// Its device is there.
-    There(DeviceSeen),
-}
-
-/// What a companion has to know of its device.
-#[derive(Clone, Debug)]
-pub struct DeviceSeen {
-    /// Its name.
-    pub name: String,
-    /// Whether it is suspended.
-    pub suspended: bool,
-    /// That it is revoked.
-    pub revoked: Option<RevokedStatus>,
-    /// When it was last revoked, whether that is over or not.
-    pub last_revocation: Option<Timestamp>,
-}
-
 /// Looks at them.
 pub async fn see(
     cx: &Context,
@@ -69,7 +46,7 @@ pub async fn see(
 ) -> Result<Companionship, Error> {
     Ok(Companionship {
         agents: agents(cx, user, namespace, sight).await?,
-        device: device(cx, user, namespace, sight).await?,
+        device: device::see(cx, user, namespace, sight).await?,
     })
 }
 
@@ -107,58 +84,6 @@ async fn agents(
 async fn live(cx: &Context, namespace: &str, name: &str) -> Result<Option<TechnicalUser>, Error> {
     let found = cx.get::<Guarded<TechnicalUser>>(namespace, name).await?;
     Ok(found.and_then(|found| found.0.ok()))
-}
-
-async fn device(
-    cx: &Context,
-    user: &TechnicalUser,
-    namespace: &str,
-    sight: Sight,
-) -> Result<Device, Error> {
-    let Some((name, uid)) = user.companion_of() else {
-        return Ok(Device::None);
-    };
-    let (own, hashes_name) = (
-        cx.settings.operator_namespace.as_str(),
-        credentials_secret(namespace, name),
-    );
-    let (device, hashes) = match sight {
-        Sight::Watched => (
-            Stores::get(&cx.stores.technical_users, namespace, name)
-                .and_then(|found| found.0.as_ref().ok().cloned()),
-            Stores::get(&cx.stores.secrets, own, &hashes_name),
-        ),
-        Sight::Live => (
-            live(cx, namespace, name).await?,
-            cx.get::<Secret>(own, &hashes_name).await?.map(Arc::new),
-        ),
-    };
-    let there = device.filter(|device| {
-        device.metadata.uid.as_deref() == Some(uid) && device.metadata.deletion_timestamp.is_none()
-    });
-    let Some(there) = there else {
-        return Ok(Device::Gone(name.to_owned()));
-    };
-    let ours = |hashes: &Arc<Secret>| credentials::are_of_uid(hashes, Some(uid));
-    let hashes = hashes.filter(ours);
-    let revoked = revocation_of(&there, hashes.as_deref());
-    let last = hashes.as_deref().and_then(credentials::last_revocation);
-    Ok(Device::There(DeviceSeen {
-        name: name.to_owned(),
-        suspended: there.spec.suspended,
-        last_revocation: last.or(revoked.as_ref().map(|r| r.at.0)),
-        revoked,
-    }))
-}
-
-/// That a device is revoked, as far as that has been acted upon: its hashes say so, or its status, where a
-/// backup of them was put back. Status is behind for a moment once a person has asked for the device back.
-fn revocation_of(device: &TechnicalUser, hashes: Option<&Secret>) -> Option<RevokedStatus> {
-    let asked = annotation(&device.metadata, ROTATE_ANNOTATION).filter(|value| !value.is_empty());
-    let told = || device.status.as_ref()?.revoked.clone();
-    let stays = |revoked: &RevokedStatus| asked.is_none() || asked == revoked.rotate.as_deref();
-    let noted = hashes.and_then(credentials::revoked);
-    noted.or_else(|| told().filter(stays))
 }
 
 /// The companion as the device wants it, over what is there.
@@ -210,10 +135,22 @@ fn agent(
     spec.on_behalf_of = false;
     spec.signing_key.clone_from(&of_device.signing_key);
     if let Some(secret) = &mut spec.credential.secret {
-        let rotation = device.secret_credential();
-        secret.rotation = rotation.and_then(|secret| secret.rotation.clone());
+        secret.rotation = rotation_of(device, secret);
     }
     after
+}
+
+/// The rotation of a device's client secret, as far as its companion's can have it: by whoever supplies
+/// that it is rotated too.
+fn rotation_of(device: &TechnicalUser, agents: &SecretCredential) -> Option<SecretRotation> {
+    let rotation = device.secret_credential()?.rotation.clone()?;
+    if !agents.is_supplied() {
+        return Some(rotation);
+    }
+    rotation.grace_period.map(|grace_period| SecretRotation {
+        interval: None,
+        grace_period: Some(grace_period),
+    })
 }
 
 /// What of a companion is not as its device says.
@@ -309,14 +246,19 @@ impl Visit<'_> {
         }
         let object = Object::TechnicalUser(Box::new(after));
         decision.writes.push(Write::Replace(object, Fill::Nothing));
-        decision.writes.push(Note::normal(
-            r::COMPANION_UPDATED,
-            format!(
-                "Brought the companion agent {} to what this device says of it: {}.",
-                standing.name_any(),
-                changed.join(", ")
-            ),
-        ));
+        let name = standing.name_any();
+        decision.writes.push(if self.is_lost(standing) {
+            Note::normal(
+                r::COMPANION_ADOPTED,
+                format!("Took over the companion agent {name}, which was made for a device of this name and had no owner, as after a restore: it goes with this device."),
+            )
+        } else {
+            let changed = changed.join(", ");
+            Note::normal(
+                r::COMPANION_UPDATED,
+                format!("Brought the companion agent {name} to what this device says of it: {changed}."),
+            )
+        });
     }
 
     /// The name that the companion is to have is another's. One that was made under another name goes on.
@@ -356,7 +298,14 @@ impl Visit<'_> {
     /// Whether a technical user is neither this device's nor about to go.
     fn is_taken(&self, standing: &TechnicalUser) -> bool {
         let goes = standing.metadata.deletion_timestamp.is_some() || self.is_of_earlier(standing);
-        !self.is_mine(standing) && !goes
+        !self.is_mine(standing) && !self.is_lost(standing) && !goes
+    }
+
+    /// Whether it was made for a device of this name, and nobody owns it.
+    fn is_lost(&self, agent: &TechnicalUser) -> bool {
+        agent.owner_references().is_empty()
+            && agent.orphan_of() == Some(&self.user.name_any())
+            && agent.spec.family == Family::Agent
     }
 
     /// Whether it is of an earlier device of this name, and is being collected.
@@ -386,25 +335,6 @@ impl Visit<'_> {
     fn is_mine(&self, agent: &TechnicalUser) -> bool {
         let uid = self.user.uid().unwrap_or_default();
         ownership(&agent.metadata, &uid) == Ownership::Ours
-    }
-
-    /// Of a companion: its device, if that is there.
-    pub(super) fn device(&self) -> Option<&DeviceSeen> {
-        match &self.seen.companionship.device {
-            Device::There(device) => Some(device),
-            Device::None | Device::Gone(_) => None,
-        }
-    }
-
-    /// Of a companion whose device is gone: it goes too, and nothing is done for it any more.
-    pub(super) fn goes_too(&self) -> Option<Conditions> {
-        let Device::Gone(device) = &self.seen.companionship.device else {
-            return None;
-        };
-        Some(Conditions::reconciling(
-            r::PROGRESSING,
-            format!("No token is issued: its device {device} is gone, and it goes with it."),
-        ))
     }
 }
 

@@ -8,13 +8,14 @@ use kube::ResourceExt as _;
 use super::Visit;
 use super::rotation::{Rotation, SERVERS_FOLLOW, ToMake};
 use crate::api::v1alpha1::{
-    CLAIM_ANNOTATION, Conditions, ROTATE_ANNOTATION, SealedBy, SealedStatus,
+    CLAIM_ANNOTATION, Conditions, ROTATE_ANNOTATION, SealedBy, SealedStatus, SecretCredential,
 };
 use crate::controllers::{Decision, Note, SealTo, Write};
 use crate::crypto::age::Recipient;
+use crate::domain::client::DEFAULT_SECRET_GRACE;
 use crate::domain::reasons as r;
 use crate::domain::rotation::{Cause, KeyFacts, Source, later};
-use crate::objects::{annotation, credentials};
+use crate::objects::credentials;
 
 /// Whom the next client secret can be sealed to.
 pub(super) enum Sealing {
@@ -62,7 +63,8 @@ impl<'a> Visit<'a> {
                 rotation = self.rotation(hashes, Source::Hold);
                 rotation.awaits = Some(make.cause);
                 self.write_down(hashes, &rotation, None, decision);
-                if !self.is_told(r::CLAIM_AWAITED) {
+                // What is wrong with a recipient is told as that.
+                if !self.has_recipient() && !self.is_told(r::CLAIM_AWAITED) {
                     let told = Note::normal(r::CLAIM_AWAITED, self.awaiting(make.cause));
                     decision.writes.push(told);
                 }
@@ -123,10 +125,9 @@ impl<'a> Visit<'a> {
         }
     }
 
-    /// What the claim annotation says.
+    /// Whom the claim annotation names.
     fn claim(&self) -> Option<&'a str> {
-        let claim = annotation(&self.user.metadata, CLAIM_ANNOTATION);
-        claim.filter(|claim| !claim.is_empty())
+        self.user.claim()
     }
 
     /// The same, where it was not looked at yet.
@@ -157,8 +158,24 @@ impl<'a> Visit<'a> {
         )
     }
 
-    /// That somebody has to claim it, and how.
-    pub(super) fn awaiting(&self, cause: Cause) -> String {
+    /// Why no other client secret is made: the reason, and the sentence.
+    pub(super) fn paused(&self, cause: Cause) -> (&'static str, String) {
+        let reason = if self.has_recipient() {
+            r::INVALID_SPEC
+        } else {
+            r::CLAIM_AWAITED
+        };
+        (reason, self.awaiting(cause))
+    }
+
+    /// Whether the spec names whom it is sealed to, rightly or not: then a claim is of no use.
+    fn has_recipient(&self) -> bool {
+        let secret = self.user.one_time();
+        secret.is_some_and(|secret| secret.recipient.is_some())
+    }
+
+    /// That somebody has to claim it, or to mend the recipient, and how.
+    fn awaiting(&self, cause: Cause) -> String {
         let (how, first) = (self.command(), self.user.status.as_ref());
         let first = cause == Cause::First && first.is_none_or(|s| s.credentials.is_empty());
         if first {
@@ -172,8 +189,13 @@ impl<'a> Visit<'a> {
             Cause::Algorithm => "as spec.credential.secret.delivery says so now",
             _ => "as none is there that works",
         };
+        let once = if self.has_recipient() {
+            "spec.credential.secret.recipient is an age recipient".to_owned()
+        } else {
+            format!("somebody claims it: {how}")
+        };
         format!(
-            "Another client secret is to be made, {why}, once somebody claims it: {how}. Until then what works goes on working."
+            "Another client secret is to be made, {why}, once {once}. Until then what works goes on working."
         )
     }
 
@@ -190,15 +212,24 @@ impl<'a> Visit<'a> {
             SealedBy::Spec => "spec.credential.secret.recipient",
             SealedBy::Claim => "the claim",
         };
-        let sealed = format!(
-            "Made client secret {id}, sealed to {recipient} of {from}: it stands in status.sealed"
-        );
+        let sealed = format!("Made client secret {id}, sealed to {recipient} of {from}");
+        let shown = "it stands in status.sealed";
+        let secret = self.user.one_time();
+        let grace = secret.map_or(DEFAULT_SECRET_GRACE, SecretCredential::grace_period);
         match rotation.active() {
-            Some(_) => {
-                let old = rotation.old_until(self.moment.now);
-                Note::normal(r::CREDENTIAL_ROTATED, format!("{sealed}; {old}."))
-            }
-            None => Note::normal(r::CREDENTIAL_CREATED, format!("{sealed}.")),
+            None => Note::normal(r::CREDENTIAL_CREATED, format!("{sealed}: {shown}.")),
+            Some(_) if rotation.at_once() => Note::normal(
+                r::CREDENTIAL_ROTATED,
+                format!("{sealed}: {shown}; the old one ends at once."),
+            ),
+            // From when on is known once servers know of the new one: status says until when then.
+            Some(_) => Note::normal(
+                r::CREDENTIAL_ROTATED,
+                format!(
+                    "{sealed}: {shown} in {} s, once servers know of it, and the old one works for {grace} from then.",
+                    SERVERS_FOLLOW.as_secs()
+                ),
+            ),
         }
     }
 

@@ -53,7 +53,7 @@ impl Visit<'_> {
                 ),
             ));
         }
-        None
+        self.nameless_device()
     }
 
     /// What the spec asks for beyond the release's bounds. The bounds hold meanwhile, and nothing waits for a
@@ -140,9 +140,9 @@ impl Visit<'_> {
             conditions = told.and(RESTRICTED, true, r::BEYOND_SUBSCRIPTION, restricted);
         }
         if let Some(cause) = rotation.awaits {
-            let told = self.awaiting(cause);
+            let (reason, told) = self.paused(cause);
             conditions = conditions.ready_adds(&told);
-            conditions = conditions.and(ROTATION_PAUSED, true, r::CLAIM_AWAITED, told);
+            conditions = conditions.and(ROTATION_PAUSED, true, reason, told);
         } else if let Some(told) = self.unheard_amid_exchange(rotation) {
             conditions = conditions.ready_adds(&told);
             conditions = conditions.and(ROTATION_PAUSED, true, r::CREDENTIAL_EXCHANGED, told);

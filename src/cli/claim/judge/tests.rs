@@ -5,6 +5,9 @@ use super::*;
 const OWN: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
 const OTHER: &str = "age1lggyhqrw2nlhcxprm67z43rta597azn8gknawjehu9d9dl0jq3yqqvfafg";
 
+/// Its checksum is wrong.
+const WRONG: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8q";
+
 fn whose() -> Whose {
     Whose {
         namespace: "acme".into(),
@@ -67,8 +70,10 @@ fn who_may_claim() {
     let revoked = json!({"status": {
         "revoked": {"at": "2026-11-27T08:00:00Z", "reason": "RevokedByDevice", "rotate": "old"},
     }});
-    let sound: [&[Value]; 8] = [
+    let sound: [&[Value]; 9] = [
         &[],
+        // It came with a manifest: that resource is no more.
+        &[claimed_by(&format!("{OTHER}@another"))],
         &[claimed_by(OWN)],
         // What is no key claims nothing.
         &[claimed_by("nonsense")],
@@ -87,9 +92,20 @@ fn who_may_claim() {
     }
     let to = |delivery: Value| json!({"spec": {"credential": {"secret": delivery}}});
     let handled = json!({"status": {"lastHandledRotation": "new"}});
-    let refused: [(&[Value], &str); 7] = [
+    let refused: [(&[Value], &str); 9] = [
         (&[to(json!({"delivery": "Secret"}))], "delivery OneTime"),
-        (&[to(json!({"recipient": OTHER}))], "age --decrypt"),
+        (
+            &[to(json!({"recipient": OTHER})), sealed_to(OTHER)],
+            "age --decrypt",
+        ),
+        (
+            &[to(json!({"recipient": OTHER})), sealed_to(OWN)],
+            "none is there yet",
+        ),
+        (
+            &[to(json!({"recipient": WRONG})), sealed_to(OWN)],
+            "its checksum is wrong",
+        ),
         (
             &[claimed_by(OTHER)],
             "is just being claimed by somebody else",

@@ -1,6 +1,10 @@
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::json;
 
+use super::device::revocation_of;
 use super::*;
+use crate::api::v1alpha1::ROTATE_ANNOTATION;
+use crate::objects::credentials;
 
 fn device(asked: Option<&str>, revoked: Option<&str>) -> TechnicalUser {
     let revoked = revoked.map(|rotate| {
@@ -48,5 +52,34 @@ fn a_backup_of_its_hashes_does_not_bring_a_device_back() {
     ] {
         let revoked = revocation_of(&device(asked, told), hashes).is_some();
         assert_eq!(revoked, expected, "{what}");
+    }
+}
+
+#[test]
+fn the_rotation_is_the_devices_as_far_as_the_delivery_has_one() {
+    let rotation = |device: serde_json::Value, agent: serde_json::Value| {
+        let mut it = self::device(None, None);
+        it.spec.credential.secret = serde_json::from_value(device).expect("a credential");
+        let agents: SecretCredential = serde_json::from_value(agent).expect("a credential");
+        json!(rotation_of(&it, &agents))
+    };
+    let both = json!({"rotation": {"interval": "48h", "gracePeriod": "1h"}});
+    let supplied = json!({"delivery": "Reference", "secretRefs": [{"name": "mine"}]});
+    for (device, agent, expected) in [
+        (both.clone(), json!({}), both["rotation"].clone()),
+        (
+            both.clone(),
+            json!({"delivery": "OneTime"}),
+            both["rotation"].clone(),
+        ),
+        (both, supplied.clone(), json!({"gracePeriod": "1h"})),
+        (
+            json!({"rotation": {"interval": "48h"}}),
+            supplied.clone(),
+            json!(null),
+        ),
+        (json!({}), supplied, json!(null)),
+    ] {
+        assert_eq!(rotation(device, agent.clone()), expected, "{agent}");
     }
 }

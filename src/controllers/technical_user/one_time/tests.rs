@@ -347,6 +347,33 @@ fn a_claim_counts_for_one_client_secret() {
     assert_eq!(desk.made.len(), 2);
 }
 
+/// What came with a manifest, or from a backup, was made for a resource that is no more, and its key is gone.
+#[test]
+fn a_claim_is_for_one_resource() {
+    let mut desk = Desk::new(&json!({"delivery": "OneTime"}));
+    let (old, new) = (recipient(), recipient());
+    desk.annotate(CLAIM_ANNOTATION, &format!("{old}@another"));
+    desk.settle();
+    assert!(desk.made.is_empty());
+    assert!(
+        desk.holds("Reconciling")
+            .is_some_and(|(reason, _)| reason == r::CLAIM_AWAITED)
+    );
+    let claim = desk.user.claim_for(&new);
+    assert!(claim.len() > new.len());
+    desk.annotate(CLAIM_ANNOTATION, &claim);
+    desk.settle();
+    assert_eq!(desk.made, [("1".into(), Some(new.clone()))]);
+    assert_eq!(desk.status().last_handled_claim, Some(new.clone()));
+    // Nor does it count a second time, however it is written.
+    desk.annotate(ROTATE_ANNOTATION, "lost");
+    for again in [&claim, &new] {
+        desk.annotate(CLAIM_ANNOTATION, again);
+        desk.settle();
+        assert_eq!(desk.made.len(), 1);
+    }
+}
+
 #[test]
 fn the_spec_goes_before_a_claim() {
     let (spec, claim) = (recipient(), recipient());
@@ -421,6 +448,17 @@ fn what_is_no_key_is_told() {
     desk.secret().recipient = Some(recipient());
     desk.settle();
     assert_eq!((desk.made.len(), desk.holds("Stalled")), (1, None));
+    // Nobody is asked to claim what could not be claimed.
+    desk.secret().recipient = Some(wrong.into());
+    desk.annotate(ROTATE_ANNOTATION, "now");
+    desk.settle();
+    let (reason, told) = desk.holds("RotationPaused").expect("told");
+    assert_eq!(reason, r::INVALID_SPEC);
+    assert!(
+        told.contains("once spec.credential.secret.recipient is"),
+        "{told}"
+    );
+    assert!(!desk.told.contains(&r::CLAIM_AWAITED));
 
     let mut desk = Desk::new(&json!({"delivery": "OneTime"}));
     desk.annotate(CLAIM_ANNOTATION, "me");
