@@ -184,13 +184,11 @@ impl Claim {
         }
         let trouble = Mutex::new("it was looked at, and no client secret came of it".to_owned());
         let taken_back = self.take_back(&why, matches!(ended, Ended::Refused(_)), &trouble);
-        match tokio::time::timeout(SETTLES + AFTERWARDS, taken_back).await {
-            Ok(done) => done,
-            Err(_) => {
-                let trouble = trouble.into_inner().unwrap_or_else(PoisonError::into_inner);
-                Err(self.stands(&why, &trouble))
-            }
+        if let Ok(done) = tokio::time::timeout(SETTLES + AFTERWARDS, taken_back).await {
+            return done;
         }
+        let trouble = trouble.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Err(self.stands(&why, &trouble))
     }
 
     async fn claimed(&self) -> Result<Credential, String> {

@@ -63,7 +63,7 @@ fn is_of_state(condition: &str) -> bool {
 pub fn with_refusal(
     object: &DynamicObject,
     decided: Option<&Value>,
-    why: String,
+    why: &str,
     observed: Observed,
 ) -> Vec<Write> {
     let stands = &object.data["status"];
@@ -73,7 +73,7 @@ pub fn with_refusal(
     let status = decided.unwrap_or(stands);
     let (before, mut all) = (of(stands), of(status));
     let mut status = status.as_object().cloned().unwrap_or_default();
-    let refusal = Conditions::default().and(STALLED, true, WRITE_REFUSED, why.clone());
+    let refusal = Conditions::default().and(STALLED, true, WRITE_REFUSED, why);
     if !all.iter().any(|c| c.type_ == STALLED) {
         let mut ready = all.iter_mut().filter(|c| c.type_ == READY);
         if let Some(ready) = ready.next().filter(|ready| ready.status == "True") {

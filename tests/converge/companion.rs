@@ -847,14 +847,15 @@ async fn a_device_goes_on_whose_agent_can_not_be_written() {
     })
     .await;
     assert!(waits.contains("kubectl chancery claim phone"), "{waits}");
-    let recipient = chancery::crypto::age::Identity::generate().recipient();
-    let claim = json!({"chancery.dev/claim": recipient.to_string()});
+    let identity = chancery::crypto::age::Identity::generate();
+    let recipient = identity.recipient().to_string();
+    let claim = json!({"chancery.dev/claim": recipient});
     street
         .patch(DEVICE, json!({"metadata": {"annotations": claim}}))
         .await;
     eventually("the claim is granted", async || {
         let sealed = street.status(DEVICE).await?.sealed?;
-        (sealed.recipient == recipient.to_string()).then_some(())
+        (sealed.recipient == recipient).then_some(())
     })
     .await;
     assert!(!gate.refusals().is_empty());

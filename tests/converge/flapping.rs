@@ -19,7 +19,7 @@ const FIRST: &str = "the first of many client secrets";
 struct Flapping {
     scene: Scene,
     changes: Arc<AtomicU64>,
-    flapping: JoinSet<()>,
+    writers: JoinSet<()>,
 }
 
 impl Flapping {
@@ -35,7 +35,7 @@ impl Flapping {
         let flapping = Self {
             scene,
             changes: Arc::default(),
-            flapping: JoinSet::new(),
+            writers: JoinSet::new(),
         };
         for tenant in [TENANT, OTHER] {
             let subscription = json!({
@@ -103,7 +103,7 @@ impl Flapping {
     fn change_every(&mut self, pause: Duration) {
         let secrets: Api<Secret> = Api::namespaced(self.scene.admin.clone(), TENANT);
         let changes = self.changes.clone();
-        self.flapping.spawn(async move {
+        self.writers.spawn(async move {
             for n in 1_u64.. {
                 let next =
                     json!({"stringData": {"client_secret": format!("client secret no. {n}")}});
@@ -193,7 +193,7 @@ async fn secrets_that_change_all_the_time_hold_nobody_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_works_goes_on_while_what_comes_never_stands() {
-    let mut flapping = Flapping::start(LOWEST_SUPPLIED_COST).await;
+    let flapping = Flapping::start(LOWEST_SUPPLIED_COST).await;
     flapping.supplied("u00").await;
     eventually("the first works", async || {
         (flapping.active("u00").await == ["1"]).then_some(())

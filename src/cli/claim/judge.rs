@@ -123,18 +123,16 @@ fn of_spec(user: &TechnicalUser, recipient: &str, whose: &Whose) -> String {
     let told = format!(
         "client secrets of {whose} are sealed to {recipient} (spec.credential.secret.recipient)"
     );
-    match sealed(user).filter(|sealed| sealed.recipient == recipient) {
-        Some(_) => format!(
+    if sealed(user).is_some_and(|sealed| sealed.recipient == recipient) {
+        return format!(
             "{told}: who has its private key opens it with kubectl get technicaluser {name} -n {namespace} -o jsonpath='{{.status.sealed.ciphertext}}' | age --decrypt -i KEYFILE"
-        ),
-        None => {
-            let trouble = trouble(user).map(|told| format!(" The operator says: {told}"));
-            format!(
-                "{told}, and none is there yet. To have the next one claimed, take the field away.{}",
-                trouble.unwrap_or_default()
-            )
-        }
+        );
     }
+    let trouble = trouble(user).map(|told| format!(" The operator says: {told}"));
+    format!(
+        "{told}, and none is there yet. To have the next one claimed, take the field away.{}",
+        trouble.unwrap_or_default()
+    )
 }
 
 /// Whether the operator waits for a claim.

@@ -66,7 +66,7 @@ pub(super) async fn tell_refusal(
     };
     let mut applier = Applier::new(cx, key);
     let writes = match hangs_on {
-        HangsOn::Nothing => status::with_refusal(&live, rest, message, observed),
+        HangsOn::Nothing => status::with_refusal(&live, rest, &message, observed),
         _ => status::with_conditions(&live, rest, &conditions, observed),
     };
     for write in writes {
