@@ -72,8 +72,8 @@ impl Feed {
             && hashes.is_some_and(|hashes| credentials::last_revocation(hashes) != last);
         let revoked = self.is_revoked(&device, &its, of_device);
         agent.suspended |= its.suspended || revoked || overtaken;
-        agent.introspect &= its.introspect;
-        agent.on_behalf_of &= its.on_behalf_of;
+        agent.introspect = false;
+        agent.on_behalf_of = false;
         // Whoever edits the agent is not faster than the operator, which puts these back.
         agent.token_ttl = wanted.token_ttl;
         agent.signing_key.clone_from(&its.signing_key);
