@@ -58,7 +58,7 @@ fn the_crds_in_the_chart_are_those_of_the_repository() {
             .collect::<Vec<_>>()
     };
     assert_eq!(crds(&["--set", "crds.enabled=false"]).len(), 0);
-    assert_eq!(crds(&["--set", "crds.keep=false"]), vec![Value::Null; 3]);
+    assert_eq!(crds(&["--set", "crds.keep=false"]), vec![Value::Null; 4]);
 }
 
 #[test]

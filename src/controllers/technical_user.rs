@@ -232,9 +232,10 @@ impl Visit<'_> {
             Tenant::Current(current) => Some(current),
             _ => None,
         };
-        decision
-            .writes
-            .extend(self.status(&conditions, &rotation, current));
+        if !self.is_unjudged() {
+            let status = self.status(&conditions, &rotation, current);
+            decision.writes.extend(status);
+        }
         decision
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
@@ -198,10 +198,9 @@ pub fn superseded_at(secret: &Secret) -> Option<Timestamp> {
     time_annotation(&secret.metadata, SUPERSEDED_AT)
 }
 
-/// Until when it is there: for a grace, as that is now. A time ahead was written by a tenant or by another
-/// clock.
-pub fn superseded_until(at: Timestamp, grace: SignedDuration, now: Timestamp) -> Timestamp {
-    later(at.min(now), grace)
+/// Until when it is there, as it says.
+pub fn superseded_until(secret: &Secret) -> Option<Timestamp> {
+    time_annotation(&secret.metadata, SUPERSEDED_UNTIL)
 }
 
 /// Writes both down; whether that changes anything.

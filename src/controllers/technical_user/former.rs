@@ -9,6 +9,7 @@ use super::rotation::Rotation;
 use super::{DeliverySeen, Visit};
 use crate::api::v1alpha1::FormerSecretStatus;
 use crate::controllers::{Decision, Fill, Object, Write};
+use crate::domain::rotation::later;
 use crate::objects::{credentials, delivery};
 
 /// Status tells of so many of them at most: a tenant can make any number.
@@ -34,9 +35,11 @@ impl Visit<'_> {
                 // It goes anyway.
                 continue;
             }
-            let since = delivery::superseded_at(&other.secret);
-            let until =
-                delivery::superseded_until(since.unwrap_or(now), rotation.policy.grace, now);
+            // One ahead was written by a tenant or by another clock: it is put right, so that the end does
+            // not move along.
+            let noted = delivery::superseded_at(&other.secret);
+            let since = noted.filter(|at| *at <= now).unwrap_or(now);
+            let until = later(since, rotation.policy.grace);
             let mut after = (*other.secret).clone();
             if until <= now && sure {
                 let gone = Object::Secret(Box::new(after));
@@ -44,7 +47,7 @@ impl Visit<'_> {
                 continue;
             }
             decision.wake_by([until].into_iter().filter(|until| *until > now));
-            if sure && delivery::supersede(&mut after, since.unwrap_or(now), until) {
+            if sure && delivery::supersede(&mut after, since, until) {
                 let object = Object::Secret(Box::new(after));
                 decision.writes.push(Write::Replace(object, Fill::Nothing));
             }
@@ -89,9 +92,7 @@ impl Visit<'_> {
         let former = self.former(target.as_deref().unwrap_or_default());
         let former = former.filter(|d| named != Some(d.secret.name_any().as_str()));
         let told = former.filter(|d| is_alive(d, rotation)).map(|d| {
-            let since = delivery::superseded_at(&d.secret);
-            let grace = rotation.policy.grace;
-            let goes = since.map(|at| delivery::superseded_until(at, grace, self.moment.now));
+            let goes = delivery::superseded_until(&d.secret);
             let ends = d.proves().and_then(|(_, id)| rotation.plan.ends.get(id));
             let until: Option<Timestamp> = [goes, ends.copied(), works_until]
                 .into_iter()

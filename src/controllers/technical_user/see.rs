@@ -116,6 +116,9 @@ pub async fn see(
     Ok(seen)
 }
 
+/// How long what this process has made may still be delivered, well within the time that others leave it.
+const DELIVERED_WITHIN: SignedDuration = SignedDuration::from_secs(10);
+
 /// The hash of a secret that was never delivered, as far as can be seen, and that another process has
 /// made.
 fn undelivered(seen: &Seen, uid: &str) -> Option<String> {
@@ -147,6 +150,12 @@ fn made(cx: &Context, of: &Key, hashes: Option<&Secret>) -> Option<MadeSeen> {
         if age > FORGOTTEN_AFTER {
             cx.made.forget(of);
         }
+        return None;
+    }
+    if age > DELIVERED_WITHIN {
+        // It was cut off meanwhile. Another process may be about to strike it off: that of it and the
+        // delivery are two writes, and to deliver late is to deliver what does not work.
+        cx.made.forget(of);
         return None;
     }
     Some(MadeSeen {

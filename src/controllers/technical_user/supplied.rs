@@ -63,6 +63,17 @@ impl Visit<'_> {
         (rotation, conditions)
     }
 
+    /// Whether something that is supplied waits to be looked at, and status speaks of this spec: what that
+    /// says stays until more is known, as another process may know it already.
+    pub(super) fn is_unjudged(&self) -> bool {
+        let status = self.user.status.as_ref();
+        let observed = status.map(|status| status.observed_generation);
+        let mut seen = self.seen.supplied.iter();
+        observed.is_some()
+            && observed == self.user.metadata.generation
+            && seen.any(|seen| matches!(seen.found, Found::Pending(_)))
+    }
+
     /// What follows from what is supplied, with what is to be stored.
     fn followed(&self, hashes: Option<&Secret>) -> (Rotation<'_>, Followed, Vec<Stored>) {
         let mut rotation = self.rotation(hashes, Source::Hold);

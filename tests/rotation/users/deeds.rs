@@ -150,7 +150,7 @@ impl World {
     /// For so long nothing is said of what ought to have ended.
     pub fn trouble(&mut self, millis: i64) {
         let until = self.now() + millis;
-        self.judge.troubled_until = self.judge.troubled_until.max(until);
+        self.judge.troubled(until, millis);
     }
 
     async fn ask(&mut self) {

@@ -131,12 +131,13 @@ impl Judge {
             .filter(|plain| self.found(plain, stored).is_none())
             .collect();
         let ends = |held: &Held| held.promised.map_or(i64::MAX, |(_, until)| until);
-        let earliest = self.held.values().map(ends).min().unwrap_or(i64::MAX);
+        let stay = self.held.iter().filter(|(plain, _)| !gone.contains(plain));
+        let earliest = stay.map(|(_, held)| ends(held)).min().unwrap_or(i64::MAX);
         for plain in gone {
             let held = &self.held[&plain];
             let early = ends(held).saturating_sub(SKEW) > now;
-            // With every secret that may work taken, the one that would end first makes room.
-            if early && !(full && ends(held) == earliest) && !self.tampered {
+            // With every secret that may work taken, those that would end first make room.
+            if early && !(full && ends(held) <= earliest) && !self.tampered {
                 let (since, left) = (now - held.since, ends(held).saturating_sub(now));
                 return Err(format!(
                     "a secret was struck off {since} ms after it was delivered and {left} ms before its end"
@@ -154,7 +155,15 @@ impl Judge {
         for (other, held) in &mut self.held {
             if other != plain && held.promised.is_none() {
                 held.promised = Some((now, now + grace));
-                held.at_most = now + grace;
+            }
+            if other != plain && held.at_most == i64::MAX {
+                // A clock that is wrong for two hours writes times that are put right after.
+                let late = if now < self.troubled_until {
+                    4 * HOUR
+                } else {
+                    0
+                };
+                held.at_most = now + grace + late;
             }
         }
         let new = Held {
@@ -165,7 +174,14 @@ impl Judge {
         };
         self.first.entry(plain.to_owned()).or_insert(now);
         self.delivered += u64::from(!self.held.contains_key(plain));
-        self.held.insert(plain.to_owned(), new);
+        match self.held.get_mut(plain) {
+            // Moved back to a Secret that still shows one from before: it ends when it was to, at the
+            // earliest.
+            Some(held) if held.promised.is_some() => held.at_most = i64::MAX,
+            _ => {
+                self.held.insert(plain.to_owned(), new);
+            }
+        }
         if of.cause() == Cause::Request {
             self.by_request.insert(of.credential.id.clone());
         }
@@ -174,6 +190,15 @@ impl Judge {
             return Err(format!("delivered for {wanted:?}: {made:?}"));
         }
         Ok(())
+    }
+
+    /// Until then nothing is said of what ought to have ended, and what ends later does so that much later at
+    /// most.
+    pub fn troubled(&mut self, until: i64, late: i64) {
+        self.troubled_until = self.troubled_until.max(until);
+        for held in self.held.values_mut() {
+            held.at_most = held.at_most.saturating_add(late);
+        }
     }
 
     /// What a replica that has contact takes for right.
