@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::claims::Claims;
 use super::client::Client;
-use super::grant::{Granted, Request, RingChoice, audiences, scope};
+use super::grant::{Granted, Request, RingChoice, audiences, current, life, scope};
 use super::oauth_error::{ErrorCode, OAuthError};
 use super::period::Period;
 use super::provider::Subject;
@@ -115,6 +115,20 @@ pub fn own_subject(
     })
 }
 
+/// Whether a client may act for people at all.
+///
+/// # Errors
+/// `unauthorized_client`.
+pub fn may_exchange(client: &Client) -> Result<(), OAuthError> {
+    if client.on_behalf_of {
+        return Ok(());
+    }
+    Err(OAuthError::new(
+        ErrorCode::UnauthorizedClient,
+        "the client may not act for people: its TechnicalUser needs onBehalfOf: true.",
+    ))
+}
+
 /// The token that `client` gets to act for `subject`, with `token_id` for its `jti`.
 ///
 /// # Errors
@@ -129,15 +143,8 @@ pub fn on_behalf_of<'a>(
     now: Timestamp,
     token_id: &'a str,
 ) -> Result<Granted<'a>, OAuthError> {
-    let unauthorized = |sentence| OAuthError::new(ErrorCode::UnauthorizedClient, sentence);
-    if !client.on_behalf_of {
-        return Err(unauthorized(
-            "the client may not act for people: its TechnicalUser needs onBehalfOf: true.",
-        ));
-    }
-    let subscription = client.subscription(now).ok_or(unauthorized(
-        "the client's namespace has no current Subscription, so it gets no tokens.",
-    ))?;
+    may_exchange(client)?;
+    let subscription = current(client, now)?;
     if !subject.belongs_to(&subscription.legal_entity_id) {
         return Err(OAuthError::new(
             ErrorCode::AccessDenied,
@@ -153,11 +160,7 @@ pub fn on_behalf_of<'a>(
     }
     let scope = scope(request.scope, &scopes)?;
     let audiences = audiences(request, &cut_down(&client.audiences, &allowed.audiences))?;
-    let tokens = settings.tokens;
-    let ttl = client
-        .token_ttl
-        .unwrap_or(tokens.default_of(client.family))
-        .min(tokens.max_ttl);
+    let ttl = life(client, settings);
     let issued_at = now.as_second();
     let expires_at = issued_at.saturating_add(ttl.as_secs()).min(subject.expires);
     if expires_at <= issued_at {

@@ -8,7 +8,7 @@ use super::client::Client;
 use super::oauth_error::{ErrorCode, OAuthError};
 use super::period::Period;
 use super::settings::Settings;
-use super::subscription::cut_down;
+use super::subscription::{SubscriptionFacts, cut_down};
 
 /// What a `client_credentials` request asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,20 +70,11 @@ pub fn client_credentials<'a>(
     now: Timestamp,
     token_id: &'a str,
 ) -> Result<Granted<'a>, OAuthError> {
-    let subscription = client.subscription(now).ok_or_else(|| {
-        OAuthError::new(
-            ErrorCode::UnauthorizedClient,
-            "the client's namespace has no current Subscription, so it gets no tokens.",
-        )
-    })?;
+    let subscription = current(client, now)?;
     let allowed = &subscription.allowed;
     let scope = scope(request.scope, &cut_down(&client.scopes, &allowed.scopes))?;
     let audiences = audiences(request, &cut_down(&client.audiences, &allowed.audiences))?;
-    let tokens = settings.tokens;
-    let ttl = client
-        .token_ttl
-        .unwrap_or(tokens.default_of(client.family))
-        .min(tokens.max_ttl);
+    let ttl = life(client, settings);
     let issued_at = now.as_second();
     Ok(Granted {
         claims: Claims {
@@ -106,6 +97,25 @@ pub fn client_credentials<'a>(
         ttl,
         ring: RingChoice::of(client),
     })
+}
+
+/// The Subscription that holds for a client now, without which it gets no tokens.
+pub(super) fn current(client: &Client, now: Timestamp) -> Result<&SubscriptionFacts, OAuthError> {
+    client.subscription(now).ok_or_else(|| {
+        OAuthError::new(
+            ErrorCode::UnauthorizedClient,
+            "the client's namespace has no current Subscription, so it gets no tokens.",
+        )
+    })
+}
+
+/// How long a token of a client lives, within what the release allows.
+pub(super) fn life(client: &Client, settings: &Settings) -> Period {
+    let tokens = settings.tokens;
+    let wanted = client.token_ttl;
+    wanted
+        .unwrap_or(tokens.default_of(client.family))
+        .min(tokens.max_ttl)
 }
 
 /// The scopes that are granted of those that can be: all where none are asked for.

@@ -5,10 +5,10 @@ use super::super::form::Form;
 use super::super::reply::Refusal;
 use super::super::snapshot::View;
 use super::super::token::Issued;
-use super::{Grant, sign};
+use super::{Grant, requested, sign};
 use crate::crypto::random::random_id;
 use crate::domain::client::Client;
-use crate::domain::grant::{Request, client_credentials};
+use crate::domain::grant::client_credentials;
 
 /// Its `grant_type`.
 pub const GRANT_TYPE: &str = "client_credentials";
@@ -20,11 +20,7 @@ pub(in super::super) fn issue(
     client: &Client,
     form: &Form<'_>,
 ) -> Result<Issued, Refusal> {
-    let request = Request {
-        scope: form.get("scope"),
-        resources: form.all("resource").collect(),
-        audiences: form.all("audience").collect(),
-    };
+    let request = requested(form);
     let token_id = random_id();
     let now = app.clock.now();
     let granted = client_credentials(client, &request, &app.settings, now, &token_id)?;

@@ -2,11 +2,12 @@
 //! granted, and signs.
 
 use super::audit::Told;
+use super::form::Form;
 use super::reply::Refusal;
 use super::snapshot::Ring;
 use super::token::{Issued, IssuedBody};
 use crate::crypto::jws::sign_token;
-use crate::domain::grant::Granted;
+use crate::domain::grant::{Granted, Request};
 use crate::domain::oauth_error::ErrorCode;
 
 pub mod client_credentials;
@@ -33,6 +34,15 @@ impl Grant {
         let mut all = Self::ALL.into_iter();
         all.find(|(_, known)| *known == name)
             .map(|(grant, _)| grant)
+    }
+}
+
+/// What a token is asked for (RFC 6749 §3.3, RFC 8707, RFC 8693 §2.1).
+fn requested<'f>(form: &'f Form<'_>) -> Request<'f> {
+    Request {
+        scope: form.get("scope"),
+        resources: form.all("resource").collect(),
+        audiences: form.all("audience").collect(),
     }
 }
 

@@ -10,15 +10,13 @@ use super::super::form::Form;
 use super::super::reply::Refusal;
 use super::super::snapshot::View;
 use super::super::token::Issued;
-use super::{Grant, sign};
+use super::{Grant, requested, sign};
 use crate::crypto::own_token::MAX_TOKEN;
 use crate::crypto::random::random_id;
 use crate::domain::algorithm::Algorithm;
 use crate::domain::assertion::strict;
 use crate::domain::client::Client;
-use crate::domain::exchange::{on_behalf_of, own_subject};
-use crate::domain::grant::Request;
-use crate::domain::oauth_error::ErrorCode;
+use crate::domain::exchange::{may_exchange, on_behalf_of, own_subject};
 use crate::domain::provider::{Circumstances, Subject};
 use crate::domain::revocation::leeway;
 
@@ -37,12 +35,7 @@ pub(in super::super) fn issue(
     form: &Form<'_>,
 ) -> Result<Issued, Refusal> {
     // Before a stranger's token is looked at.
-    if !client.on_behalf_of {
-        return Err(Refusal::new(
-            ErrorCode::UnauthorizedClient,
-            "the client may not act for people: its TechnicalUser needs onBehalfOf: true.",
-        ));
-    }
+    may_exchange(client)?;
     let issued_type = match form.get("requested_token_type") {
         None | Some(ACCESS_TOKEN) => ACCESS_TOKEN,
         Some(JWT) => JWT,
@@ -57,11 +50,7 @@ pub(in super::super) fn issue(
         .ok_or_else(|| Refusal::invalid_request("the parameter subject_token is missing."))?;
     actor(app, view, client, form)?;
     let subject = subject(app, view, client, presented)?;
-    let request = Request {
-        scope: form.get("scope"),
-        resources: form.all("resource").collect(),
-        audiences: form.all("audience").collect(),
-    };
+    let request = requested(form);
     let token_id = random_id();
     let now = app.clock.now();
     let granted = on_behalf_of(client, &subject, &request, &app.settings, now, &token_id)?;
