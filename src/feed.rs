@@ -347,6 +347,7 @@ fn client(
         name: user.name_any(),
         suspended: spec.suspended,
         created_at: user.metadata.creation_timestamp.as_ref().map(|at| at.0),
+        last_revocation: hashes.and_then(credentials::last_revocation),
         introspect: spec.introspect,
         on_behalf_of: spec.on_behalf_of,
         roles: spec.roles.clone(),

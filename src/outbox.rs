@@ -179,9 +179,9 @@ impl Writer {
             let of = (note.namespace.as_str(), note.client_id.as_str());
             let outcome = match &note.what {
                 What::Token(token) => outbox.revoke(&home, of, token, with),
-                What::Device { companion } => {
-                    let companion = companion.as_deref();
-                    outbox.revoke_device(&home, of, companion, (with.0, &bounds))
+                What::Device { companion, from } => {
+                    let also = (companion.as_deref(), *from);
+                    outbox.revoke_device(&home, of, also, (with.0, &bounds))
                 }
             };
             changed |= outcome == Ok(true);

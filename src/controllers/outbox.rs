@@ -166,6 +166,11 @@ fn revoke_device(
     if before.and_then(credentials::revoked).is_some() {
         return None;
     }
+    // It is back since: an outbox that could not be emptied at once still tells of it.
+    let last = before.and_then(credentials::last_revocation);
+    if last.is_some_and(|last| last.as_second() >= noted.at) {
+        return None;
+    }
     let at = Timestamp::from_second(noted.at).unwrap_or_default();
     let revoked = RevokedStatus {
         at: Time(at),

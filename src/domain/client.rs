@@ -89,6 +89,8 @@ pub struct Client {
     /// When it was made; none where nobody knows. What was issued before to one of the same id was
     /// issued to another.
     pub created_at: Option<Timestamp>,
+    /// When it last revoked itself, whether that is over or not, as far as the operator has written it.
+    pub last_revocation: Option<Timestamp>,
     /// May ask whether tokens of its tenant hold.
     pub introspect: bool,
     /// May act for people whose tokens it presents.
@@ -114,6 +116,14 @@ pub struct Client {
 }
 
 impl Client {
+    /// The earliest second, since 1970, in which it can revoke itself as it is now: what was noted of it
+    /// before is of one that is gone, or is over.
+    pub fn revocable_from(&self) -> i64 {
+        let made = self.created_at.map(Timestamp::as_second);
+        let back = self.last_revocation.map(|last| last.as_second() + 1);
+        made.max(back).unwrap_or(0)
+    }
+
     /// The Subscription that holds for it now.
     pub fn subscription(&self, now: Timestamp) -> Option<&SubscriptionFacts> {
         current(&self.subscriptions, now)

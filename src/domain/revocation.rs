@@ -300,7 +300,9 @@ impl Revocations {
     }
 
     /// Notes that a device revoked itself, and all that it and its companion agent, if it has one, were
-    /// issued until now.
+    /// issued until now. `from` is the earliest second in which it can have done so
+    /// ([`Client::revocable_from`](super::client::Client::revocable_from)): the note bears no earlier one,
+    /// also where the clock is behind.
     ///
     /// # Errors
     /// There is no room, and nothing was noted.
@@ -308,13 +310,14 @@ impl Revocations {
         &mut self,
         elsewhere: &Self,
         (tenant, client_id): (&str, &str),
-        companion: Option<&str>,
+        (companion, from): (Option<&str>, i64),
         (now, bounds): (Timestamp, &Bounds),
     ) -> Result<bool, Full> {
         let now = now.as_second();
         let mut after = self.clone();
         let clients = after.0.entry(tenant.to_owned()).or_default();
-        if clients.get(client_id).is_some_and(|c| c.device.is_some()) {
+        let noted = clients.get(client_id).and_then(|client| client.device);
+        if noted.is_some_and(|at| at >= from) {
             return Ok(false);
         }
         let held = elsewhere.0.get(tenant);
@@ -326,7 +329,7 @@ impl Revocations {
             // A thief who asks all the while is not to keep what a slower replica gave him meanwhile.
             one.revoke_all(now + bounds.follow, bounds);
         }
-        clients.entry(client_id.to_owned()).or_default().device = Some(now);
+        clients.entry(client_id.to_owned()).or_default().device = Some(now.max(from));
         let entries: usize = clients.values().map(|c| 1 + c.tokens.len()).sum();
         // Twice as many: a lost device is not to wait for tokens to expire.
         if entries > bounds.entries_per_tenant.saturating_mul(2) {

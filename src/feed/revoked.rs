@@ -32,7 +32,7 @@ pub struct Revoked {
 
 impl Revoked {
     /// Whether a client has revoked itself, as far as only the outbox has told. That holds until its
-    /// hashes' Secret says it too, which comes by another watch, or has a newer credential.
+    /// hashes' Secret says it too, which comes by another watch, or that it is over.
     pub fn is_revoked_device(
         &mut self,
         client: &Client,
@@ -44,11 +44,9 @@ impl Revoked {
             return false;
         };
         let newer = |time: Timestamp| time.as_second() > *at;
-        // Once it was back. That a schedule has made another secret meanwhile does not settle it.
-        let before = hashes.and_then(credentials::last_revocation);
-        let back = before.is_some_and(|before| {
-            before.as_second() == *at || client.credentials.iter().any(|c| newer(c.created_at))
-        });
+        // That a schedule has made another secret meanwhile does not settle it.
+        let last = client.last_revocation.map(Timestamp::as_second);
+        let back = last.is_some_and(|last| last >= *at);
         let noted = hashes.and_then(credentials::revoked).is_some();
         let settled = noted || back || created.is_some_and(newer);
         if settled {

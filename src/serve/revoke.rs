@@ -31,6 +31,8 @@ pub enum What {
     Device {
         /// The client id of its companion agent, which is revoked with it.
         companion: Option<String>,
+        /// The earliest second, since 1970, in which it can have done so.
+        from: i64,
     },
 }
 
@@ -146,6 +148,7 @@ where
         client_id: client.id.clone(),
         what: What::Device {
             companion: client.companion.clone(),
+            from: client.revocable_from(),
         },
     };
     noted(app, note, &trail).await
@@ -157,7 +160,7 @@ async fn noted(app: &App, note: Note, trail: &Trail) -> Result<Revocation, Refus
         Ok(()) => {
             match &what {
                 What::Token(token) => trail.revoked(Some(&token.id), None),
-                What::Device { companion } => trail.revoked(None, companion.as_deref()),
+                What::Device { companion, .. } => trail.revoked(None, companion.as_deref()),
             }
             Ok(Revocation::Noted)
         }

@@ -303,7 +303,9 @@ fn a_server_believes_no_altered_jwks() {
         alter(&trial, &whole);
         eventually("the good JWKS is served again", LIMIT, || {
             let kids = published(&trial.release);
-            (kids == good).then_some(()).ok_or_else(|| format!("{kids:?}"))
+            (kids == good)
+                .then_some(())
+                .ok_or_else(|| format!("{kids:?}"))
         });
         wait_ready(&trial);
     }

@@ -12,6 +12,7 @@ use chancery::domain::revocation::{Index, OfClient, Revocations};
 use chancery::domain::settings::ThrottleSettings;
 use chancery::serve::revoke::{Unnoted, What};
 use chancery::serve::secrets::HashLimits;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::support::*;
@@ -222,6 +223,7 @@ async fn only_a_device_revokes_itself_and_only_with_its_own_credential() {
             of("device", Family::Device),
             Client {
                 companion: Some("acme.agent".into()),
+                last_revocation: Timestamp::from_second(NOW + 30).ok(),
                 ..of("phone", Family::Device)
             },
             of("agent", Family::Agent),
@@ -247,14 +249,22 @@ async fn only_a_device_revokes_itself_and_only_with_its_own_credential() {
     assert_eq!(notes.len(), 1);
     assert_eq!(
         (&*notes[0].client_id, &notes[0].what),
-        ("acme.device", &What::Device { companion: None })
+        (
+            "acme.device",
+            &What::Device {
+                companion: None,
+                from: 0
+            }
+        )
     );
     // With its companion in one note.
     assert_eq!(send("acme.phone", &secret).await.status, 200);
     let notes = world.outbox.notes.lock().expect("a lock").clone();
     assert_eq!(notes.len(), 2);
     let companion = Some("acme.agent".to_owned());
-    assert_eq!(notes[1].what, What::Device { companion });
+    // It was back, and this clock is behind.
+    let from = NOW + 31;
+    assert_eq!(notes[1].what, What::Device { companion, from });
     *world.outbox.refuses.lock().expect("a lock") = Some(Unnoted::Unreachable);
     assert_eq!(send("acme.device", &secret).await.status, 503);
     assert_eq!(world.get("/auth/device/revoke").await.status, 405);

@@ -378,6 +378,7 @@ pub fn robot() -> (Client, String) {
         name: "robot".into(),
         suspended: false,
         created_at: None,
+        last_revocation: None,
         introspect: false,
         on_behalf_of: false,
         roles: vec!["READER".into()],

@@ -196,31 +196,50 @@ fn without_their_labels_they_are_put_right() {
     );
 }
 
+/// A device that has noted that it revoked itself.
+fn phone(rotate: &str, hashes: Option<Secret>) -> DeviceSeen {
+    let user = serde_json::json!({
+        "apiVersion": "chancery.dev/v1alpha1", "kind": "TechnicalUser",
+        "metadata": {
+            "name": "phone", "namespace": "acme", "uid": "u-1",
+            "annotations": {ROTATE_ANNOTATION: rotate},
+        },
+        "spec": {"family": "Device", "audiences": ["a"], "credential": {"secret": {}}},
+    });
+    DeviceSeen {
+        user: Some(serde_json::from_value(user).expect("a device")),
+        hashes,
+        noted: Device {
+            tenant: "acme".into(),
+            client_id: "acme.phone".into(),
+            at: NOW,
+        },
+    }
+}
+
+/// Once the device is back, an outbox that could not be emptied before does not revoke it again; a
+/// revocation that came later does.
+#[test]
+fn what_was_brought_home_is_not_brought_home_again() {
+    for (last, revoked) in [(NOW - 1, true), (NOW, false), (NOW + 1, false)] {
+        let mut device = phone("found", None);
+        let user = device.user.as_ref().expect("a device");
+        let mut hashes = credentials::hashes_template(user, &settings());
+        let last = Timestamp::from_second(last).expect("a time");
+        credentials::set_last_revocation(&mut hashes, last);
+        device.hashes = Some(hashes);
+        let mut decision = Decision::default();
+        assert_eq!(revoke_device(&device, &settings(), &mut decision), None);
+        assert_eq!(!decision.writes.is_empty(), revoked, "{last}");
+    }
+}
+
 #[test]
 fn what_a_tenant_wrote_into_an_annotation_keeps_no_note_from_being_written() {
-    let device = |rotate: &str| {
-        let user = serde_json::json!({
-            "apiVersion": "chancery.dev/v1alpha1", "kind": "TechnicalUser",
-            "metadata": {
-                "name": "phone", "namespace": "acme", "uid": "u-1",
-                "annotations": {ROTATE_ANNOTATION: rotate},
-            },
-            "spec": {"family": "Device", "audiences": ["a"], "credential": {"secret": {}}},
-        });
-        DeviceSeen {
-            user: Some(serde_json::from_value(user).expect("a device")),
-            hashes: None,
-            noted: Device {
-                tenant: "acme".into(),
-                client_id: "acme.phone".into(),
-                at: NOW,
-            },
-        }
-    };
     for (rotate, kept) in [("one", Some("one")), (&*"\"".repeat(200_000), None)] {
         let mut decision = Decision::default();
         assert_eq!(
-            revoke_device(&device(rotate), &settings(), &mut decision),
+            revoke_device(&phone(rotate, None), &settings(), &mut decision),
             None
         );
         let [Write::Create(Object::Secret(noted), _)] = &decision.writes[..] else {

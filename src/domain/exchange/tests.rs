@@ -62,6 +62,7 @@ fn client() -> Client {
         name: "shop".into(),
         suspended: false,
         created_at: None,
+        last_revocation: None,
         introspect: false,
         on_behalf_of: true,
         roles: owned(&["ROBOT"]),

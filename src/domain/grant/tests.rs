@@ -45,6 +45,7 @@ fn client(scopes: &[&str], roles: &[&str], audiences: &[&str]) -> Client {
         name: "robot".into(),
         suspended: false,
         created_at: None,
+        last_revocation: None,
         introspect: false,
         on_behalf_of: false,
         roles: owned(roles),

@@ -296,7 +296,7 @@ fn a_device_that_revoked_itself_is_told_apart_and_all_its_tokens_are_revoked() {
     revoke(&mut home, of, "held").expect("room");
     let mut all = Revocations::default();
     let with = (at(NOW), &BOUNDS);
-    let agent = Some("acme.device-agent");
+    let agent = (Some("acme.device-agent"), NOW - 10);
     assert_eq!(all.revoke_device(&home, of, agent, with), Ok(true));
     assert_eq!(
         all.revoke_device(&home, of, agent, with),
@@ -315,6 +315,15 @@ fn a_device_that_revoked_itself_is_told_apart_and_all_its_tokens_are_revoked() {
         tenant: "acme".into(),
         client_id: "acme.device".into(),
         at: NOW,
+    };
+    assert_eq!(all.clone().take_devices(), [device.clone()]);
+    // It was back within that second, and revokes itself again: that is another revocation, although the
+    // first still stands there.
+    let again = (None, NOW + 1);
+    assert_eq!(all.revoke_device(&home, of, again, with), Ok(true));
+    let device = Device {
+        at: NOW + 1,
+        ..device
     };
     assert_eq!(all.take_devices(), [device]);
     all.forget(at(NOW + 99_999));
