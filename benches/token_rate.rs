@@ -382,6 +382,7 @@ fn snapshot(pair: &Arc<KeyPair>, secret: &str) -> Snapshot {
         name: "robot".into(),
         suspended: false,
         created_at: None,
+        last_revocation: None,
         introspect: false,
         on_behalf_of: false,
         roles: vec!["READER".into(), "WRITER".into()],

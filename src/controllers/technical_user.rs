@@ -9,6 +9,8 @@ mod adoption;
 mod assertions;
 mod companion;
 mod delivering;
+#[cfg(test)]
+mod desk;
 mod former;
 mod made;
 mod obstacles;
@@ -232,7 +234,7 @@ impl Visit<'_> {
             Tenant::Current(current) => Some(current),
             _ => None,
         };
-        if !self.is_unjudged() {
+        if !rotation.unjudged {
             let status = self.status(&conditions, &rotation, current);
             decision.writes.extend(status);
         }

@@ -36,7 +36,8 @@ impl Visit<'_> {
             return (rotation, Some(violation.unwrap_or(barred)));
         }
         let hashes = self.seen.hashes.as_deref();
-        let (rotation, followed, new) = self.followed(hashes);
+        let (mut rotation, followed, new) = self.followed(hashes);
+        rotation.unjudged = self.is_unjudged();
         decision.wake_by(followed.wake_at);
         for seen in &self.seen.supplied {
             if let Found::Pending(Some(wait)) = seen.found {
@@ -65,7 +66,7 @@ impl Visit<'_> {
 
     /// Whether something that is supplied waits to be looked at, and status speaks of this spec: what that
     /// says stays until more is known, as another process may know it already.
-    pub(super) fn is_unjudged(&self) -> bool {
+    fn is_unjudged(&self) -> bool {
         let status = self.user.status.as_ref();
         let observed = status.map(|status| status.observed_generation);
         let mut seen = self.seen.supplied.iter();
@@ -369,3 +370,6 @@ fn read_from<'s>(
     let of = all.filter(move |s| rank(s).is_none_or(|rank| Some(rank) == newest));
     of.map(|s| s.credential.id.clone())
 }
+
+#[cfg(test)]
+mod tests;

@@ -316,7 +316,7 @@ fn a_device_that_revoked_itself_is_told_apart_and_all_its_tokens_are_revoked() {
         client_id: "acme.device".into(),
         at: NOW,
     };
-    assert_eq!(all.clone().take_devices(), [device.clone()]);
+    assert_eq!(all.clone().take_devices(), std::slice::from_ref(&device));
     // It was back within that second, and revokes itself again: that is another revocation, although the
     // first still stands there.
     let again = (None, NOW + 1);
