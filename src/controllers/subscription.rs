@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::Decision;
-use super::status;
+use super::{Decision, Note, Write, status};
 use crate::api::v1alpha1::{Conditions, Entitlement, Observed, Subscription, SubscriptionStatus};
 use crate::domain::reasons as r;
 use crate::domain::settings::Settings;
@@ -61,14 +60,41 @@ pub fn decide(seen: &Seen, settings: &Settings, now: Timestamp) -> Decision {
         current: is_current,
         entitlements: Entitlement::list(&facts.effective_entitlements(settings)),
     };
+    let mut events = status::warnings(stood, &conditions);
+    let was_current = before.is_some_and(|status| status.current);
+    events.extend(turned(&facts, was_current, is_current, current));
     Decision {
-        writes: status::write(
-            &**subscription,
-            before,
-            &after,
-            status::warnings(stood, &conditions),
-        ),
+        writes: status::write(&**subscription, before, &after, events),
         wake_at: subscription::next_change(siblings, now),
+    }
+}
+
+/// What is told where a Subscription begins to hold, or ceases to.
+fn turned(
+    facts: &SubscriptionFacts,
+    was_current: bool,
+    is_current: bool,
+    current: Option<&SubscriptionFacts>,
+) -> Option<Write> {
+    let SubscriptionFacts {
+        namespace, name, ..
+    } = facts;
+    match (was_current, is_current, current) {
+        (false, true, _) => Some(Note::normal(
+            r::CURRENT,
+            format!("Namespace {namespace} gets tokens by Subscription {name} from now on."),
+        )),
+        (true, false, Some(other)) => Some(Note::normal(
+            r::NOT_CURRENT,
+            format!("Subscription {} holds from now on.", other.name),
+        )),
+        (true, false, None) => Some(Note::warning(
+            r::NOT_CURRENT,
+            format!(
+                "It holds no more, and no other one does: namespace {namespace} gets no tokens until one is current again."
+            ),
+        )),
+        _ => None,
     }
 }
 

@@ -206,7 +206,12 @@ impl Visit<'_> {
             return decision;
         }
         let (rotation, conditions) = match tenant {
-            Tenant::AnothersNamespace => return Decision::default(),
+            Tenant::AnothersNamespace => {
+                return Decision {
+                    writes: self.left_to_another(&namespace),
+                    wake_at: None,
+                };
+            }
             Tenant::None => (
                 self.rotation(self.own_hashes(), Source::Hold),
                 Some(Conditions::reconciling(

@@ -162,6 +162,10 @@ pub const EXAMPLE_FAILED: &str = "ExampleFailed";
 pub const NO_SUBSCRIPTION: &str = "NoSubscription";
 /// None of the namespace's Subscriptions is current.
 pub const SUBSCRIPTION_NOT_CURRENT: &str = "SubscriptionNotCurrent";
+/// The Subscription holds now.
+pub const CURRENT: &str = "Current";
+/// Another release serves the namespace.
+pub const ANOTHER_ENVIRONMENT: &str = "AnotherEnvironment";
 /// The Subscription is sound, and another one of its namespace holds now.
 pub const NOT_CURRENT: &str = "NotCurrent";
 /// The Subscription's period has not begun.

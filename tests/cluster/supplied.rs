@@ -258,7 +258,7 @@ fn supplied_secrets_are_followed_unnoticed() {
         assert_eq!(ready["status"], "True");
         let ready = text(&ready["message"]).expect("a message");
         assert!(
-            ready.contains("with the client secret that it had before."),
+            ready.contains("with the client secret that was supplied before."),
             "{ready}"
         );
         // What is asked for beside it is told too.

@@ -119,6 +119,15 @@ fn suspended_and_out_of_period() {
         "Ready",
         "SubscriptionNotCurrent",
     );
+    eventually("that it ended is an event", LIMIT, || {
+        let events = release.list("events", &tenant);
+        let told = events.iter().any(|event| {
+            event["involvedObject"]["name"] == "main"
+                && event["type"] == "Warning"
+                && event["reason"] == "NotCurrent"
+        });
+        told.then_some(()).ok_or_else(|| format!("{events:#?}"))
+    });
     release.subscribe(
         &tenant,
         "renewal",

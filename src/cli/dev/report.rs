@@ -102,6 +102,16 @@ impl Report {
             };
             seen.push((name("Subscription", &*subscription), state));
         }
+        for provider in stores.oidc_providers.state() {
+            let conditions = |status: &crate::api::v1alpha1::OidcProviderStatus| {
+                (status.observed_generation, status.conditions.clone())
+            };
+            let state = match &provider.0 {
+                Ok(p) => state(p, p.status.as_ref().map(conditions)),
+                Err(error) => Some(unreadable(&error.error)),
+            };
+            seen.push((name("OidcProvider", &*provider), state));
+        }
         for user in stores.technical_users.state() {
             let conditions = |status: &crate::api::v1alpha1::TechnicalUserStatus| {
                 (status.observed_generation, status.conditions.clone())

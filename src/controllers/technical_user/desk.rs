@@ -36,6 +36,8 @@ pub(super) struct Desk {
     pub(super) made: Vec<(String, Option<String>)>,
     /// The reasons of events.
     pub(super) told: Vec<&'static str>,
+    /// Which release serves its namespace; none: nobody.
+    pub(super) environment: Option<&'static str>,
     /// What stands in each of the places that the spec names.
     pub(super) supplied: Option<fn() -> Found>,
 }
@@ -79,6 +81,7 @@ impl Desk {
             sure: true,
             made: Vec::new(),
             told: Vec::new(),
+            environment: Some("default"),
             supplied: None,
         }
     }
@@ -165,8 +168,12 @@ impl Desk {
         });
         let supplied = supplied.collect();
         let mut tenancy = Tenancy::default();
-        tenancy.environments.insert("acme".into(), "default".into());
-        tenancy.sound.insert("acme".into(), vec![subscription()]);
+        if let Some(environment) = self.environment {
+            tenancy
+                .environments
+                .insert("acme".into(), environment.into());
+            tenancy.sound.insert("acme".into(), vec![subscription()]);
+        }
         let seen = Seen {
             user: Some(Arc::new(self.user.clone())),
             tenancy: Arc::new(tenancy),

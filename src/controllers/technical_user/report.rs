@@ -9,11 +9,12 @@ use super::one_time::Sealing;
 use super::rotation::{Rotation, SecretFacts};
 use super::{RESTRICTED, Tenant, Visit};
 use crate::api::v1alpha1::{
-    Conditions, CredentialState, CredentialStatus, Observed, ROTATION_PAUSED, TechnicalUserStatus,
+    Conditions, CredentialState, CredentialStatus, Observed, READY, ROTATION_PAUSED,
+    TechnicalUserStatus,
 };
 use crate::controllers::{Write, status};
 use crate::domain::reasons as r;
-use crate::domain::rotation::{MOST_SECRETS, Phase};
+use crate::domain::rotation::{MOST_SECRETS, Phase, Source};
 use crate::domain::subscription::{SubscriptionFacts, cut_down};
 use crate::tenancy::Claim;
 
@@ -71,6 +72,27 @@ impl Visit<'_> {
         Some(format!(
             "spec.tokenRate is {rate}, and this release lets a client ask for tokens at most {most} times, which holds: set it to that or less."
         ))
+    }
+
+    /// What this release said of a namespace that nobody served is put right once; from then on it is
+    /// another's to tell.
+    pub(super) fn left_to_another(&self, namespace: &str) -> Vec<Write> {
+        let status = self.user.status.as_ref();
+        let mut stood = status.iter().flat_map(|status| &status.conditions);
+        let environment = self.seen.tenancy.environments.get(namespace);
+        let Some(environment) = environment
+            .filter(|_| stood.any(|c| c.type_ == READY && c.reason == r::NO_SUBSCRIPTION))
+        else {
+            return Vec::new();
+        };
+        let conditions = Conditions::reconciling(
+            r::ANOTHER_ENVIRONMENT,
+            format!(
+                "The Subscription of namespace {namespace} names environment {environment}: the release of that name serves it, and no other."
+            ),
+        );
+        let rotation = self.rotation(self.own_hashes(), Source::Hold);
+        self.status(&conditions, &rotation, None)
     }
 
     pub(super) fn conditions(&self, tenant: &Tenant, rotation: &Rotation<'_>) -> Conditions {

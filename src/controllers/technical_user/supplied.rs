@@ -278,7 +278,7 @@ impl Visit<'_> {
             (r::INVALID_SPEC, told)
         });
         let trouble = self.trouble_with_supply().map(|(reason, told)| {
-            let told = format!("{told} What was supplied before goes on working until then.");
+            let told = format!("{told} What it had before goes on working until then.");
             (reason, told)
         });
         match (trouble, unheard) {
@@ -301,8 +301,17 @@ impl Visit<'_> {
             places(&works),
             places(&|seen| seen.found.is_usable() && !works(seen)),
         );
-        let told = if now.is_empty() {
-            format!("{id} gets tokens with the client secret that it had before.")
+        let generated = rotation.current.filter(|(_, _, before)| {
+            let key = rotation.find(before);
+            key.is_some_and(|key| key.life.may_sign())
+        });
+        let told = if let Some((delivered, _, _)) = generated.filter(|_| now.is_empty()) {
+            format!(
+                "{id} gets tokens with the client secret that was generated before, in Secret {}.",
+                delivered.secret.name_any()
+            )
+        } else if now.is_empty() {
+            format!("{id} gets tokens with the client secret that was supplied before.")
         } else {
             let now = now.join(" or ");
             format!("{id} gets tokens with the client secret in {now}.")

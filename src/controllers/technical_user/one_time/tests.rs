@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::super::desk::{Desk, recipient};
 use crate::api::v1alpha1::{
-    CLAIM_ANNOTATION, CredentialState, Delivery, ROTATE_ANNOTATION, SealedBy,
+    CLAIM_ANNOTATION, CredentialState, Delivery, ROTATE_ANNOTATION, SealedBy, TechnicalUserStatus,
 };
 use crate::domain::reasons as r;
 use crate::objects::credentials;
@@ -283,4 +283,22 @@ fn revoked_stays_revoked() {
     desk.settle();
     assert_eq!(desk.made.len(), 2);
     assert_eq!(desk.states(), [CredentialState::Active]);
+}
+
+/// What was said while nobody served the namespace does not stand there for good.
+#[test]
+fn a_namespace_that_another_release_serves_is_left_to_it() {
+    let mut desk = Desk::new(&json!({"delivery": "OneTime"}));
+    desk.environment = None;
+    desk.settle();
+    let (reason, _) = desk.holds("Reconciling").expect("told");
+    assert_eq!(reason, r::NO_SUBSCRIPTION);
+    desk.environment = Some("staging");
+    desk.settle();
+    let (reason, told) = desk.holds("Reconciling").expect("told");
+    assert_eq!(reason, r::ANOTHER_ENVIRONMENT);
+    assert!(told.contains("names environment staging"), "{told}");
+    // From then on that one tells.
+    desk.user.status = Some(TechnicalUserStatus::default());
+    assert!(!desk.visit(usize::MAX));
 }
