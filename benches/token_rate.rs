@@ -35,12 +35,12 @@ use chancery::domain::settings::{Settings, ThrottleSettings};
 use chancery::domain::subscription::{Allowed, SubscriptionFacts};
 use chancery::serve::admin::Admin;
 use chancery::serve::app::{App, Parts};
+use chancery::serve::body::BODY_TIMEOUT;
 use chancery::serve::metrics::Metrics;
 use chancery::serve::readiness::Readiness;
 use chancery::serve::run::{DEADLINE, Public, Serving};
 use chancery::serve::secrets::HashLimits;
 use chancery::serve::snapshot::{PublishedJwks, Ring, Snapshot, SnapshotStore};
-use chancery::serve::token::BODY_TIMEOUT;
 use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 

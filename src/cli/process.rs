@@ -27,6 +27,7 @@ use crate::provider_metrics::ProviderMetrics;
 use crate::ring_metrics::RingMetrics;
 use crate::serve::admin::Admin;
 use crate::serve::app::{App, Parts};
+use crate::serve::body;
 use crate::serve::listener;
 use crate::serve::metrics::Metrics;
 use crate::serve::readiness::Readiness;
@@ -35,7 +36,6 @@ use crate::serve::run::{DEADLINE, Public, Serving};
 use crate::serve::secrets::HashLimits;
 use crate::serve::snapshot::SnapshotStore;
 use crate::serve::tls::Tls;
-use crate::serve::token;
 use crate::stores::{Change, Scope, Stores};
 use crate::user_metrics::UserMetrics;
 
@@ -170,7 +170,7 @@ impl Process {
             metrics: metrics.clone(),
             hash_limits: HashLimits::default(),
             replay_limits: ReplayLimits::default(),
-            body_timeout: token::BODY_TIMEOUT,
+            body_timeout: body::BODY_TIMEOUT,
             outbox: Arc::new(notes),
         });
         let (to_operator, operator_changes) = mpsc::unbounded_channel();

@@ -10,6 +10,7 @@ use http::{HeaderValue, Method, Request, StatusCode};
 use http_body::Body;
 
 use super::assertions::Assertions;
+use super::body::Bodies;
 use super::metrics::Metrics;
 use super::pulse::Pulse;
 use super::readiness::Readiness;
@@ -39,7 +40,7 @@ pub struct Parts {
     pub hash_limits: HashLimits,
     /// How many client assertions are remembered, so that none is used twice.
     pub replay_limits: ReplayLimits,
-    /// How long a client may take to send a request's body; [`token::BODY_TIMEOUT`] as a rule.
+    /// How long a client may take to send a request's body; [`super::body::BODY_TIMEOUT`] as a rule.
     pub body_timeout: Duration,
     /// Where what requests make durable is noted.
     pub outbox: Arc<dyn Outbox>,
@@ -56,6 +57,7 @@ pub struct App {
     pub(super) throttle: Throttle,
     pub(super) assertions: Assertions,
     pub(super) body_timeout: Duration,
+    pub(super) bodies: Bodies,
     pub(super) outbox: Arc<dyn Outbox>,
     /// Beats while this is served.
     pub pulse: Pulse,
@@ -155,6 +157,7 @@ impl App {
             readiness,
             metrics,
             body_timeout,
+            bodies: Bodies::default(),
             outbox,
             openapi: OnceLock::new(),
             routes,

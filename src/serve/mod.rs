@@ -2,7 +2,7 @@
 //! knows a [`snapshot::Snapshot`] and nothing of Kubernetes; a request makes no API call.
 //!
 //! Reading order: [`snapshot`] (what is served), [`app`] (which path goes where), [`token`] with
-//! [`form`], [`client_auth`], [`secrets`], [`assertions`] with [`trust`] and [`replay`], [`throttle`] with
+//! [`body`], [`form`], [`client_auth`], [`secrets`], [`assertions`] with [`trust`] and [`replay`], [`throttle`] with
 //! [`source`], and [`grants`] (one file a grant), [`revoke`], [`introspect`] with [`bearer`]
 //! (whether a token holds), [`account`], [`documents`] (JWKS and metadata), [`openapi`], [`admin`],
 //! [`readiness`], [`pulse`], [`metrics`], [`tls`], [`listener`], [`audit`] and [`run`].
@@ -15,6 +15,7 @@ pub mod app;
 pub mod assertions;
 pub mod audit;
 pub mod bearer;
+pub mod body;
 pub mod client_auth;
 pub mod documents;
 pub mod form;

@@ -1,17 +1,15 @@
 //! `POST /oauth/token` (RFC 6749 §3.2): what all grants have in common.
 
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, StatusCode};
 use http_body::Body;
 use schemars::JsonSchema;
 use serde::Serialize;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::app::App;
 use super::audit::{Told, Trail};
@@ -28,10 +26,6 @@ use crate::domain::client::Client;
 use crate::domain::oauth_error::ErrorCode;
 use crate::domain::period::Period;
 
-/// The longest body in bytes.
-pub const MAX_BODY: usize = 64 * 1024;
-/// How long a client may take to send its body, as a rule.
-pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The parameters that may stand in a request more than once (RFC 8707 §2, RFC 8693 §2.1).
 const REPEATABLE: [&str; 2] = ["resource", "audience"];
 
@@ -142,7 +136,7 @@ where
         ));
     }
     form::is_form(&head.headers).map_err(|e| Refusal::invalid_request(e.to_string()))?;
-    let body = read(body, app.body_timeout).await?;
+    let body = app.bodies.read(body, app.body_timeout).await?;
     Ok(Received { head, body })
 }
 
@@ -267,54 +261,5 @@ fn holds_credentials(query: &str) -> bool {
         let name = pair.split('=').next().unwrap_or_default();
         form::decode(name.as_bytes())
             .is_some_and(|n| n == "client_secret" || n == "client_assertion")
-    })
-}
-
-/// The body, of which no more than [`MAX_BODY`] is ever held.
-async fn read<B>(body: B, within: Duration) -> Result<Bytes, Refusal>
-where
-    B: Body<Data = Bytes>,
-{
-    let too_long = || {
-        Refusal::invalid_request(format!("the body is longer than {MAX_BODY} bytes."))
-            .with_status(StatusCode::PAYLOAD_TOO_LARGE)
-    };
-    if body.size_hint().lower() > MAX_BODY as u64 {
-        return Err(too_long());
-    }
-    let mut body = pin!(body);
-    let reading = async {
-        // Most bodies come in one piece, which is then not copied.
-        let mut first = Bytes::new();
-        let mut more = BytesMut::new();
-        while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-            let frame =
-                frame.map_err(|_| Refusal::invalid_request("the body ended before its end."))?;
-            let Ok(data) = frame.into_data() else {
-                continue;
-            };
-            if first.len().max(more.len()) + data.len() > MAX_BODY {
-                return Err(too_long());
-            }
-            if first.is_empty() && more.is_empty() {
-                first = data;
-            } else {
-                if more.is_empty() {
-                    more.extend_from_slice(&first);
-                }
-                more.extend_from_slice(&data);
-            }
-        }
-        Ok(if more.is_empty() {
-            first
-        } else {
-            more.freeze()
-        })
-    };
-    timeout(within, reading).await.unwrap_or_else(|_| {
-        Err(
-            Refusal::invalid_request("the body took too long to arrive.")
-                .with_status(StatusCode::REQUEST_TIMEOUT),
-        )
     })
 }

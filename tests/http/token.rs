@@ -10,8 +10,10 @@ use bytes::Bytes;
 use chancery::crypto::key_pair::KeyPair;
 use chancery::domain::algorithm::Algorithm;
 use chancery::domain::jwk::KeyMembers;
+use chancery::serve::body::{MAX_BODY, MOST_UNFINISHED};
 use chancery::serve::secrets::HashLimits;
 use chancery::serve::snapshot::Snapshot;
+use futures::StreamExt as _;
 use http::Request;
 use http_body_util::Full;
 use jsonwebtoken::{DecodingKey, Validation};
@@ -391,6 +393,41 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
         >()))
         .expect("a request");
     assert_eq!(world.app.respond(request).await.status(), 408);
+}
+
+/// Requests whose bodies never end fill no memory, and take nothing from those that come whole.
+#[tokio::test]
+async fn bodies_that_do_not_end_are_bounded_together() {
+    let (client, secret) = robot();
+    let world = World::new();
+    world
+        .store
+        .publish(snapshot([ring("main", &es256())], [client]));
+    let unfinished = || {
+        let part = http_body::Frame::data(Bytes::from(vec![b'a'; MAX_BODY]));
+        let parts = futures::stream::iter([Ok::<_, std::io::Error>(part)]);
+        let body = http_body_util::StreamBody::new(parts.chain(futures::stream::pending()));
+        Request::post("/oauth/token")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(body)
+            .expect("a request")
+    };
+    let mut waiting = futures::stream::FuturesUnordered::new();
+    for _ in 0..MOST_UNFINISHED / MAX_BODY {
+        let app = world.app.clone();
+        waiting.push(async move { app.respond(unfinished()).await.status() });
+    }
+    assert!(futures::poll!(waiting.next()).is_pending());
+    let answer = world.app.respond(unfinished()).await;
+    assert_eq!(answer.status(), 503);
+    assert!(answer.headers().contains_key("retry-after"));
+    assert_eq!(world.token("acme.robot", &secret, "").await.status, 200);
+    drop(waiting);
+    let answer = world.app.respond(unfinished());
+    assert!(
+        futures::poll!(Box::pin(answer)).is_pending(),
+        "there is room"
+    );
 }
 
 #[tokio::test]
