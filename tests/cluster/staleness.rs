@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::release::{LIMIT, Release};
-use crate::support::{ControlPlane, eventually, http};
+use crate::support::{ControlPlane, Signal, eventually, free_port, http};
 
 /// As this machine may be slow.
 const SLACK: f64 = 5.0;
@@ -124,4 +124,62 @@ fn contact_age(metrics: &str) -> f64 {
         .find(|l| l.starts_with("chancery_contact_age_seconds "));
     let value = line.and_then(|l| l.split(' ').nth(1));
     value.and_then(|v| v.parse().ok()).expect("the gauge")
+}
+
+/// A server that was stopped and goes on knows for a moment only what was true before: it tells a client
+/// with a secret that was made meanwhile to come again, and not that it is wrong.
+#[test]
+fn a_server_that_was_stopped_calls_no_new_secret_wrong() {
+    let release = Release::start("frozen");
+    let tenant = release.tenant("frozen-tenant");
+    release.ring("main", "algorithm: ES256");
+    release.apply(&format!(
+        "apiVersion: chancery.dev/v1alpha1\nkind: TechnicalUser\nmetadata: {{name: user, namespace: {tenant}}}\nspec: {{audiences: ['https://a.example'], credential: {{secret: {{rotation: {{gracePeriod: 0s}}}}}}}}\n"
+    ));
+    let (port, account) = (free_port(), release.cluster.admin_kubeconfig());
+    let server = release.serve_beside(account, port, free_port(), &[]);
+    let (id, mut secret) = release.credentials(&tenant, "user");
+    let url = format!("http://127.0.0.1:{port}/oauth/token");
+    let ask = |secret: &str| http::token(&url, &id, secret, "");
+    let gets = |secret: &str| {
+        eventually("a token", LIMIT, || {
+            let answer = ask(secret).map_err(|e| e.to_string())?;
+            let told = || format!("{}: {}", answer.status, answer.text());
+            (answer.status == 200).then_some(()).ok_or_else(told)
+        });
+    };
+    gets(&secret);
+    let mut told_to_come_again = 0;
+    for round in 0..5 {
+        server.signal(Signal::Stop);
+        let since = Instant::now();
+        release.cluster.kubectl_ok(&[
+            "annotate",
+            "technicaluser",
+            "user",
+            "-n",
+            &tenant,
+            "--overwrite",
+            &format!("chancery.dev/rotate=round-{round}"),
+        ]);
+        let new = eventually("another secret", LIMIT, || {
+            let (_, now) = release.credentials(&tenant, "user");
+            let stood = since.elapsed() > Duration::from_secs(2);
+            (now != secret && stood)
+                .then_some(now)
+                .ok_or_else(|| release.tail())
+        });
+        server.signal(Signal::Cont);
+        for _ in 0..20 {
+            let status = ask(&new).map(|answer| answer.status).unwrap_or_default();
+            assert_ne!(status, 401, "round {round}: {}", server.output());
+            told_to_come_again += i32::from(status == 503);
+        }
+        gets(&new);
+        secret = new;
+    }
+    println!("{told_to_come_again} times it was told to come again");
+    server.signal(Signal::Kill);
+    server.wait_exit(LIMIT);
+    release.printed(server.output());
 }
