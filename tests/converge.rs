@@ -18,8 +18,12 @@ mod obstacles;
 mod one_time;
 #[path = "converge/provider.rs"]
 mod provider;
+#[path = "converge/revoked.rs"]
+mod revoked;
 #[path = "converge/scene.rs"]
 mod scene;
+#[path = "converge/street.rs"]
+mod street;
 #[path = "converge/tampered.rs"]
 mod tampered;
 

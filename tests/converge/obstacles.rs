@@ -68,7 +68,7 @@ async fn a_key_that_is_withdrawn_does_not_come_in_by_another_ring() {
     };
     told("stands in SigningKey main").await;
 
-    scene.gate.refuse_changes_of("main-jwks");
+    scene.gate.refuse_replacing("configmaps", "main-jwks");
     scene.withdraw_at_once("main", stolen).await;
     eventually("it is out of the issuer's map", async || {
         scene.kids("chancery-issuer").await.filter(Vec::is_empty)

@@ -64,22 +64,16 @@ impl Gate {
         }
     }
 
-    /// Refuses to replace a technical user, until it refuses something else.
-    pub fn refuse_replacing(&self, user: &str) {
-        let replacing = (Method::PUT, format!("/technicalusers/{user}"));
-        *self.refuses.lock().expect("no panic") = Some(replacing);
-    }
-
     /// Refuses to make Secrets, or nothing.
     pub fn refuse(&self, refuses: bool) {
         let secrets = (Method::POST, "/secrets".to_owned());
         *self.refuses.lock().expect("no panic") = refuses.then_some(secrets);
     }
 
-    /// Refuses to change a ConfigMap, until it refuses something else.
-    pub fn refuse_changes_of(&self, map: &str) {
-        let changes = (Method::PUT, format!("/configmaps/{map}"));
-        *self.refuses.lock().expect("no panic") = Some(changes);
+    /// Refuses to replace an object of that plural and name, until it refuses something else.
+    pub fn refuse_replacing(&self, plural: &str, name: &str) {
+        let replacing = (Method::PUT, format!("/{plural}/{name}"));
+        *self.refuses.lock().expect("no panic") = Some(replacing);
     }
 
     /// When it refused something.
