@@ -84,6 +84,12 @@ impl Visit<'_> {
         let mut rotation = self.rotation(Some(hashes), Source::Hold);
         // What would take the secrets' place does not work: they do, until that is mended.
         if violation.is_some() && credentials::exchanged_at(hashes).is_none() {
+            // Those that had been rotated out before end as they were to.
+            let mut after = self.labelled(Some(hashes));
+            credentials::write(&mut after, &rotation.list());
+            Self::put_down(hashes, after, &rotation, decision);
+            self.take_away_ended("", &rotation, decision);
+            decision.wake_by(rotation.plan.wake_at);
             return (rotation, violation);
         }
         let grace = self.user.secret_grace();
@@ -239,3 +245,6 @@ impl Visit<'_> {
         ours.next().map(|d| d.secret.name_any())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -273,11 +273,23 @@ impl<'a> Visit<'a> {
                 credentials::set_last_revocation(&mut after, last);
             }
         }
-        if !Self::put_hashes(hashes, after, fill, decision) {
-            return;
+        if Self::put_hashes(hashes, after, fill, decision) {
+            let told = rotation.gone().map(|id| rotation.told_gone(id));
+            decision.writes.extend(told);
         }
-        let told = rotation.gone().map(|id| rotation.told_gone(id));
-        decision.writes.extend(told);
+    }
+
+    /// The same of hashes as they are to be, without a new one.
+    pub(super) fn put_down(
+        hashes: &Secret,
+        after: Secret,
+        rotation: &Rotation<'_>,
+        decision: &mut Decision,
+    ) {
+        if Self::put_hashes(Some(hashes), after, Fill::Nothing, decision) {
+            let told = rotation.gone().map(|id| rotation.told_gone(id));
+            decision.writes.extend(told);
+        }
     }
 
     /// The Secret with the hashes as it should be, but for new ones.
