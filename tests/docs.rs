@@ -307,7 +307,7 @@ fn how_clients_do_without_a_secret() {
 
 #[test]
 fn how_outside_providers_are_trusted() {
-    let printed = page_tour("docs/providers.md", 4, 3);
+    let printed = page_tour("docs/providers.md", 6, 3);
     let told = [
         r#"roles is ["boss"], and ["clerk"] is expected"#,
         "its host is at a private address",

@@ -30,7 +30,8 @@ pub enum Algorithm {
     ES384,
     /// ECDSA on P-521 with SHA-512.
     ES512,
-    /// Ed25519.
+    /// Ed25519. It has a second name, which is taken and never made: others write it (RFC 9864 §2.2).
+    #[serde(alias = "Ed25519")]
     EdDSA,
 }
 
@@ -103,6 +104,7 @@ impl FromStr for Algorithm {
         Self::ALL
             .into_iter()
             .find(|a| a.name() == name)
+            .or_else(|| (name == "Ed25519").then_some(Self::EdDSA))
             .ok_or(UnknownAlgorithm)
     }
 }
@@ -154,6 +156,9 @@ mod tests {
             let json = serde_json::to_value(algorithm).expect("an algorithm is JSON");
             assert_eq!(json, algorithm.name());
         }
+        assert_eq!("Ed25519".parse(), Ok(Algorithm::EdDSA));
+        let read = serde_json::from_value::<Algorithm>("Ed25519".into());
+        assert_eq!(read.expect("its second name"), Algorithm::EdDSA);
         assert_eq!("HS256".parse::<Algorithm>(), Err(UnknownAlgorithm));
         assert_eq!("none".parse::<Algorithm>(), Err(UnknownAlgorithm));
     }

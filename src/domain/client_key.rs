@@ -167,6 +167,8 @@ mod tests {
             ("EC", "secp256k1", "", Err(KeyFault::Curve)),
             ("EC", "", "", Err(KeyFault::Missing("crv"))),
             ("OKP", "Ed25519", "EdDSA", Ok(A::EdDSA)),
+            ("OKP", "Ed25519", "Ed25519", Ok(A::EdDSA)),
+            ("EC", "P-256", "Ed25519", Err(KeyFault::Algorithm)),
             ("OKP", "X25519", "", Err(KeyFault::Curve)),
             ("oct", "", "HS256", Err(KeyFault::KeyType)),
         ] {

@@ -168,6 +168,7 @@ impl Provider {
             return Err(Refusal::Inactive);
         }
         read::judge_kind(header, claims)?;
+        read::judge_marks(header, claims)?;
         let issuer = read::optional_text(claims, "iss")?;
         self.judge_issuer(issuer.as_deref(), by.own_issuer)?;
         let audiences = read::audiences(claims.get("aud"))?;
@@ -196,9 +197,7 @@ impl Provider {
             Some(client) => Some(client),
             None => read::optional_text(claims, "azp")?,
         };
-        // RFC 9068 §2.2: of a token that a client has for itself both are the client.
-        let own = claims.get("client_id").and_then(Value::as_str);
-        if own.is_some() && own == claims.get("sub").and_then(Value::as_str) {
+        if read::is_of_client(claims) {
             return Err(Refusal::OfClient);
         }
         let legal_entity = read::legal_entity(&self.claims.legal_entity, claims)?;

@@ -449,7 +449,20 @@ async fn subject_tokens_of_a_provider_by_the_table() {
     for (why, token, error) in [
         ("sound", changed(json!({})), ""),
         ("scopes of its own", changed(json!({"scope": "read"})), ""),
-        ("no typ", with_header(json!({"typ": null})), ""),
+        (
+            "no typ",
+            sign(
+                &OF_CORP,
+                &with(&header(), &json!({"typ": null})),
+                &with(&claims(), &json!({"azp": "portal"})),
+            ),
+            "",
+        ),
+        (
+            "no typ, and nothing that an ID token has not",
+            with_header(json!({"typ": null})),
+            "invalid_request",
+        ),
         ("no kid, and one key", with_header(json!({"kid": null})), ""),
         (
             "another issuer",
@@ -670,4 +683,26 @@ async fn which_providers_and_clients_may() {
     world.store.publish(closing);
     let answer = exchange(&world, "acme.front", &secret, &person, "").await;
     assert_eq!(answer.json()["expires_in"], 20);
+}
+
+#[tokio::test]
+async fn of_two_providers_with_one_issuer_the_one_whose_audience_it_is() {
+    let (clients, secret) = clients();
+    let world = World::new();
+    let bills = Provider {
+        name: "bills".into(),
+        audiences: vec!["bills".into()],
+        ..corp()
+    };
+    let both = [bills, corp()].map(|provider| trusted(provider, &OF_CORP));
+    world.store.publish(served(clients, both.into()));
+    for (aud, subject) in [("front", "corp:ann"), ("bills", "bills:ann")] {
+        let token = of_person(&json!({"aud": aud}));
+        let answer = exchange(&world, "acme.front", &secret, &token, "").await;
+        assert_eq!(read(&token_of(&answer)).subject, subject);
+    }
+    let token = of_person(&json!({"aud": "neither"}));
+    let answer = exchange(&world, "acme.front", &secret, &token, "").await;
+    let told = answer.json()["error_description"].to_string();
+    assert!(told.contains("aud in the token"), "{told}");
 }

@@ -20,16 +20,7 @@ pub fn judge_kind(header: &Map<String, Value>, claims: &Map<String, Value>) -> R
             return Err(Refusal::Header(name));
         }
     }
-    let typ = match header.get("typ") {
-        None => String::new(),
-        Some(Value::String(typ)) => typ.to_ascii_lowercase(),
-        Some(_) => return Err(Refusal::Header("typ that is no text")),
-    };
-    let access_token = match typ.strip_prefix("application/").unwrap_or(&typ) {
-        "at+jwt" => true,
-        "" | "jwt" => false,
-        _ => return Err(Refusal::Kind("a JWT of another type (typ)")),
-    };
+    let access_token = is_typed(header)?;
     if !access_token {
         // What only ID tokens have (OpenID Connect Core §2, §3.1.3.6, §3.3.2.11).
         if ["nonce", "at_hash", "c_hash"]
@@ -50,6 +41,76 @@ pub fn judge_kind(header: &Map<String, Value>, claims: &Map<String, Value>) -> R
         return Err(Refusal::Bound);
     }
     Ok(())
+}
+
+/// Whether the header says that it is an access token (RFC 9068 §2.1), or nothing of that.
+fn is_typed(header: &Map<String, Value>) -> Result<bool, Refusal> {
+    let typ = match header.get("typ") {
+        None => String::new(),
+        Some(Value::String(typ)) => typ.to_ascii_lowercase(),
+        Some(_) => return Err(Refusal::Header("typ that is no text")),
+    };
+    match typ.strip_prefix("application/").unwrap_or(&typ) {
+        "at+jwt" => Ok(true),
+        "" | "jwt" => Ok(false),
+        _ => Err(Refusal::Kind("a JWT of another type (typ)")),
+    }
+}
+
+/// Where providers name the client that asked for a token: RFC 9068, `OpenID` Connect, Okta, Entra ID.
+const CLIENTS: [&str; 4] = ["client_id", "azp", "cid", "appid"];
+
+/// What tells an access token from an ID token, where neither says what it is. The bare ID token of some
+/// providers has nothing but iss, sub, aud and times, and any ID token is for the client itself.
+pub fn judge_marks(
+    header: &Map<String, Value>,
+    claims: &Map<String, Value>,
+) -> Result<(), Refusal> {
+    if is_typed(header)? || claims.get("typ").is_some_and(|typ| typ == "Bearer") {
+        return Ok(());
+    }
+    let scoped = ["scope", "scp"]
+        .iter()
+        .any(|name| claims.contains_key(*name));
+    let mut named = CLIENTS
+        .iter()
+        .filter_map(|name| claims.get(*name))
+        .peekable();
+    if !scoped && named.peek().is_none() && !claims.contains_key("jti") {
+        return Err(Refusal::Kind(
+            "something that may be an ID token, with neither typ at+jwt nor scope, client_id, azp or jti",
+        ));
+    }
+    let is_for = |client: &Value| match claims.get("aud") {
+        Some(Value::Array(all)) => all.contains(client),
+        one => one == Some(client),
+    };
+    if !scoped && named.any(is_for) {
+        return Err(Refusal::Kind("an ID token"));
+    }
+    Ok(())
+}
+
+/// Whether a client of the provider has the token for itself, as the providers say it.
+pub fn is_of_client(claims: &Map<String, Value>) -> bool {
+    let text = |name: &str| claims.get(name).and_then(Value::as_str);
+    let sub = text("sub");
+    let user = text("preferred_username");
+    let of = |client: &str| {
+        // RFC 9068 §2.2; Auth0; Keycloak, which has user names in lower case.
+        sub == Some(client)
+            || sub.and_then(|sub| sub.strip_suffix("@clients")) == Some(client)
+            || user
+                .and_then(|user| user.strip_prefix("service-account-"))
+                .is_some_and(|name| name.eq_ignore_ascii_case(client))
+    };
+    let named = CLIENTS.iter().filter_map(|name| text(name)).any(of);
+    // Keycloak's mappers of service accounts, where a token has no user name.
+    let of_service_account = text("typ") == Some("Bearer") && claims.contains_key("clientAddress");
+    // Entra ID: said by idtyp, or to be seen, as sub of a person differs from application to application.
+    let of_application = text("idtyp") == Some("app")
+        || sub.is_some() && text("oid") == sub && !claims.contains_key("scp");
+    named || of_service_account || of_application || text("gty") == Some("client-credentials")
 }
 
 /// A registered claim that is a text, where it is there.

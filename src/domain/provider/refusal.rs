@@ -20,7 +20,7 @@ pub enum Refusal {
     Bound,
     /// It speaks of a client, not of a person.
     #[error(
-        "the token speaks of a client of the provider (sub and client_id are the same), not of a person."
+        "the token speaks of a client of the provider, which has it for itself, not of a person."
     )]
     OfClient,
     /// A claim that must be there is not.

@@ -198,6 +198,24 @@ fn each_defect_is_refused_for_what_it_is() {
         (json!({"may_act": []}), R::Malformed("may_act")),
         (json!({"jti": 7}), R::Malformed("jti")),
         (json!({"client_id": "ada"}), R::OfClient),
+        (json!({"azp": "ada"}), R::OfClient),
+        // Okta, Auth0, Keycloak with and without a user name, and Entra ID with and without idtyp.
+        (json!({"cid": "ada"}), R::OfClient),
+        (json!({"sub": "x@clients", "azp": "x"}), R::OfClient),
+        (
+            json!({"sub": "x|1", "azp": "x", "gty": "client-credentials"}),
+            R::OfClient,
+        ),
+        (
+            json!({"azp": "Robot", "preferred_username": "service-account-robot"}),
+            R::OfClient,
+        ),
+        (
+            json!({"azp": "robot", "typ": "Bearer", "clientAddress": "192.0.2.1"}),
+            R::OfClient,
+        ),
+        (json!({"azp": "x", "idtyp": "app"}), R::OfClient),
+        (json!({"azp": "x", "oid": "ada"}), R::OfClient),
         (json!({"client_id": {}}), R::Malformed("client_id")),
         (json!({"cnf": {"jkt": "x"}}), R::Bound),
         (
@@ -226,8 +244,39 @@ fn what_is_no_access_token_is_refused() {
             .judge(&map(header), &with(changes), &by())
             .map(|_| ())
     };
-    for typ in ["at+jwt", "AT+JWT", "application/at+jwt", "JWT", "jwt"] {
+    for typ in ["at+jwt", "AT+JWT", "application/at+jwt"] {
         assert_eq!(judge(json!({"typ": typ}), json!({})), Ok(()), "{typ}");
+    }
+    // Without that type, something has to tell it from an ID token.
+    for header in [json!({"typ": "JWT"}), json!({"typ": "jwt"}), json!({})] {
+        assert!(matches!(
+            judge(header.clone(), json!({})),
+            Err(Refusal::Kind(_))
+        ));
+        for changes in [
+            json!({"jti": "j"}),
+            json!({"scope": "read"}),
+            json!({"scp": ["read"]}),
+            json!({"client_id": "app"}),
+            json!({"azp": "app"}),
+            json!({"cid": "app"}),
+            // Of a service that is an application itself, as at Entra ID.
+            json!({"azp": "orders", "scp": "read"}),
+            json!({"typ": "Bearer", "azp": "orders"}),
+            json!({"azp": "app", "oid": "ada", "scp": "read"}),
+            json!({"azp": "app", "preferred_username": "service-account-other"}),
+            json!({"azp": "app", "sub": "ada@clients"}),
+        ] {
+            let text = changes.to_string();
+            assert_eq!(judge(header.clone(), changes), Ok(()), "{text}");
+        }
+        for changes in [
+            json!({"azp": "orders", "jti": "j"}),
+            json!({"azp": "app", "aud": ["orders", "app"]}),
+        ] {
+            let found = judge(header.clone(), changes);
+            assert_eq!(found, Err(Refusal::Kind("an ID token")));
+        }
     }
     assert_eq!(judge(json!({}), json!({"typ": "Bearer"})), Ok(()));
     for typ in [

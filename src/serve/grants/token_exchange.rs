@@ -128,6 +128,7 @@ fn subject(app: &App, view: &View, client: &Client, presented: &str) -> Result<S
         leeway: leeway(&app.settings),
         own_issuer,
     };
+    let mut refused = None;
     for trusted in view.snapshot.providers_of(&client.namespace, now) {
         let provider = &trusted.provider;
         let asked = provider.active && provider.may_issue_as(issuer, own_issuer);
@@ -135,13 +136,16 @@ fn subject(app: &App, view: &View, client: &Client, presented: &str) -> Result<S
             .then(|| trusted.keys.named(token.key_id(), token.algorithm))
             .flatten();
         if key.is_some_and(|key| key.verifies(token.signed.as_bytes(), &token.signature)) {
-            let judged = provider.judge(&token.header, &token.claims, &by);
-            return judged.map_err(|why| Refusal::invalid_request(why.to_string()));
+            match provider.judge(&token.header, &token.claims, &by) {
+                Ok(subject) => return Ok(subject),
+                // Another one may have the same issuer for other audiences.
+                Err(why) => refused = refused.or(Some(why.to_string())),
+            }
         }
     }
-    Err(Refusal::invalid_request(
-        "subject_token is of no provider that is trusted here.",
-    ))
+    Err(Refusal::invalid_request(refused.unwrap_or_else(|| {
+        "subject_token is of no provider that is trusted here.".into()
+    })))
 }
 
 /// A JWT of which nothing is verified yet.
