@@ -1,6 +1,7 @@
 // Chancery against Keycloak and oidc-provider, in the order of a day: down, up, people, rotation, outage.
 // Arguments: the program, Keycloak's folder, a folder to work in.
 
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import * as jose from 'jose';
 
@@ -73,5 +74,9 @@ try {
 } finally {
   await stopAll();
 }
-process.exitCode = summary() ? 0 : 1;
-if (process.exitCode) console.log(`logs: ${join(folder, '*.log')}`);
+if (summary()) {
+  rmSync(folder, { recursive: true });
+} else {
+  console.log(`logs: ${join(folder, '*.log')}`);
+  process.exitCode = 1;
+}
