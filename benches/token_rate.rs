@@ -321,6 +321,7 @@ fn serve(algorithm: Algorithm) {
         replay_limits: chancery::serve::replay::ReplayLimits::default(),
         body_timeout: BODY_TIMEOUT,
         outbox: Arc::new(chancery::outbox::channel().0),
+        keys_wanted: Arc::new(()),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

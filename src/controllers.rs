@@ -15,6 +15,7 @@ mod status;
 mod subscription;
 mod technical_user;
 mod visit;
+mod wanted_keys;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -56,6 +57,8 @@ pub enum Kind {
     OidcProvider,
     /// The `ConfigMap` in which servers note what is to last.
     Outbox,
+    /// The `ConfigMap` in which servers note which providers' keys are wanted.
+    WantedKeys,
 }
 
 impl Kind {
@@ -66,7 +69,7 @@ impl Kind {
             Self::Subscription => "Subscription",
             Self::TechnicalUser => "TechnicalUser",
             Self::OidcProvider => "OidcProvider",
-            Self::Outbox => "ConfigMap",
+            Self::Outbox | Self::WantedKeys => "ConfigMap",
         }
     }
 }

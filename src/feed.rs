@@ -8,7 +8,7 @@ mod providers;
 mod revoked;
 mod trust;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ use crate::domain::preference::Standing;
 use crate::domain::rotation::effective_lead;
 use crate::domain::settings::Settings;
 use crate::domain::staleness::Contact;
+use crate::domain::subscription::SubscriptionFacts;
 use crate::objects::cluster_keys::{self, ClusterKeys};
 use crate::objects::{credentials, jwks_map};
 use crate::serve::readiness::Readiness;
@@ -136,7 +137,12 @@ impl Feed {
         // Before the clients: it tells which devices have just revoked themselves.
         let revoked = (self.revoked).of(&self.stores, &tenancy, &self.settings, now);
         self.client_keys.begin();
-        let (clients, trusted) = self.clients();
+        let tenants: BTreeMap<String, Arc<Vec<_>>> = tenancy
+            .sound
+            .iter()
+            .map(|(ns, of)| (ns.clone(), Arc::new(of.clone())))
+            .collect();
+        let (clients, trusted) = self.clients(&tenants);
         let providers = self.providers(jwks.as_ref());
         self.client_keys.end();
         Snapshot {
@@ -146,6 +152,7 @@ impl Feed {
             human_keys,
             clients,
             trusted,
+            tenants,
             providers,
             jwks,
             shortest_publish_lead: self.shortest_publish_lead(),
@@ -288,13 +295,11 @@ impl Feed {
     }
 
     /// The technical users of this environment's tenants that have their client id to themselves.
-    fn clients(&mut self) -> (HashMap<String, Arc<Client>>, HashMap<String, Arc<Trusted>>) {
+    fn clients(
+        &mut self,
+        subscriptions: &BTreeMap<String, Arc<Vec<SubscriptionFacts>>>,
+    ) -> (HashMap<String, Arc<Client>>, HashMap<String, Arc<Trusted>>) {
         let tenancy = self.tenancy.get(&self.stores, &self.settings);
-        let subscriptions: HashMap<&String, Arc<Vec<_>>> = tenancy
-            .sound
-            .iter()
-            .map(|(ns, of)| (ns, Arc::new(of.clone())))
-            .collect();
         let operator_namespace = self.settings.operator_namespace.as_str();
         let (mut clients, mut trusted) = (HashMap::new(), HashMap::new());
         let cluster = Stores::get(&self.stores.config_maps, operator_namespace, CLUSTER_KEYS);
@@ -337,7 +342,7 @@ fn mine(user: &TechnicalUser, hashes: &Secret) -> bool {
 fn client(
     user: &TechnicalUser,
     hashes: Option<&Secret>,
-    subscriptions: Arc<Vec<crate::domain::subscription::SubscriptionFacts>>,
+    subscriptions: Arc<Vec<SubscriptionFacts>>,
 ) -> Client {
     let spec = &user.spec;
     Client {

@@ -19,3 +19,4 @@ pub mod serve;
 pub mod stores;
 pub mod tenancy;
 pub mod user_metrics;
+pub mod wanted_keys;

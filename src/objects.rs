@@ -10,6 +10,7 @@ pub mod key_secret;
 pub mod provider_keys;
 pub mod published;
 pub mod revocations;
+pub mod wanted_keys;
 
 use std::collections::BTreeMap;
 

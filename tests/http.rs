@@ -22,12 +22,18 @@ mod jwt;
 mod listening;
 #[path = "http/openapi.rs"]
 mod openapi;
+#[path = "http/outside.rs"]
+mod outside;
+#[path = "http/people.rs"]
+mod people;
 #[path = "http/revoke.rs"]
 mod revoke;
 #[path = "http/secrets.rs"]
 mod secrets;
 #[path = "http/staleness.rs"]
 mod staleness;
+#[path = "http/subject_tokens.rs"]
+mod subject_tokens;
 #[path = "http/support.rs"]
 mod support;
 #[path = "http/throttle.rs"]

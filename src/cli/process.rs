@@ -38,6 +38,7 @@ use crate::serve::snapshot::SnapshotStore;
 use crate::serve::tls::Tls;
 use crate::stores::{Change, Scope, Stores};
 use crate::user_metrics::UserMetrics;
+use crate::wanted_keys;
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +84,9 @@ pub struct Process {
     pub admin_listen: SocketAddr,
 }
 
+/// What writes what servers note.
+type Writers = (outbox::Writer, wanted_keys::Writer);
+
 /// A process whose ports are bound and whose watches have begun.
 pub struct Started {
     /// What is watched.
@@ -93,7 +97,7 @@ pub struct Started {
     pub admin_address: SocketAddr,
     watches: JoinSet<()>,
     operator: Option<(Operator, Option<Elector>)>,
-    feed: Option<(BoxFuture<'static, ()>, Seeker, outbox::Writer)>,
+    feed: Option<(BoxFuture<'static, ()>, Seeker, Writers)>,
     clock_check: BoxFuture<'static, ()>,
     serving: Serving,
     readiness: Readiness,
@@ -162,6 +166,7 @@ impl Process {
         let refresh_leader = operates.then(|| leadership.gauge(&mut registry));
 
         let (notes, taken) = outbox::channel();
+        let (keys_wanted, keys_taken) = wanted_keys::channel();
         let app = App::new(Parts {
             settings: settings.clone(),
             snapshots: snapshots.clone(),
@@ -172,6 +177,7 @@ impl Process {
             replay_limits: ReplayLimits::default(),
             body_timeout: body::BODY_TIMEOUT,
             outbox: Arc::new(notes),
+            keys_wanted: Arc::new(keys_wanted),
         });
         let (to_operator, operator_changes) = mpsc::unbounded_channel();
         let (to_feed, feed_changes) = mpsc::unbounded_channel();
@@ -240,6 +246,8 @@ impl Process {
                 clock.clone(),
                 readiness.clone(),
             );
+            let of_keys =
+                wanted_keys::Writer::new(writing.clone(), &settings, clock.clone(), keys_taken);
             let writer = outbox::Writer::new(
                 writing,
                 settings.clone(),
@@ -257,7 +265,7 @@ impl Process {
                 readiness: readiness.clone(),
             };
             let feed = feed.run(feed_changes, proved, snapshots).boxed();
-            (feed, seeker, writer)
+            (feed, seeker, (writer, of_keys))
         });
         Ok(Started {
             stores,
@@ -323,9 +331,10 @@ impl Started {
         let mut go = |part, run| others.spawn(watched(part, run, ended.clone(), died.clone()));
         go("the clock's check", clock_check);
         match feed {
-            Some((feed, seeker, writer)) => {
+            Some((feed, seeker, (writer, of_keys))) => {
                 go("the feed", feed);
                 go("the outbox", writer.run().boxed());
+                go("the notes of wanted keys", of_keys.run().boxed());
                 go("the contact's check", seeker.run().boxed());
             }
             None => {

@@ -338,7 +338,7 @@ pub fn api_resource(kind: Kind) -> ApiResource {
         Kind::Subscription => ApiResource::erase::<Subscription>(&()),
         Kind::TechnicalUser => ApiResource::erase::<TechnicalUser>(&()),
         Kind::OidcProvider => ApiResource::erase::<OidcProvider>(&()),
-        Kind::Outbox => ApiResource::erase::<ConfigMap>(&()),
+        Kind::Outbox | Kind::WantedKeys => ApiResource::erase::<ConfigMap>(&()),
     }
 }
 

@@ -206,6 +206,7 @@ impl Operator {
                 }
                 // Whether it is there or not.
                 queue.add(self.outbox(), Instant::now());
+                queue.add(self.wanted_keys(), Instant::now());
             } else if !leads && visits.is_empty() {
                 // The stores remember what is there. A queue that nobody works off would grow.
                 queue = Queue::default();

@@ -20,7 +20,7 @@ use super::signing_key::Looked;
 use super::technical_user::Sight;
 use super::{
     Decision, Error, Key, Kind, Object, Write, oidc_provider, outbox, signing_key, status,
-    subscription, technical_user,
+    subscription, technical_user, wanted_keys,
 };
 use crate::api::v1alpha1::{Conditions, Observed, OidcProvider, SigningKey, TechnicalUser};
 use crate::domain::names::OUTBOX;
@@ -155,6 +155,7 @@ async fn look(cx: &Context, key: &Key, now: Timestamp) -> Result<Option<Look>, E
             let uid = seen.outbox.as_ref().and_then(ResourceExt::uid);
             Ok(Some((outbox::decide(&seen, &cx.settings, now), uid)))
         }
+        Kind::WantedKeys => Ok(Some((wanted_keys::look(cx).await?, None))),
         Kind::Subscription => {
             let found = Stores::get(&cx.stores.subscriptions, namespace, name);
             match found.as_deref() {

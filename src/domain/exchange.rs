@@ -211,6 +211,18 @@ fn may_act(client: &Client, subject: &Subject, settings: &Settings) -> Result<()
 
 /// The client, and whoever acted before it.
 fn chain(client: &Client, subject: &Subject, settings: &Settings) -> Result<Actor, OAuthError> {
+    Ok(Actor {
+        sub: client.id.clone(),
+        iss: None,
+        act: acted(subject, settings)?.map(Box::new),
+    })
+}
+
+/// Who has acted for a person by a token's `act`; none: nobody has.
+///
+/// # Errors
+/// `invalid_request` where it names no parties, or so many that no further one may act.
+pub fn acted(subject: &Subject, settings: &Settings) -> Result<Option<Actor>, OAuthError> {
     let foreign = subject.issuer.as_deref();
     let foreign = foreign.filter(|issuer| *issuer != settings.issuer);
     let mut before = Vec::new();
@@ -239,14 +251,10 @@ fn chain(client: &Client, subject: &Subject, settings: &Settings) -> Result<Acto
             Some(_) => return Err(refused("act in the subject token names no party.")),
         };
     }
-    let act = before.into_iter().rev().fold(None, |act, (sub, iss)| {
-        Some(Box::new(Actor { sub, iss, act }))
-    });
-    Ok(Actor {
-        sub: client.id.clone(),
-        iss: None,
-        act,
-    })
+    Ok(before.into_iter().rev().fold(None, |act, (sub, iss)| {
+        let act = act.map(Box::new);
+        Some(Actor { sub, iss, act })
+    }))
 }
 
 #[cfg(test)]

@@ -100,7 +100,10 @@ pub fn client_credentials<'a>(
 }
 
 /// The Subscription that holds for a client now, without which it gets no tokens.
-pub(super) fn current(client: &Client, now: Timestamp) -> Result<&SubscriptionFacts, OAuthError> {
+///
+/// # Errors
+/// `unauthorized_client`.
+pub fn current(client: &Client, now: Timestamp) -> Result<&SubscriptionFacts, OAuthError> {
     client.subscription(now).ok_or_else(|| {
         OAuthError::new(
             ErrorCode::UnauthorizedClient,

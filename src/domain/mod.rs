@@ -6,7 +6,7 @@
 //! keys), [`tier`] and [`subscription`] (what a
 //! tenant may), [`client`] and [`grant`] (who gets which token), [`rate`] (how often), [`revocation`] (until when), [`claims`] (what stands in it),
 //! [`assertion`] and [`client_key`] (how a client proves who it is without a secret),
-//! [`provider`] (which tokens of others are taken), [`address`] (where requests may go),
+//! [`provider`] (which tokens of others are taken), [`outside_claims`] (what is told of them), [`address`] (where requests may go),
 //! [`vocabulary`] (what a manifest may say), [`lease`] (which replica leads).
 
 pub mod address;
@@ -23,6 +23,7 @@ pub mod lease;
 pub mod moment;
 pub mod names;
 pub mod oauth_error;
+pub mod outside_claims;
 pub mod period;
 pub mod preference;
 pub mod provider;

@@ -28,6 +28,8 @@ pub const PART_DELIVERY: &str = "client-secret";
 pub const PART_OUTBOX: &str = "outbox";
 /// The list of revoked tokens.
 pub const PART_REVOCATIONS: &str = "revocations";
+/// What servers note of providers whose keys are wanted.
+pub const PART_WANTED_KEYS: &str = "wanted-keys";
 /// A ConfigMap with the keys of an outside provider.
 pub const PART_PROVIDER: &str = "provider-keys";
 /// A device's companion agent: a technical user that the operator made.
@@ -80,8 +82,11 @@ pub fn ring_jwks(ring: &str) -> String {
 /// The ConfigMap with the whole issuer's JWKS. It ends unlike every ring's.
 pub const ISSUER_JWKS: &str = "chancery-issuer";
 
-/// The ConfigMap in which servers note what is to last: the only object that they may write.
+/// The ConfigMap in which servers note what is to last. They may write this one and [`WANTED_KEYS`].
 pub const OUTBOX: &str = "chancery-outbox";
+
+/// The ConfigMap in which servers note which outside providers have keys that are not known here.
+pub const WANTED_KEYS: &str = "chancery-wanted-keys";
 
 /// The ConfigMap with the tokens that are revoked.
 pub const REVOCATIONS: &str = "chancery-revocations";

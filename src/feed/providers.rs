@@ -11,8 +11,9 @@ use crate::serve::trust::OutsideProvider;
 use crate::stores::Stores;
 
 impl Feed {
-    /// The active providers of this release against which nothing stands, and whose keys are known. `own` is
-    /// what this server signs with: no other may have one of its keys.
+    /// The active providers of this release against which nothing stands: without those whose keys were
+    /// dropped, and with those that have not answered yet. `own` is what this server signs with: no other may
+    /// have one of its keys.
     pub(super) fn providers(&mut self, own: Option<&PublishedJwks>) -> Vec<Arc<OutsideProvider>> {
         let tenancy = self.tenancy.get(&self.stores, &self.settings);
         let settings = self.settings.clone();
@@ -24,9 +25,8 @@ impl Feed {
             let (Some(provider), Some(resource)) = (judged.trusted(), same) else {
                 continue;
             };
-            let (jwks, good_until) = if resource.spec.well_known_uri.is_none() {
-                (resource.spec.jwks.keys.clone(), None)
-            } else {
+            let fetched = resource.spec.well_known_uri.is_some();
+            let (jwks, good_until) = if fetched {
                 let map_name = provider_keys::name_of(namespace, name, &settings);
                 let map = Stores::get(
                     &self.stores.config_maps,
@@ -34,21 +34,24 @@ impl Feed {
                     &map_name,
                 );
                 let known = map.and_then(|map| provider_keys::read(&map, resource));
-                let Some(known) = known.filter(|known| known.is_of(resource)) else {
-                    continue;
-                };
-                let until = known.good_until(&settings);
-                (known.keys, Some(until))
+                let known = known.filter(|known| known.is_of(resource));
+                let until = known.as_ref().map(|known| known.good_until(&settings));
+                (known.map(|known| known.keys).unwrap_or_default(), until)
+            } else {
+                (resource.spec.jwks.keys.clone(), None)
             };
+            let unanswered = fetched && good_until.is_none();
             let mut keys = self.client_keys.of_provider(&jwks);
             keys.0
                 .retain(|key| own.is_none_or(|own| !own.keys.contains(key.key_id())));
-            if keys.0.is_empty() {
+            if keys.0.is_empty() && !unanswered {
                 continue;
             }
             trusted.push(Arc::new(OutsideProvider {
+                uid: judged.uid.clone(),
                 provider: provider.clone(),
                 keys,
+                fetched,
                 good_until,
             }));
         }

@@ -1,6 +1,6 @@
 //! `GET /account` and `GET /account/subscriptions`: whom a token speaks for, and what its tenant is
-//! entitled to. Any access token of this issuer will do that holds (RFC 6750 §2.1); each sees its own
-//! tenant alone.
+//! entitled to. Any access token will do that holds (RFC 6750 §2.1), of this issuer or of an outside
+//! provider; each sees its own tenant alone.
 
 use std::fmt::Write as _;
 
@@ -14,8 +14,10 @@ use serde_json::Value;
 
 use super::app::App;
 use super::bearer::{self, Bearer};
+use super::outside_token::{self, Untaken, Unverified, Vouched};
 use super::reply::{Refusal, Reply, problem, reply, set};
 use super::snapshot::View;
+use crate::domain::outside_claims;
 use crate::domain::settings::Settings;
 use crate::domain::subscription::{Phase, SubscriptionFacts};
 use crate::domain::tier::{EntitlementId, TimeInterval};
@@ -32,13 +34,13 @@ pub struct Account {
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UserAccountInfo {
-    /// The subject of the token (sub).
+    /// The subject of the token (sub); of an outside provider's token the person's id here.
     pub user_id: String,
     /// What people call it.
     pub user_name: String,
     /// The tenant.
     pub legal_entity: LegalEntity,
-    /// The roles in the token.
+    /// The roles in the token; of an outside provider's those that its mapping and the subscription give.
     pub roles: Vec<Role>,
     /// The subscription that holds now.
     pub current_subscription: Subscription,
@@ -133,29 +135,38 @@ impl Subscription {
 
 /// `GET /account`
 pub(super) fn account<B>(app: &App, request: &Request<B>) -> Reply {
-    answer(app, request, |bearer, now| {
-        let Bearer {
-            token,
-            client,
-            subscription,
-            for_person,
-        } = bearer;
-        let roles = token.claims.get(&app.settings.claims.roles);
-        let roles = roles.and_then(Value::as_array).into_iter().flatten();
-        let roles = roles.filter_map(Value::as_str);
+    answer(app, request, |holder, now| {
+        let role = |id: &str| Role { id: id.to_owned() };
+        let (user_id, user_name, roles) = match holder {
+            Holder::Own(bearer) => {
+                let token = &bearer.token;
+                let roles = token.claims.get(&app.settings.claims.roles);
+                let roles = roles.and_then(Value::as_array).into_iter().flatten();
+                let name = if bearer.for_person {
+                    &token.subject
+                } else {
+                    &bearer.client.name
+                };
+                let roles = roles.filter_map(Value::as_str).map(role).collect();
+                (&token.subject, name, roles)
+            }
+            Holder::Outside(vouched) => {
+                let subject = &vouched.subject;
+                let roles = outside_claims::roles(subject, vouched.subscription);
+                let roles = roles.into_iter().map(role).collect();
+                (&subject.id, &subject.id, roles)
+            }
+        };
+        let subscription = holder.subscription();
         Account {
             user_account_info: UserAccountInfo {
-                user_id: token.subject.clone(),
-                user_name: if *for_person {
-                    token.subject.clone()
-                } else {
-                    client.name.clone()
-                },
+                user_id: user_id.clone(),
+                user_name: user_name.clone(),
                 legal_entity: LegalEntity {
                     id: subscription.legal_entity_id.clone(),
                     name: subscription.legal_entity_name.clone(),
                 },
-                roles: roles.map(|id| Role { id: id.to_owned() }).collect(),
+                roles,
                 current_subscription: Subscription::of(subscription, &app.settings, now),
             },
         }
@@ -164,8 +175,8 @@ pub(super) fn account<B>(app: &App, request: &Request<B>) -> Reply {
 
 /// `GET /account/subscriptions`
 pub(super) fn subscriptions<B>(app: &App, request: &Request<B>) -> Reply {
-    answer(app, request, |bearer, now| {
-        let mut all: Vec<_> = bearer.client.subscriptions.iter().collect();
+    answer(app, request, |holder, now| {
+        let mut all: Vec<_> = holder.subscriptions().iter().collect();
         all.sort_by_key(|s| (s.period_from, s.created));
         let of = |facts| Subscription::of(facts, &app.settings, now);
         Subscriptions {
@@ -174,17 +185,41 @@ pub(super) fn subscriptions<B>(app: &App, request: &Request<B>) -> Reply {
     })
 }
 
+/// Whose token it is, once it is known to hold.
+enum Holder<'v> {
+    /// One of this issuer.
+    Own(Bearer<'v>),
+    /// One that an outside provider vouches for.
+    Outside(Vouched<'v>),
+}
+
+impl Holder<'_> {
+    fn subscription(&self) -> &SubscriptionFacts {
+        match self {
+            Self::Own(bearer) => bearer.subscription,
+            Self::Outside(vouched) => vouched.subscription,
+        }
+    }
+
+    fn subscriptions(&self) -> &[SubscriptionFacts] {
+        match self {
+            Self::Own(bearer) => &bearer.client.subscriptions,
+            Self::Outside(vouched) => vouched.subscriptions,
+        }
+    }
+}
+
 fn answer<B, T: Serialize>(
     app: &App,
     request: &Request<B>,
-    body: impl FnOnce(&Bearer<'_>, Timestamp) -> T,
+    body: impl FnOnce(&Holder<'_>, Timestamp) -> T,
 ) -> Reply {
     let view = app.snapshots.load();
-    let bearer = match of_request(app, &view, request) {
-        Ok(bearer) => bearer,
+    let holder = match of_request(app, &view, request) {
+        Ok(holder) => holder,
         Err(no) => return no.into_reply(app),
     };
-    let json = serde_json::to_vec(&body(&bearer, app.clock.now())).unwrap_or_default();
+    let json = serde_json::to_vec(&body(&holder, app.clock.now())).unwrap_or_default();
     let length = json.len();
     let mut reply = reply(StatusCode::OK, "application/json", json);
     set(&mut reply, CACHE_CONTROL, "no-store");
@@ -217,7 +252,7 @@ impl No {
             Self::Nothing => (
                 StatusCode::UNAUTHORIZED,
                 None,
-                "An access token of this issuer is needed, in the header Authorization: Bearer.",
+                "An access token is needed, in the header Authorization: Bearer.",
             ),
             Self::Malformed => (
                 StatusCode::BAD_REQUEST,
@@ -227,7 +262,7 @@ impl No {
             Self::Invalid => (
                 StatusCode::UNAUTHORIZED,
                 Some("invalid_token"),
-                "The token is none of this issuer's, or holds no more.",
+                "The token is of no issuer that is trusted here, or holds no more.",
             ),
             Self::NotNow(why) => return problem(why.status(), why.error.description()),
         };
@@ -236,13 +271,21 @@ impl No {
 }
 
 /// The token of a request's `Authorization` header, if it holds.
-fn of_request<'v, B>(app: &App, view: &'v View, request: &Request<B>) -> Result<Bearer<'v>, No> {
+fn of_request<'v, B>(app: &App, view: &'v View, request: &Request<B>) -> Result<Holder<'v>, No> {
     if request.uri().query().is_some_and(holds_token) {
         return Err(No::InUrl);
     }
     let presented = presented(request.headers())?;
     bearer::can_tell(app, view).map_err(No::NotNow)?;
-    bearer::living(app, view, presented).ok_or(No::Invalid)
+    if let Some(bearer) = bearer::living(app, view, presented) {
+        return Ok(Holder::Own(bearer));
+    }
+    let token = Unverified::parse(presented).ok_or(No::Invalid)?;
+    let vouched = outside_token::of_anyone(app, view, &token);
+    vouched.map(Holder::Outside).map_err(|why| match why {
+        Untaken::NotYet => No::NotNow(Untaken::not_yet()),
+        _ => No::Invalid,
+    })
 }
 
 /// The one bearer token that is presented.

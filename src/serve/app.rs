@@ -12,6 +12,7 @@ use http_body::Body;
 use super::assertions::Assertions;
 use super::body::Bodies;
 use super::metrics::Metrics;
+use super::outside_token::KeysWanted;
 use super::pulse::Pulse;
 use super::readiness::Readiness;
 use super::replay::ReplayLimits;
@@ -44,6 +45,8 @@ pub struct Parts {
     pub body_timeout: Duration,
     /// Where what requests make durable is noted.
     pub outbox: Arc<dyn Outbox>,
+    /// Who is told that an outside provider has a key that is not known here.
+    pub keys_wanted: Arc<dyn KeysWanted>,
 }
 
 /// The server of tokens and documents.
@@ -59,6 +62,7 @@ pub struct App {
     pub(super) body_timeout: Duration,
     pub(super) bodies: Bodies,
     pub(super) outbox: Arc<dyn Outbox>,
+    pub(super) keys_wanted: Arc<dyn KeysWanted>,
     /// Beats while this is served.
     pub pulse: Pulse,
     /// `WWW-Authenticate` of a 401.
@@ -102,6 +106,7 @@ impl App {
             replay_limits,
             body_timeout,
             outbox,
+            keys_wanted,
         } = parts;
         let path = settings.issuer_path();
         let routes = [
@@ -159,6 +164,7 @@ impl App {
             body_timeout,
             bodies: Bodies::default(),
             outbox,
+            keys_wanted,
             openapi: OnceLock::new(),
             routes,
         })

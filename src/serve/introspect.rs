@@ -1,12 +1,13 @@
 //! `POST /oauth/introspect` (RFC 7662): a technical user that may asks whether a token of its own
-//! tenant holds, and what stands in it.
+//! tenant holds, and what stands in it: one of this issuer, or of an outside provider, whose claims are
+//! told in our names.
 //!
 //! Every other token, and what is none, is the same `{"active":false}` (§2.2): another tenant's is
 //! not told apart from one that never was. Where the request accepts
 //! `application/token-introspection+jwt` the answer is signed (RFC 9701).
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, PRAGMA};
+use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, PRAGMA};
 use http::{HeaderMap, Request, StatusCode};
 use http_body::Body;
 use schemars::JsonSchema;
@@ -15,8 +16,9 @@ use serde_json::{Map, Value};
 
 use super::app::App;
 use super::audit::Trail;
-use super::bearer::{self, Bearer};
+use super::bearer;
 use super::metrics;
+use super::outside_token::{self, Untaken, Unverified};
 use super::reply::{Refusal, Reply, oauth_json, reply, set};
 use super::snapshot::View;
 use super::token::{self, Received};
@@ -24,6 +26,7 @@ use crate::crypto::jws;
 use crate::domain::client::Client;
 use crate::domain::grant::RingChoice;
 use crate::domain::oauth_error::ErrorCode;
+use crate::domain::outside_claims;
 
 /// The media type of a signed answer, and with `typ` its last part in a JOSE header (RFC 9701 §5).
 pub(super) const JWT: &str = "application/token-introspection+jwt";
@@ -67,6 +70,15 @@ where
     let view = app.snapshots.load();
     // What was revoked or suspended long ago may not be known here.
     bearer::can_tell(app, &view)?;
+    // Whoever tries none is told so, rather than asked for Basic alone (RFC 9701 §5, RFC 6749 §5.2).
+    let tries = ["client_secret", "client_assertion", "client_assertion_type"];
+    if !head.headers.contains_key(AUTHORIZATION) && tries.iter().all(|p| form.get(p).is_none()) {
+        return Err(Refusal::new(
+            ErrorCode::InvalidClient,
+            "the client authentication is missing.",
+        )
+        .with_status(StatusCode::BAD_REQUEST));
+    }
     let mut trail = Trail::default();
     let caller = token::authenticate(app, &view, &head, &form, &mut trail).await?;
     if !caller.introspect {
@@ -77,15 +89,38 @@ where
         .with_status(StatusCode::FORBIDDEN));
     }
     token::within_rate(app, caller)?;
-    let bearer = bearer::living(app, &view, presented)
-        .filter(|bearer| bearer.client.namespace == caller.namespace);
-    let answer = Introspection::of(bearer);
+    let answer = Introspection::of(held(app, &view, caller, presented)?);
     let reply = if wants_jwt(&head.headers) {
         signed(app, &view, caller, &answer)?
     } else {
         oauth_json(StatusCode::OK, &answer)
     };
     Ok((answer.active, reply))
+}
+
+/// What stands in the token, if it holds and is of the caller's tenant.
+fn held(
+    app: &App,
+    view: &View,
+    caller: &Client,
+    presented: &str,
+) -> Result<Option<Map<String, Value>>, Refusal> {
+    if let Some(bearer) = bearer::living(app, view, presented) {
+        let own = bearer.client.namespace == caller.namespace;
+        return Ok(own.then_some(bearer.token.claims));
+    }
+    let Some(token) = Unverified::parse(presented) else {
+        return Ok(None);
+    };
+    match outside_token::of_tenant(app, view, caller, &token) {
+        Ok(vouched) => {
+            let of = (&vouched.subject, vouched.subscription);
+            Ok(outside_claims::mapped(of.0, of.1, &app.settings).ok())
+        }
+        // It may well hold: nobody is to believe that it does not.
+        Err(Untaken::NotYet) => Err(Untaken::not_yet()),
+        Err(_) => Ok(None),
+    }
 }
 
 /// What is answered of a token (RFC 7662 section 2.2).
@@ -96,17 +131,18 @@ pub struct Introspection {
     /// Bearer, if it holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_type: Option<&'static str>,
-    /// All that stands in it, if it holds.
+    /// All that stands in it, if it holds. Of an outside provider's: what a token of this issuer would
+    /// say of the person.
     #[serde(flatten)]
     pub claims: Map<String, Value>,
 }
 
 impl Introspection {
-    fn of(bearer: Option<Bearer<'_>>) -> Self {
+    fn of(claims: Option<Map<String, Value>>) -> Self {
         Self {
-            active: bearer.is_some(),
-            token_type: bearer.as_ref().map(|_| "Bearer"),
-            claims: bearer.map(|b| b.token.claims).unwrap_or_default(),
+            active: claims.is_some(),
+            token_type: claims.as_ref().map(|_| "Bearer"),
+            claims: claims.unwrap_or_default(),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! Reading order: [`snapshot`] (what is served), [`app`] (which path goes where), [`token`] with
 //! [`body`], [`form`], [`client_auth`], [`secrets`], [`assertions`] with [`trust`] and [`replay`], [`throttle`] with
 //! [`source`], and [`grants`] (one file a grant), [`revoke`], [`introspect`] with [`bearer`]
-//! (whether a token holds), [`account`], [`documents`] (JWKS and metadata), [`openapi`], [`admin`],
+//! (whether a token holds) and [`outside_token`] (the same of other issuers'), [`account`], [`documents`] (JWKS and metadata), [`openapi`], [`admin`],
 //! [`readiness`], [`pulse`], [`metrics`], [`tls`], [`listener`], [`audit`] and [`run`].
 //!
 //! Routing is a `match` over twelve paths on plain hyper: nothing that a framework does is needed.
@@ -24,6 +24,7 @@ pub mod introspect;
 pub mod listener;
 pub mod metrics;
 pub mod openapi;
+pub mod outside_token;
 pub mod pulse;
 pub mod readiness;
 pub mod replay;

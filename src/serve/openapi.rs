@@ -224,7 +224,7 @@ pub fn document(settings: &Settings) -> Value {
                     "description": "In the form: client_id and client_secret, or a client assertion (RFC 7521 section 4.2).",
                     "flows": {"clientCredentials": {"tokenUrl": settings.token_url(), "scopes": {}}}},
                 "access_token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT",
-                    "description": "An access token of this issuer (RFC 6750 section 2.1)."},
+                    "description": "An access token of this issuer, or of an outside provider that is trusted here (RFC 6750 section 2.1)."},
             },
         },
     })

@@ -1,6 +1,6 @@
 //! What the server knows at one moment: immutable, built whole by the feed, swapped whole.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -20,6 +20,7 @@ use crate::domain::period::Period;
 use crate::domain::preference::{self, Standing};
 use crate::domain::revocation::Index;
 use crate::domain::staleness::Contact;
+use crate::domain::subscription::SubscriptionFacts;
 
 /// Everything that a request may need.
 #[derive(Debug, Default)]
@@ -38,8 +39,10 @@ pub struct Snapshot {
     pub clients: HashMap<String, Arc<Client>>,
     /// By client id: whose signature the assertions of those must have that authenticate with one.
     pub trusted: HashMap<String, Arc<Trusted>>,
-    /// The outside providers whose tokens are taken.
+    /// The outside providers whose tokens are taken, in the order in which they are asked.
     pub providers: Vec<Arc<OutsideProvider>>,
+    /// By namespace: the sound Subscriptions of each tenant.
+    pub tenants: BTreeMap<String, Arc<Vec<SubscriptionFacts>>>,
     /// The shortest publish lead of all rings; none: there is no ring.
     pub shortest_publish_lead: Option<Period>,
     /// Access tokens that are revoked and have not expired.
@@ -48,7 +51,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// The outside providers whose tokens a client of that namespace may bring: those for all tenants and the
-    /// namespace's own, with keys that are trusted now.
+    /// namespace's own; without those whose keys have become too old.
     pub fn providers_of<'a>(
         &'a self,
         namespace: &'a str,

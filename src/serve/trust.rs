@@ -54,10 +54,14 @@ impl Account {
 /// An outside identity provider whose tokens are taken.
 #[derive(Debug)]
 pub struct OutsideProvider {
+    /// The UID of its resource.
+    pub uid: String,
     /// It, and how its tokens are judged.
     pub provider: Provider,
-    /// The keys that sign its tokens; never none.
+    /// The keys that sign its tokens; none: it has not answered yet.
     pub keys: Keys,
+    /// Whether its keys are fetched, and can be fetched again; else they stand in its resource.
+    pub fetched: bool,
     /// Until when the keys are trusted that were fetched; none: they stand in its resource.
     pub good_until: Option<Timestamp>,
 }

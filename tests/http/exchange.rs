@@ -1,142 +1,20 @@
-//! Token exchange (RFC 8693), rule by rule.
+//! Token exchange (RFC 8693), rule by rule. What may be wrong with the person's token: `subject_tokens.rs`.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, LazyLock};
 
-use chancery::crypto::jws;
-use chancery::crypto::key_pair::KeyPair;
-use chancery::crypto::own_token::{self, OwnToken};
-use chancery::domain::algorithm::Algorithm;
+use chancery::crypto::{jws, own_token};
 use chancery::domain::client::Client;
-use chancery::domain::provider::{ClaimPaths, Provider};
+use chancery::domain::provider::Provider;
 use chancery::domain::revocation::{Index, OfClient, Revocations};
 use chancery::serve::snapshot::Snapshot;
-use chancery::serve::trust::{Keys, OutsideProvider};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::jwt::{public, sign, with};
+use crate::jwt::with;
+use crate::people::*;
 use crate::support::*;
-
-const GRANT: &str = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange";
-const TYPE: &str = "urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3A";
-const CORP: &str = "https://login.corp.example";
-
-/// The key for people, and that of the provider.
-static PEOPLE: LazyLock<Arc<KeyPair>> = LazyLock::new(|| key(Algorithm::EdDSA));
-static OF_CORP: LazyLock<Arc<KeyPair>> = LazyLock::new(|| key(Algorithm::ES256));
-
-fn corp() -> Provider {
-    let path = |text: &str| text.parse().expect("a path");
-    Provider {
-        namespace: None,
-        name: "corp".into(),
-        registered: NOW - 1000,
-        active: true,
-        issuers: vec![CORP.into()],
-        audiences: vec!["front".into()],
-        claims: ClaimPaths {
-            subject: path("sub"),
-            organisation: path("org_id"),
-            legal_entity: path("caas_org_id"),
-            roles: path("realm_access.roles"),
-        },
-        required: Vec::new(),
-        role_mappings: Vec::new(),
-    }
-}
-
-fn trusted(provider: Provider, key: &KeyPair) -> Arc<OutsideProvider> {
-    Arc::new(OutsideProvider {
-        provider,
-        keys: Keys(vec![public(key, None)]),
-        good_until: None,
-    })
-}
-
-/// Three services in a row, each of which may call the next, and a stranger: with one secret.
-fn clients() -> ([Client; 4], String) {
-    let (robot, secret) = robot();
-    let of = |name: &str, next: &str| Client {
-        id: format!("acme.{name}"),
-        name: name.into(),
-        on_behalf_of: true,
-        introspect: true,
-        audiences: vec![next.into(), "https://api.example.com".into()],
-        ..robot.clone()
-    };
-    let mut shop = of("shop", "acme.orders");
-    shop.scopes = vec!["read".into()];
-    let mut facts = robot.subscriptions[0].clone();
-    facts.namespace = "globex".into();
-    facts.legal_entity_id = "le-globex".into();
-    let stranger = Client {
-        id: "globex.shop".into(),
-        namespace: "globex".into(),
-        subscriptions: Arc::new(vec![facts]),
-        ..of("shop", "acme.orders")
-    };
-    let all = [of("front", "acme.shop"), shop, of("orders", "x"), stranger];
-    (all, secret)
-}
-
-fn served(clients: [Client; 4], providers: Vec<Arc<OutsideProvider>>) -> Snapshot {
-    let people = ring("people", &PEOPLE);
-    Snapshot {
-        jwks: Some(jwks([&es256(), &*PEOPLE])),
-        human_keys: HashSet::from([PEOPLE.key_id().to_owned()]),
-        human_rings: vec![people],
-        providers,
-        ..snapshot([ring("main", &es256())], clients)
-    }
-}
-
-fn world() -> (World, String) {
-    let (clients, secret) = clients();
-    let world = World::new();
-    world
-        .store
-        .publish(served(clients, vec![trusted(corp(), &OF_CORP)]));
-    (world, secret)
-}
-
-fn header() -> Value {
-    json!({"alg": "ES256", "typ": "at+jwt", "kid": OF_CORP.key_id()})
-}
-
-fn claims() -> Value {
-    json!({
-        "iss": CORP, "sub": "ann", "aud": ["front"], "exp": NOW + 200, "iat": NOW - 5,
-        "caas_org_id": "le-acme", "realm_access": {"roles": ["CLERK", "BOSS"]},
-    })
-}
-
-/// What the provider gave a person.
-fn of_person(changes: &Value) -> String {
-    sign(&OF_CORP, &header(), &with(&claims(), changes))
-}
-
-async fn ask(world: &World, id: &str, secret: &str, form: &str) -> Answer {
-    let body = format!("grant_type={GRANT}{form}");
-    world
-        .send(post(&[("authorization", &basic(id, secret))], body))
-        .await
-}
-
-async fn exchange(world: &World, id: &str, secret: &str, token: &str, more: &str) -> Answer {
-    let form = format!("&subject_token={token}&subject_token_type={TYPE}access_token{more}");
-    ask(world, id, secret, &form).await
-}
-
-fn token_of(answer: &Answer) -> String {
-    let token = answer.json()["access_token"].as_str().map(str::to_owned);
-    token.unwrap_or_else(|| panic!("{answer:?}"))
-}
-
-fn read(token: &str) -> OwnToken {
-    own_token::read(token, &jwks([&*PEOPLE]).keys).expect("the key for people signed it")
-}
 
 #[tokio::test]
 async fn a_client_acts_for_a_person() {
@@ -222,11 +100,7 @@ async fn three_hops_with_scopes_that_only_shrink() {
         (&answer.json()["active"], &answer.json()["sub"]),
         (&true.into(), &"corp:ann".into())
     );
-    let account = http::Request::get("/account").header("authorization", format!("Bearer {third}"));
-    let account = account
-        .body(http_body_util::Full::default())
-        .expect("a request");
-    let account = world.send(account).await.json();
+    let account = account(&world, "/account", &third).await.json();
     assert_eq!(account["userAccountInfo"]["userId"], "corp:ann");
     assert_eq!(
         account["userAccountInfo"]["roles"],
@@ -433,194 +307,6 @@ async fn parameters_by_the_table() {
     }
     let answer = exchange(&world, "acme.front", &new_secret(), &person, "").await;
     assert_eq!(answer.error(), "invalid_client");
-}
-
-#[tokio::test]
-async fn subject_tokens_of_a_provider_by_the_table() {
-    let (world, secret) = world();
-    let other = key(Algorithm::ES256);
-    let unsigned = |header: &Value| {
-        let signed = sign(&OF_CORP, header, &claims());
-        let (rest, _) = signed.rsplit_once('.').expect("three parts");
-        format!("{rest}.")
-    };
-    let changed = |changes: Value| of_person(&changes);
-    let with_header = |changes: Value| sign(&OF_CORP, &with(&header(), &changes), &claims());
-    for (why, token, error) in [
-        ("sound", changed(json!({})), ""),
-        ("scopes of its own", changed(json!({"scope": "read"})), ""),
-        (
-            "no typ",
-            sign(
-                &OF_CORP,
-                &with(&header(), &json!({"typ": null})),
-                &with(&claims(), &json!({"azp": "portal"})),
-            ),
-            "",
-        ),
-        (
-            "no typ, and nothing that an ID token has not",
-            with_header(json!({"typ": null})),
-            "invalid_request",
-        ),
-        ("no kid, and one key", with_header(json!({"kid": null})), ""),
-        (
-            "another issuer",
-            changed(json!({"iss": "https://x"})),
-            "invalid_request",
-        ),
-        (
-            "no issuer",
-            changed(json!({"iss": null})),
-            "invalid_request",
-        ),
-        (
-            "this issuer",
-            changed(json!({"iss": ISSUER})),
-            "invalid_request",
-        ),
-        (
-            "another audience",
-            changed(json!({"aud": "back"})),
-            "invalid_request",
-        ),
-        (
-            "no audience",
-            changed(json!({"aud": null})),
-            "invalid_request",
-        ),
-        ("no exp", changed(json!({"exp": null})), "invalid_request"),
-        (
-            "exp as a text",
-            changed(json!({"exp": "9999999999"})),
-            "invalid_request",
-        ),
-        (
-            "expired",
-            changed(json!({"exp": NOW - 61})),
-            "invalid_request",
-        ),
-        // Taken by the leeway, and there is no life left to give.
-        (
-            "expired just now",
-            changed(json!({"exp": NOW})),
-            "invalid_request",
-        ),
-        (
-            "from before",
-            changed(json!({"iat": NOW - 5000})),
-            "invalid_request",
-        ),
-        (
-            "no subject",
-            changed(json!({"sub": null})),
-            "invalid_request",
-        ),
-        (
-            "a subject with a newline",
-            changed(json!({"sub": "a\nb"})),
-            "invalid_request",
-        ),
-        (
-            "an empty subject",
-            changed(json!({"sub": ""})),
-            "invalid_request",
-        ),
-        (
-            "a long subject",
-            changed(json!({"sub": "x".repeat(300)})),
-            "invalid_request",
-        ),
-        (
-            "another tenant's",
-            changed(json!({"caas_org_id": "le-globex"})),
-            "access_denied",
-        ),
-        (
-            "nobody's",
-            changed(json!({"caas_org_id": null})),
-            "invalid_request",
-        ),
-        (
-            "a client's",
-            changed(json!({"client_id": "ann"})),
-            "invalid_request",
-        ),
-        (
-            "an ID token",
-            sign(
-                &OF_CORP,
-                &with(&header(), &json!({"typ": "JWT"})),
-                &with(&claims(), &json!({"nonce": "n"})),
-            ),
-            "invalid_request",
-        ),
-        (
-            "for another actor",
-            changed(json!({"may_act": {"sub": "acme.shop"}})),
-            "invalid_request",
-        ),
-        (
-            "for this actor",
-            changed(json!({"may_act": {"sub": "acme.front"}})),
-            "",
-        ),
-        (
-            "another key",
-            sign(&other, &header(), &claims()),
-            "invalid_request",
-        ),
-        (
-            "an unknown kid",
-            with_header(json!({"kid": "x"})),
-            "invalid_request",
-        ),
-        (
-            "our own kid",
-            with_header(json!({"kid": PEOPLE.key_id()})),
-            "invalid_request",
-        ),
-        (
-            "crit",
-            with_header(json!({"crit": ["x"]})),
-            "invalid_request",
-        ),
-        (
-            "alg none",
-            unsigned(&with(&header(), &json!({"alg": "none"}))),
-            "invalid_request",
-        ),
-        (
-            "alg HS256",
-            with_header(json!({"alg": "HS256"})),
-            "invalid_request",
-        ),
-        ("no signature", unsigned(&header()), "invalid_request"),
-        ("no JWT", "x".to_owned(), "invalid_request"),
-        ("dots", ".".repeat(40_000), "invalid_request"),
-        ("a long one", "a".repeat(40_000), "invalid_request"),
-    ] {
-        let answer = exchange(&world, "acme.front", &secret, &token, "").await;
-        let status = if error.is_empty() { 200 } else { 400 };
-        assert_eq!(
-            (answer.status.as_u16(), &*answer.error()),
-            (status, error),
-            "{why}: {answer:?}"
-        );
-    }
-    let narrow = of_person(&json!({"scope": "read"}));
-    let narrow = exchange(&world, "acme.front", &secret, &narrow, "").await;
-    assert_eq!(narrow.json()["scope"], "read");
-    // A person of the other tenant is its client's, and nobody else's.
-    let theirs = of_person(&json!({"caas_org_id": "le-globex"}));
-    assert_eq!(
-        exchange(&world, "globex.shop", &secret, &theirs, "")
-            .await
-            .status,
-        200
-    );
-    let ours = exchange(&world, "globex.shop", &secret, &of_person(&json!({})), "").await;
-    assert_eq!(ours.error(), "access_denied");
 }
 
 #[tokio::test]

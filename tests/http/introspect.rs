@@ -294,7 +294,7 @@ async fn only_who_may_asks() {
     .await;
     let mut nobody = post(&[], format!("token={token}"));
     *nobody.uri_mut() = "/oauth/introspect".parse().expect("a path");
-    refused(nobody, 401, "invalid_client").await;
+    refused(nobody, 400, "invalid_client").await;
     // A token is no credential here.
     let mut bearer = post(
         &[("authorization", &format!("Bearer {token}"))],

@@ -11,11 +11,13 @@ use chancery::domain::settings::{Settings, ThrottleSettings};
 use chancery::domain::tier::{EntitlementId, Entitlements, Limit};
 use chancery::serve::revoke::Unnoted;
 use chancery::serve::secrets::HashLimits;
+use chancery::serve::snapshot::Snapshot;
 use http::{Method, Request};
 use http_body_util::Full;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::people::{OF_CORP, corp, of_person, trusted};
 use crate::support::*;
 
 /// Compares answers with the document.
@@ -224,7 +226,7 @@ fn device() -> (Client, String) {
 async fn real_answers_are_as_described() {
     let (device, secret) = device();
     let throttle = ThrottleSettings {
-        token_rate: Rate::per_minute(40),
+        token_rate: Rate::per_minute(41),
         ..ThrottleSettings::default()
     };
     let world = World::throttled(throttle, HashLimits::default());
@@ -251,7 +253,10 @@ async fn real_answers_are_as_described() {
     ] {
         judge.send(&world, get(path, &[])).await;
     }
-    let served = |client: &Client| snapshot([ring("main", &es256())], [client.clone()]);
+    let served = |client: &Client| Snapshot {
+        providers: vec![trusted(corp(), &OF_CORP)],
+        ..snapshot([ring("main", &es256())], [client.clone()])
+    };
     world.store.publish(served(&device));
     // All is well.
     let answer = judge
@@ -271,6 +276,22 @@ async fn real_answers_are_as_described() {
     judge
         .send(&world, form("/oauth/introspect", &own, "token=x"))
         .await;
+    // Of an outside provider's person.
+    let persons = of_person(&json!({"scope": "read", "azp": "app", "act": {"sub": "gate"}}));
+    let answer = judge
+        .send(
+            &world,
+            form("/oauth/introspect", &own, format!("token={persons}")),
+        )
+        .await;
+    assert_eq!(answer.json()["sub"], "corp:ann");
+    let authorization = format!("Bearer {persons}");
+    for path in ["/account", "/account/subscriptions"] {
+        let answer = judge
+            .send(&world, get(path, &[("authorization", &authorization)]))
+            .await;
+        assert_eq!(answer.status, 200);
+    }
     let mut signed = form("/oauth/introspect", &own, about.clone());
     let jwt = "application/token-introspection+jwt";
     signed

@@ -18,11 +18,13 @@ use chancery::domain::settings::{Settings, ThrottleSettings};
 use chancery::domain::subscription::{Allowed, SubscriptionFacts};
 use chancery::serve::app::{App, Parts};
 use chancery::serve::metrics::Metrics;
+use chancery::serve::outside_token::KeysWanted;
 use chancery::serve::readiness::Readiness;
 use chancery::serve::replay::ReplayLimits;
 use chancery::serve::revoke::{Note, Outbox, Unnoted};
 use chancery::serve::secrets::{HashLimits, Secrets};
 use chancery::serve::snapshot::{PublishedJwks, Ring, Snapshot, SnapshotStore};
+use chancery::serve::trust::OutsideProvider;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, StatusCode};
@@ -71,9 +73,21 @@ impl Outbox for TestOutbox {
     }
 }
 
+/// Remembers whose keys were wanted.
+#[derive(Default)]
+pub struct Wanted(pub Mutex<Vec<String>>);
+
+impl KeysWanted for Wanted {
+    fn want(&self, provider: &OutsideProvider) {
+        let mut all = self.0.lock().expect("a lock");
+        all.push(provider.provider.id());
+    }
+}
+
 /// A server with everything that feeds it.
 pub struct World {
     pub outbox: Arc<TestOutbox>,
+    pub wanted: Arc<Wanted>,
     pub app: Arc<App>,
     pub store: Arc<SnapshotStore>,
     pub clock: Arc<TestClock>,
@@ -190,6 +204,7 @@ impl World {
         let metrics = Arc::new(Metrics::register(&mut registry));
         assert_eq!(settings.problems(), Vec::<String>::new());
         let outbox = Arc::<TestOutbox>::default();
+        let wanted = Arc::<Wanted>::default();
         let parts = Parts {
             settings: Arc::new(settings),
             snapshots: Arc::clone(&store),
@@ -200,10 +215,12 @@ impl World {
             replay_limits,
             body_timeout,
             outbox: Arc::clone(&outbox) as Arc<dyn Outbox>,
+            keys_wanted: Arc::clone(&wanted) as Arc<dyn KeysWanted>,
         };
         let app = App::with_secrets(parts, prepare);
         Self {
             outbox,
+            wanted,
             app,
             store,
             clock,
@@ -315,7 +332,10 @@ pub fn snapshot<const R: usize, const C: usize>(
     rings: [Arc<Ring>; R],
     clients: [Client; C],
 ) -> Snapshot {
+    let tenants = clients.iter();
+    let tenants = tenants.map(|c| (c.namespace.clone(), Arc::clone(&c.subscriptions)));
     Snapshot {
+        tenants: tenants.collect(),
         jwks: Some(jwks(rings.iter().map(|r| &r.active))),
         client_rings: rings.into(),
         human_rings: Vec::new(),

@@ -121,6 +121,8 @@ struct Entry {
     due: Instant,
     started: Option<Instant>,
     running: bool,
+    /// Its keys are wanted, and what is being asked now may have been answered before.
+    wanted: bool,
     failures: u32,
     outcome: Option<Outcome>,
 }
@@ -132,9 +134,17 @@ impl Entry {
             due,
             started: None,
             running: false,
+            wanted: false,
             failures: 0,
             outcome: None,
         }
+    }
+
+    /// When it may be asked at the earliest because its keys are wanted: whoever sends tokens with keys of his
+    /// own making has it asked no more often than that.
+    fn soonest(&self, now: Instant) -> Instant {
+        let started = self.started.map(|started| started + SHORTEST);
+        started.map_or(now, |soonest| soonest.max(now))
     }
 
     /// How long to wait until it is asked again.
@@ -185,6 +195,24 @@ impl Fetches {
         }
     }
 
+    /// Has a provider asked soon, since a token names a key that it was not seen to have; one that is asked no
+    /// more is left alone.
+    pub fn want(&self, name: &Name) {
+        let mut all = lock(&self.all);
+        let Some(entry) = all.get_mut(name) else {
+            return;
+        };
+        if entry.running {
+            entry.wanted = true;
+            return;
+        }
+        let soonest = entry.soonest(Instant::now());
+        if soonest < entry.due {
+            entry.due = soonest;
+            self.stir.notify_one();
+        }
+    }
+
     /// Waits until one has answered, and gives all that have.
     pub async fn answered(&self) -> Vec<Name> {
         loop {
@@ -204,6 +232,7 @@ impl Fetches {
         let name = name.clone();
         let entry = all.get_mut(&name).filter(|_| due <= now)?;
         (entry.running, entry.started) = (true, Some(now));
+        entry.wanted = false;
         Some((name, entry.demand.clone()))
     }
 
@@ -240,7 +269,11 @@ impl Fetches {
             });
             // A reload that came meanwhile has its own time.
             if entry.demand == *demand {
-                entry.due = Instant::now() + wait;
+                let now = Instant::now();
+                entry.due = now + wait;
+                if entry.wanted {
+                    entry.due = entry.due.min(entry.soonest(now));
+                }
             }
         }
         drop(all);
@@ -420,6 +453,51 @@ mod tests {
         assert_eq!(elsewhere, Asked::default());
         assert_eq!(fetches.ask(&one, None), Asked::default());
         assert_eq!(fetches.next_due(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_that_are_wanted_are_asked_for_soon_and_seldom() {
+        let fetches = Fetches::default();
+        let one = name("acme", "corp");
+        fetches.want(&one);
+        assert_eq!(fetches.next_due(), None, "nobody is asked for no one");
+        fetches.ask(&one, Some(demand("u", None)));
+        let begun = Instant::now();
+        let mut asked = 0;
+        // A flood of notes, for ten minutes.
+        while begun.elapsed() < Duration::from_mins(10) {
+            fetches.want(&one);
+            if let Some((name, demanded)) = fetches.take(Instant::now()) {
+                asked += 1;
+                fetches.want(&one);
+                tokio::time::advance(Duration::from_secs(1)).await;
+                let answer = if asked % 2 == 0 {
+                    Err(Fault::Unreachable("no".into()))
+                } else {
+                    Ok(fetched(None))
+                };
+                fetches.put(name, &demanded, answer, at(1000));
+            }
+            tokio::time::advance(Duration::from_millis(500)).await;
+        }
+        // One that fails is asked again by its own backoff, once in between.
+        assert!((40..=121).contains(&asked), "{asked}");
+        // Asked long ago: at once. It was being asked meanwhile: once more.
+        let (name, demanded) = loop {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            if let Some(taken) = fetches.take(Instant::now()) {
+                break taken;
+            }
+        };
+        fetches.put(name.clone(), &demanded, Ok(fetched(None)), at(1000));
+        assert!(wait(&fetches) > Duration::from_mins(4));
+        tokio::time::advance(SHORTEST).await;
+        fetches.want(&one);
+        assert_eq!(wait(&fetches), Duration::ZERO);
+        let (name, demanded) = fetches.take(Instant::now()).expect("due");
+        fetches.want(&one);
+        fetches.put(name, &demanded, Ok(fetched(None)), at(1000));
+        assert_eq!(wait(&fetches), SHORTEST);
     }
 
     #[tokio::test(start_paused = true)]

@@ -168,6 +168,9 @@ impl Operator {
             Watched::ConfigMaps if [names::OUTBOX, names::REVOCATIONS].contains(&name.as_str()) => {
                 add(Kind::Outbox, operator_namespace, names::OUTBOX);
             }
+            Watched::ConfigMaps if name == names::WANTED_KEYS => {
+                add(Kind::WantedKeys, operator_namespace, names::WANTED_KEYS);
+            }
             Watched::ConfigMaps if name == names::CLUSTER_KEYS => {
                 self.cx.cluster_keys.stir();
                 self.with_service_accounts(queue, None);
@@ -192,6 +195,7 @@ impl Operator {
             Watched::Namespaces => {
                 if name == operator_namespace {
                     add(Kind::Outbox, operator_namespace, names::OUTBOX);
+                    add(Kind::WantedKeys, operator_namespace, names::WANTED_KEYS);
                 }
                 for ring in signing_key::publishing(&self.cx.stores, None) {
                     add(Kind::SigningKey, operator_namespace, &ring);
@@ -253,6 +257,14 @@ impl Operator {
             kind: Kind::Outbox,
             namespace: self.cx.settings.operator_namespace.clone(),
             name: names::OUTBOX.to_owned(),
+        }
+    }
+
+    pub(super) fn wanted_keys(&self) -> Key {
+        Key {
+            kind: Kind::WantedKeys,
+            namespace: self.cx.settings.operator_namespace.clone(),
+            name: names::WANTED_KEYS.to_owned(),
         }
     }
 

@@ -30,7 +30,7 @@ pub(super) async fn tell_refusal(
     (decided, hangs_on): (Option<Write>, HangsOn),
     now: Timestamp,
 ) {
-    if key.kind == Kind::Outbox {
+    if matches!(key.kind, Kind::Outbox | Kind::WantedKeys) {
         // It has no status; the log tells of it.
         return;
     }

@@ -2,23 +2,19 @@
 //! whose token of this issuer, or of an outside provider, it presents. What is not supported is
 //! refused, never ignored.
 
-use serde_json::{Map, Value};
-
 use super::super::app::App;
 use super::super::bearer;
 use super::super::form::Form;
+use super::super::outside_token::{self, Untaken, Unverified};
 use super::super::reply::Refusal;
 use super::super::snapshot::View;
 use super::super::token::Issued;
 use super::{Grant, requested, sign};
-use crate::crypto::own_token::MAX_TOKEN;
 use crate::crypto::random::random_id;
-use crate::domain::algorithm::Algorithm;
-use crate::domain::assertion::strict;
 use crate::domain::client::Client;
 use crate::domain::exchange::{may_exchange, on_behalf_of, own_subject};
-use crate::domain::provider::{Circumstances, Subject};
-use crate::domain::revocation::leeway;
+use crate::domain::grant::current;
+use crate::domain::provider::Subject;
 
 /// Its `grant_type`.
 pub const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -36,6 +32,9 @@ pub(in super::super) fn issue(
 ) -> Result<Issued, Refusal> {
     // Before a stranger's token is looked at.
     may_exchange(client)?;
+    current(client, app.clock.now())?;
+    // Else a token that holds would be told not to.
+    bearer::can_tell(app, view)?;
     let issued_type = match form.get("requested_token_type") {
         None | Some(ACCESS_TOKEN) => ACCESS_TOKEN,
         Some(JWT) => JWT,
@@ -105,12 +104,10 @@ fn actor(app: &App, view: &View, client: &Client, form: &Form<'_>) -> Result<(),
 
 /// Whom the subject token speaks of, once it is verified.
 fn subject(app: &App, view: &View, client: &Client, presented: &str) -> Result<Subject, Refusal> {
-    let own_issuer = app.settings.issuer.as_str();
     let token = Unverified::parse(presented).ok_or_else(|| {
         Refusal::invalid_request("subject_token is no JWT as RFC 7519 and RFC 8725 have it.")
     })?;
-    let issuer = token.claims.get("iss").and_then(Value::as_str);
-    if issuer == Some(own_issuer) {
+    if token.issuer() == Some(app.settings.issuer.as_str()) {
         let bearer = bearer::living(app, view, presented).ok_or_else(|| {
             Refusal::invalid_request("subject_token is of this issuer, and does not hold.")
         })?;
@@ -122,65 +119,6 @@ fn subject(app: &App, view: &View, client: &Client, presented: &str) -> Result<S
         let names = &app.settings.claims;
         return Ok(own_subject(&bearer.token.claims, names, &client.id)?);
     }
-    let now = app.clock.now();
-    let by = Circumstances {
-        now: now.as_second(),
-        leeway: leeway(&app.settings),
-        own_issuer,
-    };
-    let mut refused = None;
-    for trusted in view.snapshot.providers_of(&client.namespace, now) {
-        let provider = &trusted.provider;
-        let asked = provider.active && provider.may_issue_as(issuer, own_issuer);
-        let key = asked
-            .then(|| trusted.keys.named(token.key_id(), token.algorithm))
-            .flatten();
-        if key.is_some_and(|key| key.verifies(token.signed.as_bytes(), &token.signature)) {
-            match provider.judge(&token.header, &token.claims, &by) {
-                Ok(subject) => return Ok(subject),
-                // Another one may have the same issuer for other audiences.
-                Err(why) => refused = refused.or(Some(why.to_string())),
-            }
-        }
-    }
-    Err(Refusal::invalid_request(refused.unwrap_or_else(|| {
-        "subject_token is of no provider that is trusted here.".into()
-    })))
-}
-
-/// A JWT of which nothing is verified yet.
-struct Unverified<'a> {
-    header: Map<String, Value>,
-    algorithm: Algorithm,
-    claims: Map<String, Value>,
-    signed: &'a str,
-    signature: Vec<u8>,
-}
-
-impl<'a> Unverified<'a> {
-    fn parse(token: &'a str) -> Option<Self> {
-        if token.len() > MAX_TOKEN {
-            return None;
-        }
-        let (signed, signature) = token.rsplit_once('.')?;
-        let (header, claims) = signed.split_once('.')?;
-        let object = |part| strict::object(&strict::base64url(part)?);
-        let header = object(header)?;
-        // No `none`, and nothing symmetric: there is no such algorithm here.
-        let algorithm = serde_json::from_value(header.get("alg")?.clone()).ok()?;
-        if header.get("kid").is_some_and(|kid| !kid.is_string()) {
-            return None;
-        }
-        Some(Self {
-            header,
-            algorithm,
-            claims: object(claims)?,
-            signed,
-            signature: strict::base64url(signature)?,
-        })
-    }
-
-    fn key_id(&self) -> Option<&str> {
-        self.header.get("kid").and_then(Value::as_str)
-    }
+    let vouched = outside_token::of_tenant(app, view, client, &token);
+    Ok(vouched.map_err(Untaken::into_refusal)?.subject)
 }

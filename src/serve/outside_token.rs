@@ -1,0 +1,244 @@
+//! Whether a token of an outside provider is taken now, whom it speaks of, and which tenant that person is
+//! of. Whatever takes such a token, or is asked about one, asks here and nowhere else (token exchange,
+//! introspection, `/account`), so that no way to use one forgets a reason to refuse it.
+//! [`super::bearer`] is the same for this issuer's own.
+
+use serde_json::{Map, Value};
+
+use super::app::App;
+use super::reply::Refusal;
+use super::snapshot::View;
+use super::trust::OutsideProvider;
+use crate::crypto::own_token::MAX_TOKEN;
+use crate::domain::algorithm::Algorithm;
+use crate::domain::assertion::strict;
+use crate::domain::client::Client;
+use crate::domain::oauth_error::ErrorCode;
+use crate::domain::provider::{self, Circumstances, Subject};
+use crate::domain::revocation::leeway;
+use crate::domain::subscription::{SubscriptionFacts, current};
+
+/// Who is told that a provider seems to have a key that is not known here. It must not wait: a request
+/// stands behind it, which is refused whatever becomes of this.
+pub trait KeysWanted: Send + Sync + 'static {
+    /// The keys of that provider are wanted.
+    fn want(&self, provider: &OutsideProvider);
+}
+
+/// Nobody is told.
+impl KeysWanted for () {
+    fn want(&self, _: &OutsideProvider) {}
+}
+
+/// A token that is taken.
+pub(super) struct Vouched<'v> {
+    /// Whom it speaks of.
+    pub subject: Subject,
+    /// What the person's tenant has now.
+    pub subscription: &'v SubscriptionFacts,
+    /// All that the tenant has.
+    pub subscriptions: &'v [SubscriptionFacts],
+}
+
+/// Why a token is not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Untaken {
+    /// It is of no provider that is trusted here, or no key of it signed it.
+    Unknown,
+    /// Its provider is trusted, and has not been asked for its keys with success yet.
+    NotYet,
+    /// The provider's key signed it, and it breaks a rule.
+    Broken(provider::Refusal),
+    /// It speaks of another tenant's person.
+    OtherTenant,
+}
+
+impl Untaken {
+    /// What a client is told whose tenant the token is to be of.
+    pub fn into_refusal(self) -> Refusal {
+        match self {
+            Self::Unknown => {
+                Refusal::invalid_request("subject_token is of no provider that is trusted here.")
+            }
+            Self::NotYet => Self::not_yet(),
+            Self::Broken(why) => Refusal::invalid_request(why.to_string()),
+            Self::OtherTenant => Refusal::new(
+                ErrorCode::AccessDenied,
+                "the subject token speaks of another legal entity's person.",
+            ),
+        }
+    }
+
+    /// Neither yes nor no can be said.
+    pub fn not_yet() -> Refusal {
+        Refusal::unavailable("the keys of the token's provider are not known here yet.")
+    }
+
+    /// The better reason of two.
+    fn or(self, other: Self) -> Self {
+        if self == Self::Unknown { other } else { self }
+    }
+}
+
+/// The token, if a provider vouches for it whose tokens this client's tenant may bring, and the person is of
+/// that tenant.
+pub(super) fn of_tenant<'v>(
+    app: &App,
+    view: &View,
+    client: &'v Client,
+    token: &Unverified<'_>,
+) -> Result<Vouched<'v>, Untaken> {
+    let now = app.clock.now();
+    let subscription = client.subscription(now).ok_or(Untaken::Unknown)?;
+    let mut why = Untaken::Unknown;
+    for trusted in view.snapshot.providers_of(&client.namespace, now) {
+        match judged(app, trusted, token) {
+            Ok(subject) if subject.belongs_to(&subscription.legal_entity_id) => {
+                return Ok(Vouched {
+                    subject,
+                    subscription,
+                    subscriptions: &client.subscriptions,
+                });
+            }
+            Ok(_) => return Err(Untaken::OtherTenant),
+            Err(other) => why = why.or(other),
+        }
+    }
+    Err(why)
+}
+
+/// The token, whoever brings it: the provider that vouches for it, and the legal entity that it names, say
+/// which tenant the person is of. One that could be of two tenants is of none: each would be told of the
+/// other.
+pub(super) fn of_anyone<'v>(
+    app: &App,
+    view: &'v View,
+    token: &Unverified<'_>,
+) -> Result<Vouched<'v>, Untaken> {
+    let now = app.clock.now();
+    let mut found: Option<(&str, Vouched<'v>)> = None;
+    let mut why = Untaken::Unknown;
+    for trusted in view.snapshot.providers.iter().filter(|p| p.is_good(now)) {
+        let subject = match judged(app, trusted, token) {
+            Ok(subject) => subject,
+            // Of a tenant's provider that is said to its own technical users alone.
+            Err(Untaken::NotYet) if trusted.provider.namespace.is_some() => continue,
+            Err(other) => {
+                why = why.or(other);
+                continue;
+            }
+        };
+        let tenants = view.snapshot.tenants.iter();
+        let mut its_own = tenants.filter_map(|(namespace, subscriptions)| {
+            let subscription = current(subscriptions, now)?;
+            let legal_entity = &subscription.legal_entity_id;
+            let speaks_for = match &trusted.provider.namespace {
+                Some(own) => own == namespace && subject.belongs_to(legal_entity),
+                None => subject.legal_entity.as_ref() == Some(legal_entity),
+            };
+            speaks_for.then_some((namespace, subscription, subscriptions))
+        });
+        let Some((namespace, subscription, subscriptions)) = its_own.next() else {
+            continue;
+        };
+        match &found {
+            Some((before, _)) if before != namespace => return Err(Untaken::Unknown),
+            // The one that exchange would take.
+            Some(_) => continue,
+            None => {}
+        }
+        let vouched = Vouched {
+            subject,
+            subscription,
+            subscriptions,
+        };
+        found = Some((namespace, vouched));
+    }
+    found.map(|(_, vouched)| vouched).ok_or(why)
+}
+
+/// Whom the token speaks of, if that provider vouches for it.
+fn judged(
+    app: &App,
+    trusted: &OutsideProvider,
+    token: &Unverified<'_>,
+) -> Result<Subject, Untaken> {
+    let (provider, own_issuer) = (&trusted.provider, app.settings.issuer.as_str());
+    if !provider.active || !provider.may_issue_as(token.issuer(), own_issuer) {
+        return Err(Untaken::Unknown);
+    }
+    let judge = || {
+        let now = app.clock.now().as_second();
+        let by = Circumstances {
+            now,
+            leeway: leeway(&app.settings),
+            own_issuer,
+        };
+        let subject = provider.judge(&token.header, &token.claims, &by)?;
+        // The leeway is for when it begins: nobody is told that one holds which says itself that it does not.
+        if subject.expires <= now {
+            return Err(provider::Refusal::Expired);
+        }
+        Ok(subject)
+    };
+    let key = trusted.keys.named(token.key_id(), token.algorithm);
+    if key.is_some_and(|key| key.verifies(token.signed.as_bytes(), &token.signature)) {
+        return judge().map_err(Untaken::Broken);
+    }
+    let may_be_new = token
+        .key_id()
+        .is_none_or(|kid| trusted.keys.0.iter().all(|key| key.key_id() != kid));
+    // One that a key would not help is no reason to ask for keys.
+    if may_be_new && judge().is_ok() {
+        if trusted.keys.0.is_empty() {
+            return Err(Untaken::NotYet);
+        }
+        if trusted.fetched {
+            app.keys_wanted.want(trusted);
+        }
+    }
+    Err(Untaken::Unknown)
+}
+
+/// A JWT of which nothing is verified yet.
+pub(super) struct Unverified<'a> {
+    header: Map<String, Value>,
+    algorithm: Algorithm,
+    claims: Map<String, Value>,
+    signed: &'a str,
+    signature: Vec<u8>,
+}
+
+impl<'a> Unverified<'a> {
+    /// None for what is no JWT as RFC 7519 and RFC 8725 have it.
+    pub fn parse(token: &'a str) -> Option<Self> {
+        if token.len() > MAX_TOKEN {
+            return None;
+        }
+        let (signed, signature) = token.rsplit_once('.')?;
+        let (header, claims) = signed.split_once('.')?;
+        let object = |part| strict::object(&strict::base64url(part)?);
+        let header = object(header)?;
+        // No `none`, and nothing symmetric: there is no such algorithm here.
+        let algorithm = serde_json::from_value(header.get("alg")?.clone()).ok()?;
+        if header.get("kid").is_some_and(|kid| !kid.is_string()) {
+            return None;
+        }
+        Some(Self {
+            header,
+            algorithm,
+            claims: object(claims)?,
+            signed,
+            signature: strict::base64url(signature)?,
+        })
+    }
+
+    /// `iss`, as it is claimed.
+    pub fn issuer(&self) -> Option<&str> {
+        self.claims.get("iss").and_then(Value::as_str)
+    }
+
+    fn key_id(&self) -> Option<&str> {
+        self.header.get("kid").and_then(Value::as_str)
+    }
+}
