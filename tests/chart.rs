@@ -5,6 +5,9 @@ mod support;
 
 #[path = "chart/http.rs"]
 mod http;
+#[path = "cluster/login.rs"]
+#[allow(dead_code)] // That it can be down is for others.
+mod login;
 #[path = "chart/monitoring.rs"]
 mod monitoring;
 #[path = "chart/release.rs"]
@@ -285,7 +288,7 @@ fn operator_and_server_use_what_they_are_granted_and_ask_for_nothing_else() {
             "apiVersion": "chancery.dev/v1alpha1", "kind": "TechnicalUser",
             "metadata": {"name": "robot", "namespace": tenant},
             "spec": {
-                "roles": ["clerk"], "audiences": ["https://a.example"],
+                "roles": ["clerk"], "audiences": ["https://a.example"], "introspect": true,
                 "credential": {"secret": {"secretName": secret_name, "rotation": {"gracePeriod": "0s"}}},
             },
         })
@@ -304,8 +307,8 @@ fn operator_and_server_use_what_they_are_granted_and_ask_for_nothing_else() {
         "apiVersion": "chancery.dev/v1alpha1", "kind": "OidcProvider",
         "metadata": {"name": "corp", "namespace": tenant},
         "spec": {
-            "wellKnownUri": "https://127.0.0.1:1/.well-known/openid-configuration",
-            "issuers": ["https://127.0.0.1:1"], "audiences": ["orders"],
+            "wellKnownUri": "https://127.0.0.2:1/.well-known/openid-configuration",
+            "issuers": ["https://127.0.0.2:1"], "audiences": ["orders"],
         },
     });
     cluster.apply(&provider.to_string());
@@ -378,6 +381,39 @@ fn operator_and_server_use_what_they_are_granted_and_ask_for_nothing_else() {
         let noted = revoked.status == 200 && list.stdout.contains(&id);
         noted.then_some(()).ok_or(answer.body + &revoked.body)
     });
+    // A token of its provider names a key that is not known: the server notes it, and the operator takes the
+    // note.
+    let published = login::key();
+    let partner = login::Login::start(&[&published]);
+    let provider = json!({
+        "apiVersion": "chancery.dev/v1alpha1", "kind": "OidcProvider",
+        "metadata": {"name": "partner", "namespace": tenant},
+        "spec": {
+            "wellKnownUri": format!("{}/.well-known/openid-configuration", partner.base),
+            "requireHttps": false, "issuers": [partner.base], "audiences": ["orders"],
+        },
+    });
+    cluster.apply(&provider.to_string());
+    let now = chancery::clock::system().now().as_second();
+    let claims = json!({
+        "iss": partner.base, "aud": "orders", "sub": "ann", "iat": now, "exp": now + 600,
+    });
+    let introspect = token_url.replace("token", "introspect");
+    let active = |token: &str| {
+        let answer = post(&introspect, &format!("token={token}"));
+        (answer.json()["active"] == true, answer.body)
+    };
+    let token = login::signed(&published, &claims);
+    eventually("a token of the partner holds", SOON, || {
+        let (active, told) = active(&token);
+        active.then_some(()).ok_or(told)
+    });
+    assert!(!active(&login::with_kid(&published, "new", &claims)).0);
+    let asked = partner.asked();
+    eventually("the partner is asked again", SOON, || {
+        (partner.asked() > asked).then_some(()).ok_or(asked)
+    });
+    kubectl(&["delete", "oidcprovider", "partner", "-n", &tenant]);
     cluster.apply(&user("second").to_string());
     let gone = |kind: &str, name: &str, namespace: &str| {
         eventually(&format!("{kind} {name} is gone"), SOON, || {
@@ -416,6 +452,7 @@ fn what_the_server_can_not_do() {
         ("/secrets", &listed),
         ("/configmaps", &listed),
         ("/configmaps:chancery-outbox", &["get", "update"]),
+        ("/configmaps:chancery-wanted-keys", &["get", "update"]),
     ];
     rights::are_exactly(cluster, account, NAMESPACE, &[&tenants[..], &own].concat());
     rights::are_exactly(cluster, account, "acme", &tenants);
@@ -432,6 +469,13 @@ fn what_the_server_can_not_do() {
         &["create", "secret", "generic", "x", "-n", "acme", secret],
         &["create", "configmap", "x", "-n", NAMESPACE],
         &["delete", "configmap", "chancery-outbox", "-n", NAMESPACE],
+        &[
+            "delete",
+            "configmap",
+            "chancery-wanted-keys",
+            "-n",
+            NAMESPACE,
+        ],
         &["get", "configmap", "chancery-revocations", "-n", NAMESPACE],
         &[
             "patch",

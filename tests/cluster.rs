@@ -33,8 +33,12 @@ mod kills;
 mod leader;
 #[path = "cluster/load.rs"]
 mod load;
+#[path = "cluster/login.rs"]
+mod login;
 #[path = "cluster/one_time.rs"]
 mod one_time;
+#[path = "cluster/outside.rs"]
+mod outside;
 #[path = "cluster/ownership.rs"]
 mod ownership;
 #[path = "cluster/provider.rs"]

@@ -115,6 +115,9 @@ impl Release {
             // Something that is not the default, so that it shows that the file is read.
             "--set",
             "tokens.defaultTtl=7m",
+            // Where the tests' own provider is.
+            "--set",
+            "providers.allowedAddresses={127.0.0.1/32}",
         ]);
         for crd in [
             "signingkeys",

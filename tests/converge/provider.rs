@@ -1,6 +1,7 @@
 //! Outside providers: their keys reach every replica's snapshot by an object, follow what the provider says,
 //! and outlast its outage; what stands against one is told, and keeps its tokens out.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use chancery::api::v1alpha1::{OidcProvider, OidcProviderStatus};
@@ -184,6 +185,11 @@ impl World {
         .await;
     }
 
+    async fn uid(&self, namespace: &str, name: &str) -> String {
+        let provider = self.providers(namespace).get(name).await;
+        provider.expect("the provider").uid().expect("a UID")
+    }
+
     async fn status(&self, namespace: &str, name: &str) -> OidcProviderStatus {
         let provider = self
             .providers(namespace)
@@ -222,7 +228,9 @@ impl World {
     fn trusted(&self, namespace: &str) -> Vec<(String, Vec<String>)> {
         let snapshot: Snapshot = self.feed.lock().expect("no panic").build(None);
         let now = clock::system().now();
-        let of = snapshot.providers_of(namespace, now).map(|provider| {
+        let known = snapshot.providers_of(namespace, now);
+        let known = known.filter(|provider| !provider.keys.0.is_empty());
+        let of = known.map(|provider| {
             let keys = provider.keys.0.iter().map(|key| key.key_id().to_owned());
             (provider.provider.id(), keys.collect())
         });
@@ -479,4 +487,116 @@ async fn a_slow_provider_holds_up_nobody() {
     world.make(OPERATOR, "quick", &quick, json!({})).await;
     world.trusts(TENANT, &[("quick", &kids)]).await;
     converged(&world.client, &world.running, "beside slow providers").await;
+}
+
+/// What servers note of a key that they miss has the provider asked again, soon and once; nothing else that is
+/// put there does anything, and nothing stays there.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_servers_miss_are_asked_for() {
+    let world = World::start().await;
+    let (provider, other) = (Provider::start().await, Provider::start().await);
+    let (first, others) = (provider.rotate(1), other.rotate(1));
+    let hourly =
+        |audience: &str| json!({"audiences": [audience], "jwks": {"refreshInterval": "1h"}});
+    world.make(TENANT, "corp", &provider, hourly("a")).await;
+    world.make(TENANT, "other", &other, hourly("b")).await;
+    let trusts = async |of_corp: &[String]| {
+        let both: [(&str, &[String]); 2] = [("acme/corp", of_corp), ("acme/other", &others)];
+        world.trusts(TENANT, &both).await;
+    };
+    trusts(&first).await;
+    let maps: Api<ConfigMap> = Api::namespaced(world.client.clone(), OPERATOR);
+    let notes = async || {
+        maps.get_opt("chancery-wanted-keys")
+            .await
+            .expect("an answer")
+    };
+    let empty = async |what: &str| {
+        eventually(what, async || {
+            notes().await.filter(|map| map.data.is_none())
+        })
+        .await
+    };
+    empty("it is made").await;
+
+    // As a server does it.
+    let second = provider.rotate(1);
+    let snapshot = world.feed.lock().expect("no panic").build(None);
+    let of = |id: &str| {
+        let found = snapshot
+            .providers
+            .iter()
+            .find(|one| one.provider.id() == id);
+        Arc::clone(found.expect("it is trusted"))
+    };
+    let (to, taken) = chancery::wanted_keys::channel();
+    let (settings, clock) = (world.settings.clone(), clock::system());
+    let writer = chancery::wanted_keys::Writer::new(world.client.clone(), &settings, clock, taken);
+    tokio::spawn(writer.run());
+    for _ in 0..1000 {
+        chancery::serve::outside_token::KeysWanted::want(&to, &of("acme/corp"));
+    }
+    trusts(&second).await;
+    assert_eq!(provider.asked(), 4, "metadata and JWKS, twice");
+    empty("the note is taken away").await;
+
+    // By hand.
+    let third = provider.rotate(1);
+    let mut map = notes().await.expect("there");
+    let mut data = BTreeMap::from([("x".repeat(200), "y".repeat(100_000))]);
+    data.extend((0..2000).map(|n| (format!("nobody-{n}"), String::new())));
+    data.insert(world.uid(TENANT, "corp").await, "not a time".into());
+    map.data = Some(data);
+    let replaced = maps
+        .replace("chancery-wanted-keys", &PostParams::default(), &map)
+        .await;
+    replaced.expect("replaced");
+    empty("what was put there is taken away").await;
+    trusts(&third).await;
+    assert_eq!((provider.asked(), other.asked()), (6, 2));
+    // Gone, it is made again.
+    let deleted = maps
+        .delete("chancery-wanted-keys", &DeleteParams::default())
+        .await;
+    deleted.expect("deleted");
+    empty("it is made again").await;
+}
+
+/// What this issuer's own keys signed is its own, whoever publishes them, and whatever stands under their kids.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_provider_speaks_with_a_key_of_our_own() {
+    let world = World::start().await;
+    let maps: Api<ConfigMap> = Api::namespaced(world.client.clone(), OPERATOR);
+    let ours = eventually("our own JWKS", async || {
+        let map = maps.get_opt("chancery-issuer").await.expect("an answer")?;
+        let jwks: Value = serde_json::from_str(map.data?.get("jwks.json")?).ok()?;
+        let keys = jwks["keys"].as_array()?.clone();
+        (!keys.is_empty()).then_some(keys)
+    })
+    .await;
+    let stolen = Provider::start().await;
+    let kids = stolen.rotate(2);
+    stolen.set(|answers| {
+        let mut jwks: Value = serde_json::from_str(&answers.jwks).expect("JSON");
+        let keys = jwks["keys"].as_array_mut().expect("keys");
+        // One under a kid of ours.
+        keys[1]["kid"] = ours[0]["kid"].clone();
+        keys.extend(ours[1..].iter().cloned());
+        answers.jwks = jwks.to_string();
+    });
+    world.make(TENANT, "corp", &stolen, json!({})).await;
+    world.trusts(TENANT, &[("acme/corp", &kids[..1])]).await;
+    // Nothing else of it: no token of it is taken, nor is it waited for.
+    let ours = json!({ "keys": ours }).to_string();
+    stolen.set(|answers| answers.jwks = ours);
+    world.reload(TENANT, "corp", "one").await;
+    eventually("it is not trusted any more", async || {
+        let snapshot = world.feed.lock().expect("no panic").build(None);
+        let left = snapshot
+            .providers
+            .iter()
+            .any(|one| one.provider.id() == "acme/corp");
+        (!left).then_some(())
+    })
+    .await;
 }
