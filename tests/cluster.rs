@@ -47,6 +47,8 @@ mod provider;
 mod publish;
 #[path = "cluster/quickstart.rs"]
 mod quickstart;
+#[path = "cluster/refusals.rs"]
+mod refusals;
 #[path = "cluster/release.rs"]
 mod release;
 #[path = "cluster/restore.rs"]

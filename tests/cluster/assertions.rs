@@ -28,7 +28,7 @@ struct Trial {
 }
 
 /// How a client asks for a token at a port.
-type Ask = Arc<dyn Fn(u16) -> std::io::Result<Answer> + Send + Sync>;
+pub type Ask = Arc<dyn Fn(u16) -> std::io::Result<Answer> + Send + Sync>;
 
 impl Trial {
     fn start(name: &str) -> Self {
@@ -173,13 +173,13 @@ fn with_secret(id: &str, secret: &str) -> Ask {
 }
 
 /// A key of a client's own.
-struct Key {
+pub struct Key {
     pair: Arc<KeyPair>,
     kid: &'static str,
 }
 
 impl Key {
-    fn new(algorithm: Algorithm, kid: &'static str) -> Self {
+    pub fn new(algorithm: Algorithm, kid: &'static str) -> Self {
         let pem = KeyPair::generate_pem(algorithm, RsaKeySize::Bits2048).expect("a key");
         let pair = Arc::new(KeyPair::from_pem(algorithm, &pem).expect("a pair"));
         Self { pair, kid }
@@ -192,7 +192,7 @@ impl Key {
     }
 
     /// A client that signs with it.
-    fn ask(&self, id: &str, issuer: &str) -> Ask {
+    pub fn ask(&self, id: &str, issuer: &str) -> Ask {
         let (pair, kid) = (self.pair.clone(), self.kid);
         let (id, issuer) = (id.to_owned(), issuer.to_owned());
         with_assertion(move || {
@@ -208,7 +208,7 @@ impl Key {
     }
 }
 
-fn public_keys(keys: &[&Key]) -> Value {
+pub fn public_keys(keys: &[&Key]) -> Value {
     let keys: Vec<Value> = keys.iter().map(|key| key.public()).collect();
     json!({"jwks": {"keys": keys}})
 }
@@ -296,7 +296,7 @@ fn from_a_secret_to_a_key_without_an_outage() {
 }
 
 /// A workload that shows this token each time.
-fn with_token(id: &str, token: &str) -> Ask {
+pub fn with_token(id: &str, token: &str) -> Ask {
     let parameters = format!("{token}&client_id={id}");
     with_assertion(move || parameters.clone())
 }

@@ -28,9 +28,9 @@ const TAKEN: Uses = [200, 200, 200];
 const REFUSED: Uses = [400, 0, 401];
 
 /// A release that trusts, with loopback allowed, two replicas, and a service that acts for people.
-struct Trusting {
-    release: Release,
-    tenant: String,
+pub struct Trusting {
+    pub release: Release,
+    pub tenant: String,
     shop: (String, String),
     beside: u16,
     second: Option<Proc>,
@@ -38,7 +38,7 @@ struct Trusting {
 }
 
 impl Trusting {
-    fn start(name: &str) -> Self {
+    pub fn start(name: &str) -> Self {
         let config = Scratch::new("outside");
         let file: PathBuf = config.path().join("release.yaml");
         std::fs::write(&file, "providers: {allowedAddresses: [127.0.0.0/8]}\n").expect("written");
@@ -71,7 +71,7 @@ impl Trusting {
         }
     }
 
-    fn trust(&self, name: &str, issuer: &str, refresh: &str) {
+    pub fn trust(&self, name: &str, issuer: &str, refresh: &str) {
         self.release.apply(&format!(
             "apiVersion: chancery.dev/v1alpha1\nkind: OidcProvider\nmetadata: {{name: {name}, namespace: {}}}\nspec:\n  wellKnownUri: {issuer}/.well-known/openid-configuration\n  requireHttps: false\n  issuers: ['{issuer}']\n  audiences: [{name}]\n  jwks: {{refreshInterval: {refresh}}}\n  roleMappings: [{{from: SALES, to: [clerk, boss]}}]\n  claims: {{roles: realm_access.roles}}\n",
             self.tenant
@@ -79,7 +79,7 @@ impl Trusting {
     }
 
     /// What a provider gives a person of this tenant, for that audience.
-    fn claims(&self, issuer: &str, audience: &str) -> Value {
+    pub fn claims(&self, issuer: &str, audience: &str) -> Value {
         let now = crate::ring::now().as_second();
         json!({
             "iss": issuer, "sub": "ann", "aud": audience, "iat": now, "exp": now + 600,
@@ -88,7 +88,7 @@ impl Trusting {
         })
     }
 
-    fn ports(&self) -> [u16; 2] {
+    pub fn ports(&self) -> [u16; 2] {
         [self.release.port, self.beside]
     }
 
@@ -143,7 +143,7 @@ impl Trusting {
         assert!(took < KNOWN_WITHIN, "{what}: {took:?}");
     }
 
-    fn patch(&self, kind: &str, name: &str, spec: &str) {
+    pub fn patch(&self, kind: &str, name: &str, spec: &str) {
         let patch = format!("{{\"spec\": {spec}}}");
         let args = [
             "patch",
@@ -191,7 +191,7 @@ impl Trusting {
         });
     }
 
-    fn end(mut self) {
+    pub fn end(mut self) {
         if let Some(second) = self.second.take() {
             second.signal(Signal::Kill);
             second.wait_exit(LIMIT);

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use super::rotation::Rotation;
 use super::{OTHERS_DELIVER, Visit};
 use crate::api::v1alpha1::{Conditions, Jwks};
-use crate::controllers::{Decision, Note, Object, Write};
+use crate::controllers::{Decision, Fill, Note, Object, Write};
 use crate::crypto::public_key::PublicKey;
 use crate::domain::client_key::KeyFault;
 use crate::domain::reasons as r;
@@ -87,7 +87,7 @@ impl Visit<'_> {
             // Those that had been rotated out before end as they were to.
             let mut after = self.labelled(Some(hashes));
             credentials::write(&mut after, &rotation.list());
-            Self::put_down(hashes, after, &rotation, decision);
+            Self::put_told(Some(hashes), after, Fill::Nothing, &rotation, decision);
             self.take_away_ended("", &rotation, decision);
             decision.wake_by(rotation.plan.wake_at);
             return (rotation, violation);

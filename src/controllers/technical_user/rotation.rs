@@ -273,20 +273,18 @@ impl<'a> Visit<'a> {
                 credentials::set_last_revocation(&mut after, last);
             }
         }
-        if Self::put_hashes(hashes, after, fill, decision) {
-            let told = rotation.gone().map(|id| rotation.told_gone(id));
-            decision.writes.extend(told);
-        }
+        Self::put_told(hashes, after, fill, rotation, decision);
     }
 
-    /// The same of hashes as they are to be, without a new one.
-    pub(super) fn put_down(
-        hashes: &Secret,
+    /// Writes hashes as they are to be, unless that would change nothing, and tells of those that go.
+    pub(super) fn put_told(
+        hashes: Option<&Secret>,
         after: Secret,
+        fill: Fill,
         rotation: &Rotation<'_>,
         decision: &mut Decision,
     ) {
-        if Self::put_hashes(Some(hashes), after, Fill::Nothing, decision) {
+        if Self::put_hashes(hashes, after, fill, decision) {
             let told = rotation.gone().map(|id| rotation.told_gone(id));
             decision.writes.extend(told);
         }
