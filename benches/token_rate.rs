@@ -322,6 +322,7 @@ fn serve(algorithm: Algorithm) {
         body_timeout: BODY_TIMEOUT,
         outbox: Arc::new(chancery::outbox::channel().0),
         keys_wanted: Arc::new(()),
+        enrolments: Arc::new(chancery::outbox::channel().0),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

@@ -5,6 +5,7 @@
 
 mod apply;
 mod cluster_keys;
+mod enrolments;
 mod events;
 mod oidc_provider;
 mod operator;
@@ -14,16 +15,16 @@ mod signing_key;
 mod status;
 mod subscription;
 mod technical_user;
+mod user;
 mod visit;
 mod wanted_keys;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::api::v1alpha1::SealedBy;
-use crate::api::v1alpha1::TechnicalUser;
+use crate::api::v1alpha1::{SealedBy, Subscription, TechnicalUser, User};
 use crate::crypto::age::Recipient;
 use crate::domain::algorithm::{Algorithm, RsaKeySize};
 use crate::domain::client::Family;
@@ -55,10 +56,14 @@ pub enum Kind {
     TechnicalUser,
     /// `OidcProvider`
     OidcProvider,
+    /// `User`
+    User,
     /// The `ConfigMap` in which servers note what is to last.
     Outbox,
     /// The `ConfigMap` in which servers note which providers' keys are wanted.
     WantedKeys,
+    /// The `ConfigMap` in which servers note people who are new.
+    Enrolments,
 }
 
 impl Kind {
@@ -69,7 +74,8 @@ impl Kind {
             Self::Subscription => "Subscription",
             Self::TechnicalUser => "TechnicalUser",
             Self::OidcProvider => "OidcProvider",
-            Self::Outbox | Self::WantedKeys => "ConfigMap",
+            Self::User => "User",
+            Self::Outbox | Self::Enrolments | Self::WantedKeys => "ConfigMap",
         }
     }
 }
@@ -135,6 +141,12 @@ pub enum Object {
     ConfigMap(Box<ConfigMap>),
     /// A technical user: the companion agent of a device.
     TechnicalUser(Box<TechnicalUser>),
+    /// A person who is enrolled.
+    User(Box<User>),
+    /// Of a legal entity that is enrolled.
+    Subscription(Box<Subscription>),
+    /// The same one's.
+    Namespace(Box<Namespace>),
 }
 
 /// Secret material that is put into an object just before it is written, so that no decision

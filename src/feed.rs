@@ -38,7 +38,7 @@ use crate::serve::readiness::Readiness;
 use crate::serve::snapshot::{PublishedJwks, Ring, Snapshot, SnapshotStore};
 use crate::serve::trust::Trusted;
 use crate::stores::{Change, Stores};
-use crate::tenancy::TenancyCache;
+use crate::tenancy::{PeopleCache, TenancyCache};
 
 /// How long changes are gathered before the snapshot is built: long enough for a burst, short
 /// beside the two seconds that a suspension may take.
@@ -53,6 +53,7 @@ pub struct Feed {
     /// The cluster's own, as they were last seen whole: what is deleted or broken takes none away.
     cluster: Option<ClusterKeys>,
     tenancy: TenancyCache,
+    people: PeopleCache,
     revoked: Revoked,
     clock: SharedClock,
     readiness: Readiness,
@@ -80,6 +81,7 @@ impl Feed {
             client_keys: ParsedKeys::default(),
             cluster: None,
             tenancy: TenancyCache::default(),
+            people: PeopleCache::default(),
             revoked: Revoked::default(),
             clock,
             readiness,
@@ -144,6 +146,7 @@ impl Feed {
             .collect();
         let (clients, trusted) = self.clients(&tenants);
         let providers = self.providers(jwks.as_ref());
+        let legal_entities = tenancy.sound.values().flatten();
         self.client_keys.end();
         Snapshot {
             revoked,
@@ -154,6 +157,8 @@ impl Feed {
             trusted,
             tenants,
             providers,
+            people: self.people.get(&self.stores),
+            legal_entities: legal_entities.map(|s| s.legal_entity_id.clone()).collect(),
             jwks,
             shortest_publish_lead: self.shortest_publish_lead(),
         }

@@ -4,6 +4,7 @@
 pub mod cluster_keys;
 pub mod credentials;
 pub mod delivery;
+pub mod enrolments;
 pub mod injected;
 pub mod jwks_map;
 pub mod key_secret;

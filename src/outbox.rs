@@ -1,8 +1,8 @@
-//! The server's outbox: the one object that it may write. What requests make durable is noted in
-//! it, several at once in one write, and the operator brings it home ([`crate::controllers`] tells
-//! how it is judged there).
+//! What requests make durable: each kind of it is noted in an object of its own, the only ones that the
+//! server may write, several notes at once in one write; and the operator brings it home
+//! ([`crate::controllers`] tells how it is judged there).
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -14,13 +14,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use crate::clock::SharedClock;
-use crate::domain::names::{OUTBOX, REVOCATIONS};
-use crate::domain::revocation::{Bounds, OfTenant, Revocations, leeway};
-use crate::domain::settings::Settings;
-use crate::objects::revocations;
-use crate::serve::revoke::{Note, Outbox, Unnoted, What};
-use crate::stores::Stores;
+use crate::serve::revoke::Unnoted;
+
+mod enrolments;
+mod revocations;
+
+pub use enrolments::Enrolments;
+pub use revocations::Revocations;
 
 /// How long notes are gathered into one write, which also bounds how often is written.
 const GATHER: Duration = Duration::from_millis(20);
@@ -33,15 +33,32 @@ const CALL_LIMIT: Duration = Duration::from_secs(3);
 /// How often a write is tried that meets another replica's.
 const TRIES: u32 = 12;
 
-type Answer = Result<(), Unnoted>;
-type Waiting = (Note, oneshot::Sender<Answer>);
+/// What became of a note.
+pub type Answer = Result<(), Unnoted>;
+
+/// How notes of a kind are written down.
+pub trait Book: Send + Sync + 'static {
+    /// What is noted.
+    type Note: Send + 'static;
+    /// The ConfigMap.
+    const MAP: &'static str;
+
+    /// The ConfigMap's data with the notes in it, if that differs, and what to answer once it stands.
+    fn noted(
+        &self,
+        map: &ConfigMap,
+        notes: &[Self::Note],
+    ) -> (Option<BTreeMap<String, String>>, Vec<Answer>);
+}
+
+type Waiting<N> = (N, oneshot::Sender<Answer>);
 
 /// Takes notes, for requests.
-#[derive(Clone)]
-pub struct Notes(mpsc::Sender<Waiting>);
+pub struct Notes<N>(mpsc::Sender<Waiting<N>>);
 
-impl Outbox for Notes {
-    fn note(&self, note: Note) -> BoxFuture<'static, Answer> {
+impl<N: Send + 'static> Notes<N> {
+    /// Takes one, at once; what becomes of it comes later.
+    fn take(&self, note: N) -> BoxFuture<'static, Answer> {
         let (tell, told) = oneshot::channel();
         let taken = self.0.try_send((note, tell));
         async move {
@@ -53,37 +70,29 @@ impl Outbox for Notes {
 }
 
 /// Writes notes, as long as it runs.
-pub struct Writer {
+pub struct Writer<B: Book> {
     client: Client,
-    settings: Arc<Settings>,
-    clock: SharedClock,
-    stores: Stores,
-    waiting: mpsc::Receiver<Waiting>,
+    namespace: String,
+    book: B,
+    waiting: mpsc::Receiver<Waiting<B::Note>>,
 }
 
 /// Where notes are taken, before there is anything that writes them.
-pub struct Taken(mpsc::Receiver<Waiting>);
+pub struct Taken<N>(mpsc::Receiver<Waiting<N>>);
 
 /// What takes notes, and what a [`Writer`] is made of.
-pub fn channel() -> (Notes, Taken) {
+pub fn channel<N>() -> (Notes<N>, Taken<N>) {
     let (notes, taken) = mpsc::channel(MOST_WAITING);
     (Notes(notes), Taken(taken))
 }
 
-impl Writer {
-    /// One that writes what was taken.
-    pub fn new(
-        client: Client,
-        settings: Arc<Settings>,
-        clock: SharedClock,
-        stores: Stores,
-        Taken(waiting): Taken,
-    ) -> Self {
+impl<B: Book> Writer<B> {
+    /// One that writes what was taken into the book, in the operator's namespace.
+    pub fn new(client: Client, namespace: &str, book: B, Taken(waiting): Taken<B::Note>) -> Self {
         Self {
             client,
-            settings,
-            clock,
-            stores,
+            namespace: namespace.to_owned(),
+            book,
             waiting,
         }
     }
@@ -109,27 +118,26 @@ impl Writer {
     }
 
     /// Writes all of them, or none of those that it says so of.
-    async fn write(&self, notes: &[Note]) -> Vec<Answer> {
+    async fn write(&self, notes: &[B::Note]) -> Vec<Answer> {
         let none = || vec![Err(Unnoted::Unreachable); notes.len()];
-        let namespace = &self.settings.operator_namespace;
-        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
         for turn in 0..TRIES {
-            let mut map = match timeout(CALL_LIMIT, api.get(OUTBOX)).await {
+            let mut map = match timeout(CALL_LIMIT, api.get(B::MAP)).await {
                 Ok(Ok(map)) => map,
                 Ok(Err(error)) => {
-                    warn!(%error, "the outbox can not be read");
+                    warn!(%error, map = B::MAP, "an outbox can not be read");
                     return none();
                 }
                 Err(_) => return none(),
             };
-            let (data, answers) = self.noted(&map, notes);
+            let (data, answers) = self.book.noted(&map, notes);
             let Some(data) = data else {
                 return answers;
             };
             map.data = Some(data);
             map.metadata.managed_fields = None;
             let params = PostParams::default();
-            match timeout(CALL_LIMIT, api.replace(OUTBOX, &params, &map)).await {
+            match timeout(CALL_LIMIT, api.replace(B::MAP, &params, &map)).await {
                 Ok(Ok(_)) => return answers,
                 Ok(Err(kube::Error::Api(status))) if status.code == 409 => {
                     debug!(turn, "another replica, or the operator, was first");
@@ -137,7 +145,7 @@ impl Writer {
                     sleep(Duration::from_millis(luck * u64::from(turn + 1) / 8)).await;
                 }
                 Ok(Err(error)) => {
-                    warn!(%error, "the outbox can not be written");
+                    warn!(%error, map = B::MAP, "an outbox can not be written");
                     return none();
                 }
                 // It may have been written, or not: to ask again is harmless.
@@ -145,50 +153,5 @@ impl Writer {
             }
         }
         none()
-    }
-
-    /// The outbox's data with the notes in it, if that differs, and what to answer once it stands.
-    fn noted(
-        &self,
-        map: &ConfigMap,
-        notes: &[Note],
-    ) -> (
-        Option<std::collections::BTreeMap<String, String>>,
-        Vec<Answer>,
-    ) {
-        let namespace = self.settings.operator_namespace.as_str();
-        let home = Stores::get(&self.stores.config_maps, namespace, REVOCATIONS);
-        let home = home
-            .map(|map| revocations::read(&map).0)
-            .unwrap_or_default();
-        let before = revocations::noted(map);
-        let mut outbox = Revocations::default();
-        let mut foreign = 0;
-        for (tenant, text) in &before {
-            match serde_json::from_str::<OfTenant>(text) {
-                Ok(clients) => outbox.join_tenant(tenant, &clients),
-                // Somebody's by hand: the operator tells of it.
-                Err(_) => foreign += tenant.len() + text.len(),
-            }
-        }
-        let mut bounds = Bounds::of(&self.settings);
-        bounds.bytes = bounds.bytes.saturating_sub(foreign);
-        let with = (self.clock.now(), leeway(&self.settings), &bounds);
-        let (mut changed, mut answers) = (false, Vec::with_capacity(notes.len()));
-        for note in notes {
-            let of = (note.namespace.as_str(), note.client_id.as_str());
-            let outcome = match &note.what {
-                What::Token(token) => outbox.revoke(&home, of, token, with),
-                What::Device { companion, from } => {
-                    let also = (companion.as_deref(), *from);
-                    outbox.revoke_device(&home, of, also, (with.0, &bounds))
-                }
-            };
-            changed |= outcome == Ok(true);
-            answers.push(outcome.map(drop).map_err(|_| Unnoted::Full));
-        }
-        let mut data = before;
-        data.extend(revocations::write(&outbox).unwrap_or_default());
-        (changed.then_some(data), answers)
     }
 }

@@ -20,7 +20,7 @@ use kube::runtime::watcher::Config;
 use kube::{Client, Resource, ResourceExt};
 use tokio::sync::mpsc;
 
-use crate::api::v1alpha1::{OidcProvider, SigningKey, Subscription, TechnicalUser};
+use crate::api::v1alpha1::{OidcProvider, SigningKey, Subscription, TechnicalUser, User};
 use crate::domain::names::{
     ENVIRONMENT_LABEL, MANAGED_BY, MANAGED_BY_LABEL, PART_DELIVERY, PART_LABEL, PART_PUBLISHED,
 };
@@ -44,6 +44,8 @@ pub enum Watched {
     TechnicalUsers,
     /// Outside identity providers everywhere.
     OidcProviders,
+    /// Users everywhere.
+    Users,
     /// Our Secrets in the operator namespace: key pairs and hashes.
     Secrets,
     /// Our ConfigMaps in the operator namespace.
@@ -70,6 +72,7 @@ impl fmt::Display for Watched {
             Self::Subscriptions => "Subscriptions",
             Self::TechnicalUsers => "TechnicalUsers",
             Self::OidcProviders => "OidcProviders",
+            Self::Users => "Users",
             Self::Secrets => "Secrets of key pairs and hashes",
             Self::ConfigMaps => "ConfigMaps",
             Self::Deliveries => "delivered Secrets",
@@ -107,6 +110,8 @@ pub struct Stores {
     pub technical_users: Store<Guarded<TechnicalUser>>,
     /// Outside identity providers everywhere.
     pub oidc_providers: Store<Guarded<OidcProvider>>,
+    /// Users everywhere.
+    pub users: Store<Guarded<User>>,
     /// Our Secrets in the operator namespace.
     pub secrets: Store<Secret>,
     /// Our ConfigMaps in the operator namespace.
@@ -182,6 +187,12 @@ impl Stores {
                 all(),
                 hints::none,
             ),
+            users: starter.go(
+                Watched::Users,
+                Api::all(client.clone()),
+                all(),
+                hints::of_user,
+            ),
             secrets: starter.go(
                 Watched::Secrets,
                 Api::namespaced(client.clone(), namespace),
@@ -245,6 +256,7 @@ impl Stores {
             subscriptions,
             technical_users,
             oidc_providers: reflector::store().0,
+            users: reflector::store().0,
             secrets,
             config_maps,
             deliveries,
@@ -287,11 +299,16 @@ impl Stores {
         self.progress.tenancy()
     }
 
+    /// A number that grows when a User is made, deleted, or has its spec changed.
+    pub fn people_version(&self) -> u64 {
+        self.progress.people()
+    }
+
     /// Everything that is there, as if it had just been made.
     pub fn everything(&self) -> Vec<Change> {
         use Watched::{
             ConfigMaps, Deliveries, NamedSecrets, Namespaces, OidcProviders, Published, Secrets,
-            ServiceAccounts, SigningKeys, Subscriptions, TechnicalUsers,
+            ServiceAccounts, SigningKeys, Subscriptions, TechnicalUsers, Users,
         };
         all_of(SigningKeys, &self.signing_keys, hints::none)
             .chain(all_of(
@@ -305,6 +322,7 @@ impl Stores {
                 hints::of_technical_user,
             ))
             .chain(all_of(OidcProviders, &self.oidc_providers, hints::none))
+            .chain(all_of(Users, &self.users, hints::of_user))
             .chain(all_of(Secrets, &self.secrets, hints::of_secret))
             .chain(all_of(ConfigMaps, &self.config_maps, hints::of_config_map))
             .chain(all_of(Deliveries, &self.deliveries, hints::of_delivery))

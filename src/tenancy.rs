@@ -1,6 +1,7 @@
 //! Which namespace speaks for whom: judged once for all Subscriptions, and again only when
 //! something has changed.
 
+mod people;
 mod providers;
 
 use std::collections::{BTreeMap, HashMap};
@@ -13,6 +14,7 @@ use crate::domain::settings::Settings;
 use crate::domain::subscription::{self, Problem, SubscriptionFacts};
 use crate::stores::Stores;
 
+pub use people::PeopleCache;
 pub use providers::{JudgedProvider, ProviderProblem};
 
 /// The judgement of all Subscriptions and outside providers, and who claims which client id.

@@ -141,7 +141,7 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::provider::{ClaimPaths, Provider};
+    use crate::domain::provider::{AutoEnroll, ClaimPaths, Provider};
     use crate::serve::trust::Keys;
 
     fn provider(uid: &str) -> OutsideProvider {
@@ -163,6 +163,7 @@ mod tests {
                 },
                 required: Vec::new(),
                 role_mappings: Vec::new(),
+                auto_enroll: AutoEnroll::default(),
             },
             keys: Keys::default(),
             fetched: true,

@@ -61,7 +61,7 @@ fn the_crds_in_the_chart_are_those_of_the_repository() {
             .collect::<Vec<_>>()
     };
     assert_eq!(crds(&["--set", "crds.enabled=false"]).len(), 0);
-    assert_eq!(crds(&["--set", "crds.keep=false"]), vec![Value::Null; 4]);
+    assert_eq!(crds(&["--set", "crds.keep=false"]), vec![Value::Null; 5]);
 }
 
 #[test]
@@ -414,6 +414,7 @@ fn operator_and_server_use_what_they_are_granted_and_ask_for_nothing_else() {
         (partner.asked() > asked).then_some(()).ok_or(asked)
     });
     kubectl(&["delete", "oidcprovider", "partner", "-n", &tenant]);
+    somebody_is_enrolled(cluster, &tenant, &|form: &str| post(&token_url, form));
     cluster.apply(&user("second").to_string());
     let gone = |kind: &str, name: &str, namespace: &str| {
         eventually(&format!("{kind} {name} is gone"), SOON, || {
@@ -437,6 +438,99 @@ fn operator_and_server_use_what_they_are_granted_and_ask_for_nothing_else() {
     }
 }
 
+/// A person of a provider comes for the first time: the server notes them, and the operator makes a User.
+fn somebody_is_enrolled(cluster: &ControlPlane, tenant: &str, ask: &dyn Fn(&str) -> http::Answer) {
+    use chancery::crypto::{jws, key_pair::KeyPair};
+    use chancery::domain::algorithm::{Algorithm, RsaKeySize};
+
+    let pem = KeyPair::generate_pem(Algorithm::EdDSA, RsaKeySize::Bits2048).expect("a key");
+    let key = KeyPair::from_pem(Algorithm::EdDSA, &pem).expect("a pair");
+    let ring = json!({
+        "apiVersion": "chancery.dev/v1alpha1", "kind": "SigningKey",
+        "metadata": {"name": "people", "namespace": NAMESPACE},
+        "spec": {"audience": "human", "algorithm": "ES256"},
+    });
+    let provider = json!({
+        "apiVersion": "chancery.dev/v1alpha1", "kind": "OidcProvider",
+        "metadata": {"name": "staff", "namespace": tenant},
+        "spec": {
+            "issuers": ["https://staff.example"], "audiences": ["desk"],
+            "jwks": {"keys": [key.public_jwk()]}, "autoEnroll": {"users": true},
+        },
+    });
+    cluster.apply(&ring.to_string());
+    cluster.apply(&provider.to_string());
+    release::wait_ready(cluster, "signingkey", "people", NAMESPACE);
+    release::wait_ready(cluster, "oidcprovider", "staff", tenant);
+    let acts = r#"--patch={"spec": {"onBehalfOf": true}}"#;
+    let of = [
+        "patch",
+        "technicaluser",
+        "robot",
+        "-n",
+        tenant,
+        "--type=merge",
+    ];
+    cluster.kubectl_ok(&[&of[..], &[acts]].concat());
+    eventually("somebody is a User", SOON, || {
+        let now = chancery::clock::system().now().as_second();
+        let claims = json!({
+            "iss": "https://staff.example", "aud": "desk", "sub": "ada", "client_id": "app",
+            "iat": now, "exp": now + 300,
+        });
+        let token = jws::sign_token(&key, &claims).expect("signed");
+        let answer = ask(&format!(
+            "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange&subject_token={token}&subject_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aaccess_token"
+        ));
+        let id = "-o=jsonpath={.items[*].status.id}";
+        let said = cluster.kubectl_ok(&["get", "users.chancery.dev", "-n", tenant, id]);
+        let enrolled = said == format!("{tenant}/staff:ada");
+        enrolled.then_some(()).ok_or(answer.body + &said)
+    });
+    // Whether one that its watch shows no more is gone, the operator asks.
+    cluster.kubectl_ok(&["delete", "users.chancery.dev", "--all", "-n", tenant]);
+    cluster.kubectl_ok(&["delete", "oidcprovider", "staff", "-n", tenant]);
+    cluster.kubectl_ok(&["delete", "signingkey", "people", "-n", NAMESPACE]);
+}
+
+/// The rights for legal entities stand there only where the release allows that.
+#[test]
+fn namespaces_are_made_only_where_legal_entities_are_enrolled() {
+    let rights = |more: &[&str]| -> Vec<(String, String)> {
+        let rendered = objects(&[&LEAST[..], more].concat());
+        let role = pick(
+            &rendered,
+            "ClusterRole",
+            "chancery-system:chancery:operator",
+        );
+        let rules = role["rules"].as_array().expect("rules").clone();
+        let texts = |value: &Value| -> Vec<String> {
+            let all = value.as_array().cloned().unwrap_or_default();
+            all.iter()
+                .filter_map(|v| v.as_str().map(str::to_owned))
+                .collect()
+        };
+        let all = rules.iter().flat_map(|rule| {
+            let verbs = texts(&rule["verbs"]);
+            let resources = texts(&rule["resources"]).into_iter();
+            resources.flat_map(move |r| verbs.clone().into_iter().map(move |v| (v, r.clone())))
+        });
+        all.collect()
+    };
+    let off = rights(&[]);
+    let on = rights(&["--set", "legalEntities.autoEnroll=true"]);
+    let added: Vec<_> = on.iter().filter(|right| !off.contains(right)).collect();
+    let pair = |verb: &str, what: &str| (verb.to_owned(), what.to_owned());
+    assert_eq!(
+        added,
+        [
+            &pair("create", "namespaces"),
+            &pair("create", "subscriptions")
+        ]
+    );
+    assert!(off.iter().all(|right| on.contains(right)));
+}
+
 #[test]
 fn what_the_server_can_not_do() {
     let cluster = ControlPlane::shared();
@@ -446,6 +540,7 @@ fn what_the_server_can_not_do() {
         ("chancery.dev/subscriptions", &listed[..]),
         ("chancery.dev/technicalusers", &listed),
         ("chancery.dev/oidcproviders", &listed),
+        ("chancery.dev/users", &listed),
     ];
     let own = [
         ("chancery.dev/signingkeys", &listed[..]),
@@ -453,6 +548,7 @@ fn what_the_server_can_not_do() {
         ("/configmaps", &listed),
         ("/configmaps:chancery-outbox", &["get", "update"]),
         ("/configmaps:chancery-wanted-keys", &["get", "update"]),
+        ("/configmaps:chancery-enrolments", &["get", "update"]),
     ];
     rights::are_exactly(cluster, account, NAMESPACE, &[&tenants[..], &own].concat());
     rights::are_exactly(cluster, account, "acme", &tenants);
@@ -555,6 +651,8 @@ fn what_the_operator_can_not_do() {
         ("chancery.dev/technicalusers/status", &["update"]),
         ("chancery.dev/oidcproviders", &read),
         ("chancery.dev/oidcproviders/status", &["update"]),
+        ("chancery.dev/users", &["get", "list", "watch", "create"]),
+        ("chancery.dev/users/status", &["update"]),
         ("/secrets", &write),
         ("/configmaps", &write),
         ("/namespaces", &["list", "watch"]),
@@ -609,6 +707,7 @@ fn what_the_operator_can_not_do() {
         &["get", "pods", "-A"],
         &["get", "namespace", "acme"],
         &["create", "namespace", "x"],
+        &["delete", "users.chancery.dev", "somebody", "-n", "acme"],
         &["label", "namespace", "acme", "a=b"],
         &["delete", "namespace", "acme"],
         &["get", "crds"],
@@ -669,10 +768,11 @@ fn people_get_what_their_role_stands_for() {
             "subscriptions",
             "technicalusers",
             "oidcproviders",
+            "users",
         ] {
             assert!(can(role, "get", kind), "{role} reads {kind}");
             for verb in ["create", "update", "patch", "delete"] {
-                let tenants = ["technicalusers", "oidcproviders"].contains(&kind);
+                let tenants = ["technicalusers", "oidcproviders", "users"].contains(&kind);
                 let expected = tenants && role != "view";
                 assert_eq!(can(role, verb, kind), expected, "{role} {verb} {kind}");
             }

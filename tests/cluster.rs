@@ -67,6 +67,8 @@ mod staleness;
 mod supplied;
 #[path = "cluster/tenancy.rs"]
 mod tenancy;
+#[path = "cluster/users.rs"]
+mod users;
 #[path = "cluster/windows.rs"]
 mod windows;
 #[path = "cluster/withdrawal.rs"]

@@ -6,6 +6,8 @@
 mod companion;
 #[path = "converge/credentials.rs"]
 mod credentials;
+#[path = "converge/enrolments.rs"]
+mod enrolments;
 #[path = "converge/exchange.rs"]
 mod exchange;
 #[path = "converge/flapping.rs"]

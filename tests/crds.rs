@@ -198,7 +198,7 @@ fn kubectl_apply_accepts_each_good_manifest_and_twice_changes_nothing() {
 fn a_fresh_object_says_that_nobody_has_looked_at_it_yet() {
     let cluster = cluster();
     let namespace = cluster.namespace("fresh");
-    for name in ["ring", "subscription", "client", "provider"] {
+    for name in ["ring", "subscription", "client", "provider", "user"] {
         let file = corpus::folder().join(format!("good/{name}.yaml"));
         apply(&namespace, &file).expect_success("kubectl apply");
     }
@@ -207,6 +207,7 @@ fn a_fresh_object_says_that_nobody_has_looked_at_it_yet() {
         "subscriptions",
         "technicalusers",
         "oidcproviders",
+        "users.chancery.dev",
     ] {
         let status = "-o=jsonpath={.items[*].status}";
         let status = cluster.kubectl_ok(&["get", kind, "-n", &namespace, status]);
@@ -255,6 +256,12 @@ fn kubectl_get_tells_the_story() {
             "oidcprovider",
             "oidc",
             "NAME|ISSUER|ACTIVE|REACHABLE|READY|REASON|AGE|REFRESHED|KEYS|STALLED|MESSAGE",
+        ),
+        (
+            "user",
+            "users.chancery.dev",
+            "usr",
+            "NAME|PERSON|SUSPENDED|READY|REASON|AGE|DISPLAY NAME|ROLES|MESSAGE",
         ),
     ] {
         let file = corpus::folder().join(format!("good/{name}.yaml"));
@@ -358,6 +365,7 @@ fn kubectl_get_tells_the_story() {
         "subscription.chancery.dev/subscription",
         "technicaluser.chancery.dev/client",
         "oidcprovider.chancery.dev/provider",
+        "user.chancery.dev/user",
     ] {
         let found = identity.lines().any(|line| {
             let mut words = line.split_whitespace();

@@ -315,6 +315,17 @@ fn how_outside_providers_are_trusted() {
     tells(&printed, &told);
 }
 
+#[test]
+fn who_is_let_in() {
+    let printed = page_tour("docs/users.md", 5, 3);
+    let told = [
+        "acme/staff:ada",
+        "\"user_roles\":[\"clerk\"]",
+        "\"access_denied\"",
+    ];
+    tells(&printed, &told);
+}
+
 /// `docs/reasons.md` knows every reason, and every reason is given somewhere.
 #[test]
 fn the_reasons_are_documented_and_given() {
@@ -354,6 +365,7 @@ fn links_lead_somewhere() {
         "docs/rotation.md",
         "docs/revocation.md",
         "docs/technical-users.md",
+        "docs/users.md",
     ] {
         let text = self::page(page);
         let folder = Path::new(ROOT)

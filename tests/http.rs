@@ -42,5 +42,7 @@ mod throttle;
 mod tls;
 #[path = "http/token.rs"]
 mod token;
+#[path = "http/users.rs"]
+mod users;
 #[path = "http/workloads.rs"]
 mod workloads;

@@ -85,7 +85,11 @@ pub struct Process {
 }
 
 /// What writes what servers note.
-type Writers = (outbox::Writer, wanted_keys::Writer);
+type Writers = (
+    outbox::Writer<outbox::Revocations>,
+    outbox::Writer<outbox::Enrolments>,
+    wanted_keys::Writer,
+);
 
 /// A process whose ports are bound and whose watches have begun.
 pub struct Started {
@@ -167,6 +171,7 @@ impl Process {
 
         let (notes, taken) = outbox::channel();
         let (keys_wanted, keys_taken) = wanted_keys::channel();
+        let (newcomers, newcomers_taken) = outbox::channel();
         let app = App::new(Parts {
             settings: settings.clone(),
             snapshots: snapshots.clone(),
@@ -178,6 +183,7 @@ impl Process {
             body_timeout: body::BODY_TIMEOUT,
             outbox: Arc::new(notes),
             keys_wanted: Arc::new(keys_wanted),
+            enrolments: Arc::new(newcomers),
         });
         let (to_operator, operator_changes) = mpsc::unbounded_channel();
         let (to_feed, feed_changes) = mpsc::unbounded_channel();
@@ -248,12 +254,16 @@ impl Process {
             );
             let of_keys =
                 wanted_keys::Writer::new(writing.clone(), &settings, clock.clone(), keys_taken);
-            let writer = outbox::Writer::new(
-                writing,
-                settings.clone(),
-                clock.clone(),
-                stores.clone(),
-                taken,
+            let revocations = outbox::Revocations {
+                settings: settings.clone(),
+                clock: clock.clone(),
+                stores: stores.clone(),
+            };
+            let namespace = &settings.operator_namespace;
+            let writers = (
+                outbox::Writer::new(writing.clone(), namespace, revocations, taken),
+                outbox::Writer::new(writing, namespace, outbox::Enrolments, newcomers_taken),
+                of_keys,
             );
             let (proofs, proved) = watch::channel(None);
             let seeker = Seeker {
@@ -265,7 +275,7 @@ impl Process {
                 readiness: readiness.clone(),
             };
             let feed = feed.run(feed_changes, proved, snapshots).boxed();
-            (feed, seeker, (writer, of_keys))
+            (feed, seeker, writers)
         });
         Ok(Started {
             stores,
@@ -331,9 +341,10 @@ impl Started {
         let mut go = |part, run| others.spawn(watched(part, run, ended.clone(), died.clone()));
         go("the clock's check", clock_check);
         match feed {
-            Some((feed, seeker, (writer, of_keys))) => {
+            Some((feed, seeker, (revocations, enrolments, of_keys))) => {
                 go("the feed", feed);
-                go("the outbox", writer.run().boxed());
+                go("the outbox", revocations.run().boxed());
+                go("the notes of people", enrolments.run().boxed());
                 go("the notes of wanted keys", of_keys.run().boxed());
                 go("the contact's check", seeker.run().boxed());
             }

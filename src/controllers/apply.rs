@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use kube::core::{DynamicObject, NamespaceResourceScope};
@@ -19,7 +19,9 @@ use zeroize::Zeroizing;
 use super::operator::Context;
 use super::technical_user::{Made, MadeSecret};
 use super::{Error, Fill, Key, Kind, Object, SealTo, Write};
-use crate::api::v1alpha1::{OidcProvider, SealedStatus, SigningKey, Subscription, TechnicalUser};
+use crate::api::v1alpha1::{
+    OidcProvider, SealedStatus, SigningKey, Subscription, TechnicalUser, User,
+};
 use crate::crypto;
 use crate::crypto::key_pair::KeyPair;
 use crate::domain::client::StoredCredential;
@@ -113,6 +115,10 @@ impl<'a> Applier<'a> {
                     Object::Secret(s) => self.delete(what, &*s).await,
                     Object::ConfigMap(m) => self.delete(what, &*m).await,
                     Object::TechnicalUser(u) => self.delete(what, &*u).await,
+                    // Whatever was enrolled is a person's to delete.
+                    Object::User(_) | Object::Subscription(_) | Object::Namespace(_) => {
+                        Ok(Applied::Done)
+                    }
                 }
             }
             Write::Status {
@@ -155,6 +161,17 @@ impl<'a> Applier<'a> {
             Object::Secret(s) => self.put_one(what, &**s, put, dry_run).await,
             Object::ConfigMap(m) => self.put_one(what, &**m, put, dry_run).await,
             Object::TechnicalUser(u) => self.put_one(what, &**u, put, dry_run).await,
+            Object::User(u) => self.put_one(what, &**u, put, dry_run).await,
+            Object::Subscription(s) => self.put_one(what, &**s, put, dry_run).await,
+            Object::Namespace(n) => {
+                let params = PostParams {
+                    dry_run,
+                    field_manager: Some(MANAGER.into()),
+                };
+                // They are only made, and never edited.
+                let api: Api<Namespace> = Api::all(self.client.clone());
+                self.settle(what, api.create(&params, n)).await
+            }
         }
     }
 
@@ -326,6 +343,8 @@ trait Ours:
 impl Ours for Secret {}
 impl Ours for ConfigMap {}
 impl Ours for TechnicalUser {}
+impl Ours for User {}
+impl Ours for Subscription {}
 
 fn api<K: Ours>(client: &Client, object: &K) -> Api<K> {
     Api::namespaced(client.clone(), &object.namespace().unwrap_or_default())
@@ -338,7 +357,8 @@ pub fn api_resource(kind: Kind) -> ApiResource {
         Kind::Subscription => ApiResource::erase::<Subscription>(&()),
         Kind::TechnicalUser => ApiResource::erase::<TechnicalUser>(&()),
         Kind::OidcProvider => ApiResource::erase::<OidcProvider>(&()),
-        Kind::Outbox | Kind::WantedKeys => ApiResource::erase::<ConfigMap>(&()),
+        Kind::User => ApiResource::erase::<User>(&()),
+        Kind::Outbox | Kind::Enrolments | Kind::WantedKeys => ApiResource::erase::<ConfigMap>(&()),
     }
 }
 
@@ -354,6 +374,9 @@ fn meta(object: &Object) -> &ObjectMeta {
         Object::Secret(s) => &s.metadata,
         Object::ConfigMap(m) => &m.metadata,
         Object::TechnicalUser(u) => &u.metadata,
+        Object::User(u) => &u.metadata,
+        Object::Subscription(s) => &s.metadata,
+        Object::Namespace(n) => &n.metadata,
     }
 }
 
@@ -362,6 +385,9 @@ fn describe(object: &Object) -> String {
         Object::Secret(_) => "Secret",
         Object::ConfigMap(_) => "ConfigMap",
         Object::TechnicalUser(_) => "TechnicalUser",
+        Object::User(_) => "User",
+        Object::Subscription(_) => "Subscription",
+        Object::Namespace(_) => "Namespace",
     };
     let meta = meta(object);
     let or_empty = |s: &Option<String>| s.clone().unwrap_or_default();

@@ -24,7 +24,9 @@ use super::events::Events;
 use super::queue::Queue;
 use super::signing_key::PlanFn;
 use super::visit::visit;
-use super::{Error, Key, cluster_keys, oidc_provider, outbox, signing_key, technical_user};
+use super::{
+    Error, Key, cluster_keys, enrolments, oidc_provider, outbox, signing_key, technical_user,
+};
 use crate::clock::ClockGuard;
 use crate::crypto::random;
 use crate::domain::settings::Settings;
@@ -32,7 +34,7 @@ use crate::domain::{names, rotation};
 use crate::leader::Leadership;
 use crate::objects::jwks_map::Share;
 use crate::stores::{Change, Stores};
-use crate::tenancy::{Tenancy, TenancyCache};
+use crate::tenancy::{PeopleCache, Tenancy, TenancyCache};
 
 /// How many visits are under way at once.
 const CONCURRENCY: usize = 8;
@@ -62,6 +64,8 @@ pub struct Context {
     pub leadership: Leadership,
     pub(super) events: Events,
     pub(super) tenancy: TenancyCache,
+    pub(super) people: PeopleCache,
+    pub(super) enrolled: enrolments::Lately,
     pub(super) proofs: technical_user::Proofs,
     pub(super) hashing: technical_user::Hashing,
     pub(super) paces: technical_user::Paces,
@@ -145,6 +149,8 @@ impl Operator {
             stores,
             leadership,
             tenancy: TenancyCache::default(),
+            people: PeopleCache::default(),
+            enrolled: enrolments::Lately::default(),
             proofs: technical_user::Proofs::default(),
             hashing: technical_user::Hashing::default(),
             paces: technical_user::Paces::default(),
@@ -207,6 +213,7 @@ impl Operator {
                 // Whether it is there or not.
                 queue.add(self.outbox(), Instant::now());
                 queue.add(self.wanted_keys(), Instant::now());
+                queue.add(self.enrolments(), Instant::now());
             } else if !leads && visits.is_empty() {
                 // The stores remember what is there. A queue that nobody works off would grow.
                 queue = Queue::default();

@@ -304,7 +304,7 @@ fn write_outbox(seen: &Seen, refused: &[String], settings: &Settings, decision: 
 }
 
 /// Without their labels servers would not see them. Whether there was anything to put right.
-fn relabel(map: &mut ConfigMap, template: &ConfigMap) -> bool {
+pub(super) fn relabel(map: &mut ConfigMap, template: &ConfigMap) -> bool {
     let before = map.metadata.labels.clone();
     let ours = template.metadata.labels.clone().unwrap_or_default();
     map.metadata.labels.get_or_insert_default().extend(ours);

@@ -19,10 +19,10 @@ use super::operator::{Context, Outcome, READ_LIMIT};
 use super::signing_key::Looked;
 use super::technical_user::Sight;
 use super::{
-    Decision, Error, Key, Kind, Object, Write, oidc_provider, outbox, signing_key, status,
-    subscription, technical_user, wanted_keys,
+    Decision, Error, Key, Kind, Object, Write, enrolments, oidc_provider, outbox, signing_key,
+    status, subscription, technical_user, user, wanted_keys,
 };
-use crate::api::v1alpha1::{Conditions, Observed, OidcProvider, SigningKey, TechnicalUser};
+use crate::api::v1alpha1::{Conditions, Observed, OidcProvider, SigningKey, TechnicalUser, User};
 use crate::domain::names::OUTBOX;
 use crate::domain::reasons as r;
 use crate::stores::{Guarded, Stores};
@@ -62,6 +62,7 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
                 write,
                 Write::Create(Object::Secret(_), _) | Write::Replace(Object::Secret(_), _)
             );
+        let newcomers = key.kind == Kind::Enrolments && !matches!(write, Write::Replace(..));
         // The status that follows tells of keys as their Secrets say, which were written before.
         let hangs_on = match &write {
             // A device is what it is, whatever becomes of its companion.
@@ -77,6 +78,11 @@ pub(super) async fn visit(cx: &Context, key: &Key) -> Result<Outcome, Error> {
             Err(error @ Error::Refused { .. }) if held_alone => {
                 tracing::error!(?key, %error, "a device that revoked itself is refused by servers, and its hashes could not be destroyed; trying again");
                 held = true;
+            }
+            Err(error @ Error::Refused { .. }) if newcomers => {
+                // A quota, a namespace that goes: it holds up no other tenant's people, and whoever it is
+                // is noted again when they come again.
+                enrolments::tell_refused(cx, key, uid.clone(), &error).await;
             }
             Err(error) => {
                 if let Error::Refused { .. } = &error {
@@ -156,6 +162,23 @@ async fn look(cx: &Context, key: &Key, now: Timestamp) -> Result<Option<Look>, E
             Ok(Some((outbox::decide(&seen, &cx.settings, now), uid)))
         }
         Kind::WantedKeys => Ok(Some((wanted_keys::look(cx).await?, None))),
+        Kind::Enrolments => enrolments::look(cx, now).await.map(Some),
+        Kind::User => {
+            let stored = Stores::get(&cx.stores.users, namespace, name);
+            match find::<User>(cx, stored, key).await? {
+                Found::Gone => Ok(Some(Look::default())),
+                Found::Unreadable(invalid) => unreadable(cx, key, &invalid, now).await,
+                Found::Readable(found) => {
+                    let uid = found.uid();
+                    let seen = user::Seen {
+                        user: found,
+                        tenancy: cx.tenancy(),
+                        people: cx.people.get(&cx.stores),
+                    };
+                    Ok(Some((user::decide(&seen, &cx.settings, now), uid)))
+                }
+            }
+        }
         Kind::Subscription => {
             let found = Stores::get(&cx.stores.subscriptions, namespace, name);
             match found.as_deref() {

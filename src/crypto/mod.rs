@@ -22,6 +22,11 @@ pub fn fingerprint(text: &str) -> String {
 /// The SHA-256 digest in base64url without padding.
 pub fn sha256_base64url(bytes: &[u8]) -> String {
     use base64::Engine as _;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(sha256(bytes))
+}
+
+/// The SHA-256 digest.
+pub fn sha256(bytes: &[u8]) -> Vec<u8> {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(digest)
+    digest.as_ref().to_vec()
 }

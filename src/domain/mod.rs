@@ -6,7 +6,8 @@
 //! keys), [`tier`] and [`subscription`] (what a
 //! tenant may), [`client`] and [`grant`] (who gets which token), [`rate`] (how often), [`revocation`] (until when), [`claims`] (what stands in it),
 //! [`assertion`] and [`client_key`] (how a client proves who it is without a secret),
-//! [`provider`] (which tokens of others are taken), [`outside_claims`] (what is told of them), [`address`] (where requests may go),
+//! [`provider`] (which tokens of others are taken), [`outside_claims`] (what is told of them), [`user`] and
+//! [`enrolment`] (what is noted here of their people), [`address`] (where requests may go),
 //! [`vocabulary`] (what a manifest may say), [`lease`] (which replica leads).
 
 pub mod address;
@@ -16,6 +17,7 @@ pub mod claims;
 pub mod client;
 pub mod client_key;
 pub mod clock_trust;
+pub mod enrolment;
 pub mod exchange;
 pub mod grant;
 pub mod jwk;
@@ -37,4 +39,5 @@ pub mod staleness;
 pub mod subscription;
 pub mod supply;
 pub mod tier;
+pub mod user;
 pub mod vocabulary;

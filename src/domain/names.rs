@@ -30,6 +30,10 @@ pub const PART_OUTBOX: &str = "outbox";
 pub const PART_REVOCATIONS: &str = "revocations";
 /// What servers note of providers whose keys are wanted.
 pub const PART_WANTED_KEYS: &str = "wanted-keys";
+/// A User that was enrolled, and what was made for a legal entity that was.
+pub const PART_ENROLLED: &str = "enrolled";
+/// What servers note of people who are new.
+pub const PART_ENROLMENTS: &str = "enrolments";
 /// A ConfigMap with the keys of an outside provider.
 pub const PART_PROVIDER: &str = "provider-keys";
 /// A device's companion agent: a technical user that the operator made.
@@ -82,8 +86,14 @@ pub fn ring_jwks(ring: &str) -> String {
 /// The ConfigMap with the whole issuer's JWKS. It ends unlike every ring's.
 pub const ISSUER_JWKS: &str = "chancery-issuer";
 
-/// The ConfigMap in which servers note what is to last. They may write this one and [`WANTED_KEYS`].
+/// The ConfigMap in which servers note which tokens are revoked. They may write this,
+/// [`ENROLMENTS`] and [`WANTED_KEYS`].
 pub const OUTBOX: &str = "chancery-outbox";
+
+/// The ConfigMap in which servers note people who are new.
+pub const ENROLMENTS: &str = "chancery-enrolments";
+/// On a namespace that was made for a legal entity: its id.
+pub const LEGAL_ENTITY_ANNOTATION: &str = "chancery.dev/legal-entity";
 
 /// The ConfigMap in which servers note which outside providers have keys that are not known here.
 pub const WANTED_KEYS: &str = "chancery-wanted-keys";

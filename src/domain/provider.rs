@@ -3,6 +3,8 @@
 //! Nothing here looks at a signature: whoever calls [`Provider::judge`] has found the token's key among
 //! those of this provider, and verified with it.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 mod claim_path;
@@ -15,6 +17,7 @@ mod refusal;
 pub use claim_path::{ClaimPath, PathFault};
 pub use conflict::{Conflict, Standing, conflicts};
 pub use example::{Example, Expected};
+pub use read::{is_legal_entity, is_line as is_subject};
 pub use refusal::Refusal;
 
 /// The longest subject in bytes (`OpenID` Connect Core §2).
@@ -43,6 +46,20 @@ pub struct Provider {
     pub required: Vec<Required>,
     /// From its roles to ours; none: its roles are ours as they are.
     pub role_mappings: Vec<RoleMapping>,
+    /// Who of its people are enrolled by themselves.
+    pub auto_enroll: AutoEnroll,
+}
+
+/// Who of a provider's people are enrolled by themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AutoEnroll {
+    /// True: whoever comes with a token of it for the first time is noted as a User, without roles.
+    pub users: bool,
+    /// True: a legal entity that its tokens name, and that no namespace has, gets a namespace and a
+    /// Subscription. Only in the operator's namespace, and where the release allows it
+    /// (legalEntities.autoEnroll).
+    pub legal_entities: bool,
 }
 
 /// Where in a provider's tokens stands what is needed here.

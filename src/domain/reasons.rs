@@ -158,6 +158,21 @@ pub const PROVIDER_CONFLICT: &str = "ProviderConflict";
 /// What comes of an example is not what it expects.
 pub const EXAMPLE_FAILED: &str = "ExampleFailed";
 
+/// There is no outside provider of the name that a User gives.
+pub const PROVIDER_NOT_FOUND: &str = "ProviderNotFound";
+/// Something stands against the outside provider that a User names.
+pub const PROVIDER_NOT_USABLE: &str = "ProviderNotUsable";
+/// An older User names the same person.
+pub const SUBJECT_CONFLICT: &str = "SubjectConflict";
+/// People, or a legal entity, were enrolled.
+pub const ENROLLED: &str = "Enrolled";
+/// What a server noted of somebody new could not be believed, or can not be done.
+pub const ENROLMENT_REFUSED: &str = "EnrolmentRefused";
+/// A tenant has as many Users as it may have for anybody to be enrolled.
+pub const USERS_FULL: &str = "UsersFull";
+/// As many legal entities are enrolled as may be.
+pub const LEGAL_ENTITIES_FULL: &str = "LegalEntitiesFull";
+
 /// The namespace has no Subscription.
 pub const NO_SUBSCRIPTION: &str = "NoSubscription";
 /// None of the namespace's Subscriptions is current.

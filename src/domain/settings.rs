@@ -15,12 +15,15 @@ mod providers;
 mod revocation;
 pub mod secrets;
 mod throttle;
+mod tiers;
+mod users;
 
 pub use claims::ClaimNames;
 pub use providers::{LONGEST_PROVIDER_STALENESS, ProviderSettings};
 pub use revocation::{MOST_ENTRIES, MOST_TOKENS, RevocationSettings};
 pub use secrets::SecretSettings;
 pub use throttle::{ForwardedHeader, MOST_PROXIES, ThrottleSettings};
+pub use users::{AllowedTo, LegalEntitySettings, UserSettings};
 
 /// Everything that a release decides for all of its resources. Read from YAML (`--config`);
 /// what is absent has the default given here.
@@ -47,6 +50,10 @@ pub struct Settings {
     pub revocation: RevocationSettings,
     /// How outside identity providers are asked, and how long they are believed.
     pub providers: ProviderSettings,
+    /// How outside people are enrolled.
+    pub users: UserSettings,
+    /// How legal entities are enrolled that no namespace has.
+    pub legal_entities: LegalEntitySettings,
     /// What resources may ask for.
     pub policy: Policy,
     /// What the claims of the Cyoda profile are called.
@@ -125,6 +132,8 @@ impl Default for Settings {
             throttle: ThrottleSettings::default(),
             revocation: RevocationSettings::default(),
             providers: ProviderSettings::default(),
+            users: UserSettings::default(),
+            legal_entities: LegalEntitySettings::default(),
             policy: Policy::default(),
             claims: ClaimNames::default(),
             tiers: Catalogue::new(),
@@ -326,9 +335,18 @@ impl Settings {
         problems.extend(self.throttle.problems());
         problems.extend(self.revocation.problems());
         problems.extend(self.providers.problems());
+        problems.extend(self.users.problems());
+        let catalogue = self.catalogue();
+        let drafts = self.policy.allow_draft_tiers;
+        let known = |tier: &str| {
+            catalogue
+                .get(tier)
+                .is_some_and(|tier| drafts || !tier.draft)
+        };
+        problems.extend(self.legal_entities.problems(known));
         problems.extend(self.policy.audience_problems());
         problems.extend(self.claims.problems());
-        problems.extend(tier_problems(&self.tiers));
+        problems.extend(tiers::problems(&self.tiers));
         problems
     }
 }
@@ -348,25 +366,6 @@ impl Policy {
         }
         problems
     }
-}
-
-fn tier_problems(tiers: &Catalogue) -> Vec<String> {
-    let mut problems = Vec::new();
-    for (name, tier) in tiers {
-        for id in super::tier::EntitlementId::ALL {
-            match tier.entitlements.get(&id) {
-                Some(limit) if limit.is_valid() => {}
-                _ => problems.push(format!(
-                    "tiers.{name}.entitlements.{} must say either `limit` or `unlimited: true`.",
-                    serde_json::to_value(id)
-                        .ok()
-                        .and_then(|v| v.as_str().map(str::to_owned))
-                        .unwrap_or_default()
-                )),
-            }
-        }
-    }
-    problems
 }
 
 fn issuer_problem(issuer: &str) -> Option<String> {

@@ -107,6 +107,14 @@ const DISPLAY_NAME: Rule = (
     r"self.matches('^[^\\p{Cc}\\p{Zl}\\p{Zp}]*$') && !self.matches('^[\\p{Z}]*$')",
     "a name for people is one line of text, without control characters, and not only spaces.",
 );
+const SUBJECT: Rule = (
+    r"self.matches('^[^\\p{Cc}\\x{200b}-\\x{200f}\\x{2028}-\\x{202e}\\x{2060}-\\x{206f}\\x{feff}]+$')",
+    "a subject is what stands in the provider's tokens, 1 to 255 bytes without control or invisible characters, as no token with another one is taken.",
+);
+const PROVIDER_NAME: Rule = (
+    r"self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
+    "the name of an OidcProvider is made of lower-case letters, digits, dashes and dots, and each part between dots begins and ends with a letter or digit.",
+);
 const TIER: Rule = (
     "self.matches('^[A-Za-z0-9]([A-Za-z0-9 ._-]*[A-Za-z0-9])?$')",
     "a tier's name is made of letters, digits, spaces, dots, dashes and underscores, and begins and ends with a letter or digit.",
@@ -397,6 +405,10 @@ schemas! {
             "two keys have the same kid, by which tokens call them: give each a name of its own.",
         )]),
     });
+    /// What a provider calls a person.
+    subject = text(255, &[SUBJECT]);
+    /// The name of an `OidcProvider`.
+    provider_name = text(63, &[PROVIDER_NAME]);
     /// The name of a release's environment.
     environment = text(63, &[ENVIRONMENT]);
     /// A legal entity's id.

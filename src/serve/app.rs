@@ -11,6 +11,7 @@ use http_body::Body;
 
 use super::assertions::Assertions;
 use super::body::Bodies;
+use super::enrol::{Enrolments, Newcomers};
 use super::metrics::Metrics;
 use super::outside_token::KeysWanted;
 use super::pulse::Pulse;
@@ -47,6 +48,8 @@ pub struct Parts {
     pub outbox: Arc<dyn Outbox>,
     /// Who is told that an outside provider has a key that is not known here.
     pub keys_wanted: Arc<dyn KeysWanted>,
+    /// Where people who are new are noted.
+    pub enrolments: Arc<dyn Enrolments>,
 }
 
 /// The server of tokens and documents.
@@ -63,6 +66,8 @@ pub struct App {
     pub(super) bodies: Bodies,
     pub(super) outbox: Arc<dyn Outbox>,
     pub(super) keys_wanted: Arc<dyn KeysWanted>,
+    pub(super) enrolments: Arc<dyn Enrolments>,
+    pub(super) newcomers: Newcomers,
     /// Beats while this is served.
     pub pulse: Pulse,
     /// `WWW-Authenticate` of a 401.
@@ -107,6 +112,7 @@ impl App {
             body_timeout,
             outbox,
             keys_wanted,
+            enrolments,
         } = parts;
         let path = settings.issuer_path();
         let routes = [
@@ -155,6 +161,7 @@ impl App {
             )),
             throttle: Throttle::new(settings.throttle, Arc::clone(&clock), Arc::clone(&metrics)),
             pulse: Pulse::new(Arc::clone(&clock)),
+            newcomers: Newcomers::new(&settings, Arc::clone(&clock)),
             assertions: Assertions::new(replay_limits, Arc::clone(&metrics)),
             settings,
             snapshots,
@@ -165,6 +172,7 @@ impl App {
             bodies: Bodies::default(),
             outbox,
             keys_wanted,
+            enrolments,
             openapi: OnceLock::new(),
             routes,
         })
@@ -249,6 +257,8 @@ impl App {
             .set(view.remembered.len().try_into().unwrap_or(i64::MAX));
         let (tokens, clients) = view.snapshot.revoked.count();
         metrics.revoked(tokens, clients);
+        let (users, suspended) = view.snapshot.people.count();
+        metrics.people(users, suspended);
         metrics
             .contact_age
             .set(view.contact_age(&*self.clock).as_secs_f64());

@@ -16,7 +16,9 @@ use crate::domain::oauth_error::ErrorCode;
 
 mod outcomes;
 
-pub use outcomes::{AssertionCheck, Introspection, Revocation, SecretCheck, ThrottledBy};
+pub use outcomes::{
+    AssertionCheck, Enrolment, Introspection, Revocation, SecretCheck, ThrottledBy,
+};
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -45,6 +47,9 @@ pub struct Metrics {
     throttled: [Counter; ThrottledBy::ALL.len()],
     revocations: [Counter; Revocation::ALL.len()],
     introspections: [Counter; Introspection::ALL.len()],
+    enrolments: [Counter; Enrolment::ALL.len()],
+    users: Gauge,
+    suspended_people: Gauge,
     revoked_tokens: Gauge,
     revoked_clients: Gauge,
     assertions: [Counter; AssertionCheck::ALL.len()],
@@ -110,6 +115,12 @@ impl Metrics {
             "chancery_introspection_requests",
             "Requests to introspect a token, by what became of it",
             introspections.clone(),
+        );
+        let enrolments = Family::<Labels, Counter>::default();
+        registry.register(
+            "chancery_enrolment_notes",
+            "People, and legal entities, that were new, by what became of the note",
+            enrolments.clone(),
         );
         let assertions = Family::<Labels, Counter>::default();
         registry.register(
@@ -196,6 +207,14 @@ impl Metrics {
                 .map(|(_, r)| revocations.get_or_create_owned(&vec![("result", r.to_owned())])),
             introspections: Introspection::ALL
                 .map(|(_, r)| introspections.get_or_create_owned(&vec![("result", r.to_owned())])),
+            enrolments: Enrolment::ALL
+                .map(|(_, r)| enrolments.get_or_create_owned(&vec![("result", r.to_owned())])),
+            users: gauge(registry, "chancery_users", "Users, in all namespaces"),
+            suspended_people: gauge(
+                registry,
+                "chancery_suspended_people",
+                "People whom Users keep out",
+            ),
             revoked_tokens: gauge(
                 registry,
                 "chancery_revoked_tokens",
@@ -300,6 +319,18 @@ impl Metrics {
     /// A request to introspect a token was answered.
     pub fn introspection(&self, outcome: Introspection) {
         self.introspections[outcome as usize].inc();
+    }
+
+    /// Somebody was new.
+    pub fn enrolment(&self, outcome: Enrolment) {
+        self.enrolments[outcome as usize].inc();
+    }
+
+    /// How many Users there are, and how many people they keep out.
+    pub fn people(&self, users: usize, suspended: usize) {
+        let number = |count: usize| count.try_into().unwrap_or(i64::MAX);
+        self.users.set(number(users));
+        self.suspended_people.set(number(suspended));
     }
 
     /// How many single tokens, and how many clients' tokens as a whole, are revoked.

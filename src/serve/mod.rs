@@ -4,7 +4,8 @@
 //! Reading order: [`snapshot`] (what is served), [`app`] (which path goes where), [`token`] with
 //! [`body`], [`form`], [`client_auth`], [`secrets`], [`assertions`] with [`trust`] and [`replay`], [`throttle`] with
 //! [`source`], and [`grants`] (one file a grant), [`revoke`], [`introspect`] with [`bearer`]
-//! (whether a token holds) and [`outside_token`] (the same of other issuers'), [`account`], [`documents`] (JWKS and metadata), [`openapi`], [`admin`],
+//! (whether a token holds) and [`outside_token`] (the same of other issuers') with [`enrol`] (what Users make of
+//! people), [`account`], [`documents`] (JWKS and metadata), [`openapi`], [`admin`],
 //! [`readiness`], [`pulse`], [`metrics`], [`tls`], [`listener`], [`audit`] and [`run`].
 //!
 //! Routing is a `match` over twelve paths on plain hyper: nothing that a framework does is needed.
@@ -18,6 +19,7 @@ pub mod bearer;
 pub mod body;
 pub mod client_auth;
 pub mod documents;
+pub mod enrol;
 pub mod form;
 pub mod grants;
 pub mod introspect;

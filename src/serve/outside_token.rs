@@ -6,6 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::app::App;
+use super::enrol;
 use super::reply::Refusal;
 use super::snapshot::View;
 use super::trust::OutsideProvider;
@@ -32,8 +33,10 @@ impl KeysWanted for () {
 
 /// A token that is taken.
 pub(super) struct Vouched<'v> {
-    /// Whom it speaks of.
+    /// Whom it speaks of, with the roles that a User gives them.
     pub subject: Subject,
+    /// The provider that vouches for them.
+    pub provider: &'v OutsideProvider,
     /// What the person's tenant has now.
     pub subscription: &'v SubscriptionFacts,
     /// All that the tenant has.
@@ -51,6 +54,8 @@ pub(super) enum Untaken {
     Broken(provider::Refusal),
     /// It speaks of another tenant's person.
     OtherTenant,
+    /// A User keeps the person out.
+    Suspended,
 }
 
 impl Untaken {
@@ -62,6 +67,7 @@ impl Untaken {
             }
             Self::NotYet => Self::not_yet(),
             Self::Broken(why) => Refusal::invalid_request(why.to_string()),
+            Self::Suspended => enrol::suspended(),
             Self::OtherTenant => Refusal::new(
                 ErrorCode::AccessDenied,
                 "the subject token speaks of another legal entity's person.",
@@ -84,7 +90,7 @@ impl Untaken {
 /// that tenant.
 pub(super) fn of_tenant<'v>(
     app: &App,
-    view: &View,
+    view: &'v View,
     client: &'v Client,
     token: &Unverified<'_>,
 ) -> Result<Vouched<'v>, Untaken> {
@@ -95,12 +101,17 @@ pub(super) fn of_tenant<'v>(
         match judged(app, trusted, token) {
             Ok(subject) if subject.belongs_to(&subscription.legal_entity_id) => {
                 return Ok(Vouched {
-                    subject,
+                    subject: enrol::admit(view, &client.namespace, subject)
+                        .ok_or(Untaken::Suspended)?,
+                    provider: trusted,
                     subscription,
                     subscriptions: &client.subscriptions,
                 });
             }
-            Ok(_) => return Err(Untaken::OtherTenant),
+            Ok(subject) => {
+                enrol::enrol_legal_entity(app, view, &trusted.provider, &subject);
+                return Err(Untaken::OtherTenant);
+            }
             Err(other) => why = why.or(other),
         }
     }
@@ -139,6 +150,7 @@ pub(super) fn of_anyone<'v>(
             speaks_for.then_some((namespace, subscription, subscriptions))
         });
         let Some((namespace, subscription, subscriptions)) = its_own.next() else {
+            enrol::enrol_legal_entity(app, view, &trusted.provider, &subject);
             continue;
         };
         match &found {
@@ -149,12 +161,17 @@ pub(super) fn of_anyone<'v>(
         }
         let vouched = Vouched {
             subject,
+            provider: trusted,
             subscription,
             subscriptions,
         };
         found = Some((namespace, vouched));
     }
-    found.map(|(_, vouched)| vouched).ok_or(why)
+    let Some((namespace, mut vouched)) = found else {
+        return Err(why);
+    };
+    vouched.subject = enrol::admit(view, namespace, vouched.subject).ok_or(Untaken::Suspended)?;
+    Ok(vouched)
 }
 
 /// Whom the token speaks of, if that provider vouches for it.

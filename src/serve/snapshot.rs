@@ -21,6 +21,7 @@ use crate::domain::preference::{self, Standing};
 use crate::domain::revocation::Index;
 use crate::domain::staleness::Contact;
 use crate::domain::subscription::SubscriptionFacts;
+use crate::domain::user::People;
 
 /// Everything that a request may need.
 #[derive(Debug, Default)]
@@ -43,6 +44,10 @@ pub struct Snapshot {
     pub providers: Vec<Arc<OutsideProvider>>,
     /// By namespace: the sound Subscriptions of each tenant.
     pub tenants: BTreeMap<String, Arc<Vec<SubscriptionFacts>>>,
+    /// The people whom tenants' Users name.
+    pub people: Arc<People>,
+    /// The ids of all legal entities that have a namespace.
+    pub legal_entities: HashSet<String>,
     /// The shortest publish lead of all rings; none: there is no ring.
     pub shortest_publish_lead: Option<Period>,
     /// Access tokens that are revoked and have not expired.

@@ -110,7 +110,7 @@ where
     within_rate(app, client)?;
     let issued = match grant {
         Grant::ClientCredentials => client_credentials::issue(app, &view, client, &form)?,
-        Grant::TokenExchange => token_exchange::issue(app, &view, client, &form)?,
+        Grant::TokenExchange => token_exchange::issue(app, &view, client, &form).await?,
     };
     // Again: this process may have been frozen since, and a token that nobody gets is none.
     in_contact(app, &view)?;

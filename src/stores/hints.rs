@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Resource, ResourceExt};
 
 use super::Guarded;
-use crate::api::v1alpha1::{Subscription, TechnicalUser};
+use crate::api::v1alpha1::{Subscription, TechnicalUser, User};
 use crate::domain::names::{RING_LABEL, is_object_name};
 
 pub fn none<K>(_: &K) -> Vec<String> {
@@ -50,6 +50,12 @@ pub fn of_technical_user(user: &Guarded<TechnicalUser>) -> Vec<String> {
         }
         Err(_) => Vec::new(),
     }
+}
+
+/// Whom it speaks of.
+pub fn of_user(user: &Guarded<User>) -> Vec<String> {
+    let person = user.0.as_ref().ok().map(User::person);
+    person.into_iter().collect()
 }
 
 pub fn of_delivery(secret: &Secret) -> Vec<String> {

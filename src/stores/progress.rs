@@ -14,6 +14,8 @@ pub struct Progress {
     waiting: watch::Sender<BTreeSet<Watched>>,
     /// Counts changes of Subscriptions' and technical users' specs.
     tenancy: AtomicU64,
+    /// Counts changes of Users' specs.
+    people: AtomicU64,
     failing: Mutex<Failing>,
 }
 
@@ -97,6 +99,16 @@ impl Progress {
     /// How often [`Self::tenancy_changed`] was called.
     pub fn tenancy(&self) -> u64 {
         self.tenancy.load(Ordering::Acquire)
+    }
+
+    /// A User's spec was changed.
+    pub fn people_changed(&self) {
+        self.people.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How often [`Self::people_changed`] was called.
+    pub fn people(&self) -> u64 {
+        self.people.load(Ordering::Acquire)
     }
 
     fn failing(&self) -> MutexGuard<'_, Failing> {

@@ -170,6 +170,9 @@ impl Starter {
                 if tenancy && changes.iter().any(|c| c.spec) {
                     progress.tenancy_changed();
                 }
+                if kind == Watched::Users && changes.iter().any(|c| c.spec) {
+                    progress.people_changed();
+                }
                 for change in &changes {
                     for listener in &listeners {
                         // One that has ended hears no more; the others do.

@@ -39,6 +39,8 @@ pub enum ProviderProblem {
     Unsound(String),
     /// A tenant's provider lists no issuers, and the release does not allow that.
     AnyIssuer,
+    /// It enrols legal entities, which is not for it; a sentence.
+    EnrolsLegalEntities(&'static str),
     /// It lists this server's own issuer.
     OwnIssuer,
     /// Examples, by their number from 1, and how what comes of them differs from what they expect.
@@ -125,6 +127,18 @@ fn problem(
     let any_issuer = provider.issuers.is_empty();
     if any_issuer && !operators && !settings.providers.allow_tenants_any_issuer {
         return Some(ProviderProblem::AnyIssuer);
+    }
+    if provider.auto_enroll.legal_entities {
+        if !operators {
+            return Some(ProviderProblem::EnrolsLegalEntities(
+                "spec.autoEnroll.legalEntities is for providers in the operator's namespace alone, as a tenant's speaks of no other legal entity: take it away.",
+            ));
+        }
+        if !settings.legal_entities.auto_enroll {
+            return Some(ProviderProblem::EnrolsLegalEntities(
+                "spec.autoEnroll.legalEntities is true, which this release does not allow: take it away, or have a platform administrator set legalEntities.autoEnroll.",
+            ));
+        }
     }
     let tried = resource.examples().enumerate().map(|(at, example)| {
         let differences = provider.try_example(&example, &settings.issuer);

@@ -124,6 +124,7 @@ impl Release {
             "subscriptions",
             "technicalusers",
             "oidcproviders",
+            "users",
         ] {
             let crd = format!("crd/{crd}.chancery.dev");
             cluster.kubectl_ok(&["wait", "--for=condition=Established", &crd, "--timeout=60s"]);

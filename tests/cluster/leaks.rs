@@ -59,6 +59,7 @@ impl Release {
                 "subscriptions",
                 "technicalusers",
                 "oidcproviders",
+                "users.chancery.dev",
                 "configmaps",
                 "events",
             ] {

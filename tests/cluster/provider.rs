@@ -6,18 +6,24 @@ use crate::release::{LIMIT, Release};
 use crate::support::{Scratch, eventually, http};
 
 /// A release that trusts, with loopback allowed, and a release that is trusted.
-struct Circle {
-    trusting: Release,
-    tenant: String,
-    provider: Release,
-    _config: Scratch,
+pub struct Circle {
+    pub trusting: Release,
+    pub tenant: String,
+    pub provider: Release,
+    config: Scratch,
 }
 
 impl Circle {
     fn start(name: &str) -> Self {
+        Self::with(name, "")
+    }
+
+    /// With more in the trusting release's settings.
+    pub fn with(name: &str, more: &str) -> Self {
         let config = Scratch::new("providers");
         let file = config.path().join("release.yaml");
-        std::fs::write(&file, "providers: {allowedAddresses: [127.0.0.0/8]}\n").expect("written");
+        let text = format!("providers: {{allowedAddresses: [127.0.0.0/8]}}\n{more}");
+        std::fs::write(&file, text).expect("written");
         let mut trusting = Release::prepared(name);
         trusting.run(&["--config", &file.display().to_string()]);
         let tenant = trusting.tenant(&format!("{name}-tenant"));
@@ -28,15 +34,24 @@ impl Circle {
             trusting,
             tenant,
             provider,
-            _config: config,
+            config,
         }
     }
 
+    /// The file with the trusting release's settings.
+    pub fn config(&self) -> String {
+        let file = self.config.path().join("release.yaml");
+        file.display().to_string()
+    }
+
     fn trust(&self, name: &str, more: &str) {
+        self.trust_in(&self.tenant, name, more);
+    }
+
+    pub fn trust_in(&self, namespace: &str, name: &str, more: &str) {
         let issuer = self.provider.issuer();
         self.trusting.apply(&format!(
-            "apiVersion: chancery.dev/v1alpha1\nkind: OidcProvider\nmetadata: {{name: {name}, namespace: {}}}\nspec:\n  wellKnownUri: {issuer}/.well-known/openid-configuration\n  requireHttps: false\n  issuers: ['{issuer}']\n  audiences: [orders]\n{more}",
-            self.tenant
+            "apiVersion: chancery.dev/v1alpha1\nkind: OidcProvider\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  wellKnownUri: {issuer}/.well-known/openid-configuration\n  requireHttps: false\n  issuers: ['{issuer}']\n  audiences: [orders]\n{more}"
         ));
     }
 

@@ -163,12 +163,12 @@ fn without_rights_it_says_so_and_waits() {
     // kube's own line, which the usual log leaves out, counts the tries.
     eventually("many tries", LIMIT, || {
         match lines("watch list error with 403") {
-            44.. => Ok(()),
+            48.. => Ok(()),
             tries => Err(format!("{tries}")),
         }
     });
-    // Once for each of eleven watches.
-    assert!(lines("a watch failed") <= 11, "{}", process.output());
+    // Once for each of twelve watches.
+    assert!(lines("a watch failed") <= 12, "{}", process.output());
 
     cluster.kubectl_ok(&[
         "create",

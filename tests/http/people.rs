@@ -8,7 +8,7 @@ use chancery::crypto::key_pair::KeyPair;
 use chancery::crypto::own_token::{self, OwnToken};
 use chancery::domain::algorithm::Algorithm;
 use chancery::domain::client::Client;
-use chancery::domain::provider::{ClaimPaths, Provider};
+use chancery::domain::provider::{AutoEnroll, ClaimPaths, Provider};
 use chancery::domain::rate::Rate;
 use chancery::serve::snapshot::Snapshot;
 use chancery::serve::trust::{Keys, OutsideProvider};
@@ -44,6 +44,7 @@ pub fn corp() -> Provider {
         },
         required: Vec::new(),
         role_mappings: Vec::new(),
+        auto_enroll: AutoEnroll::default(),
     }
 }
 

@@ -13,10 +13,12 @@ use chancery::crypto::key_pair::KeyPair;
 use chancery::crypto::{hash, secret};
 use chancery::domain::algorithm::{Algorithm, RsaKeySize};
 use chancery::domain::client::{Client, Family, StoredCredential};
+use chancery::domain::enrolment::Newcomer;
 use chancery::domain::jwk::JwkSet;
 use chancery::domain::settings::{Settings, ThrottleSettings};
 use chancery::domain::subscription::{Allowed, SubscriptionFacts};
 use chancery::serve::app::{App, Parts};
+use chancery::serve::enrol::Enrolments;
 use chancery::serve::metrics::Metrics;
 use chancery::serve::outside_token::KeysWanted;
 use chancery::serve::readiness::Readiness;
@@ -84,10 +86,28 @@ impl KeysWanted for Wanted {
     }
 }
 
+/// The same for people who are new.
+#[derive(Default)]
+pub struct TestEnrolments {
+    pub notes: Mutex<Vec<Newcomer>>,
+    pub refuses: Mutex<Option<Unnoted>>,
+}
+
+impl Enrolments for TestEnrolments {
+    fn note(&self, newcomer: Newcomer) -> BoxFuture<'static, Result<(), Unnoted>> {
+        let refuses = *self.refuses.lock().expect("a lock");
+        if refuses.is_none() {
+            self.notes.lock().expect("a lock").push(newcomer);
+        }
+        async move { refuses.map_or(Ok(()), Err) }.boxed()
+    }
+}
+
 /// A server with everything that feeds it.
 pub struct World {
     pub outbox: Arc<TestOutbox>,
     pub wanted: Arc<Wanted>,
+    pub enrolments: Arc<TestEnrolments>,
     pub app: Arc<App>,
     pub store: Arc<SnapshotStore>,
     pub clock: Arc<TestClock>,
@@ -205,6 +225,7 @@ impl World {
         assert_eq!(settings.problems(), Vec::<String>::new());
         let outbox = Arc::<TestOutbox>::default();
         let wanted = Arc::<Wanted>::default();
+        let enrolments = Arc::<TestEnrolments>::default();
         let parts = Parts {
             settings: Arc::new(settings),
             snapshots: Arc::clone(&store),
@@ -216,11 +237,13 @@ impl World {
             body_timeout,
             outbox: Arc::clone(&outbox) as Arc<dyn Outbox>,
             keys_wanted: Arc::clone(&wanted) as Arc<dyn KeysWanted>,
+            enrolments: Arc::clone(&enrolments) as Arc<dyn Enrolments>,
         };
         let app = App::with_secrets(parts, prepare);
         Self {
             outbox,
             wanted,
+            enrolments,
             app,
             store,
             clock,
@@ -341,6 +364,8 @@ pub fn snapshot<const R: usize, const C: usize>(
         human_rings: Vec::new(),
         human_keys: HashSet::new(),
         providers: Vec::new(),
+        people: Arc::default(),
+        legal_entities: HashSet::new(),
         clients: HashMap::from(clients.map(|c| (c.id.clone(), Arc::new(c)))),
         trusted: HashMap::new(),
         shortest_publish_lead: None,

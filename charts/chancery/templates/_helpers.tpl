@@ -66,7 +66,7 @@ app.kubernetes.io/component: {{ .component }}
 environment: {{ .Values.environment | quote }}
 issuer: {{ .Values.issuer | quote }}
 operatorNamespace: {{ .Release.Namespace | quote }}
-{{- range $part := list "tokens" "secrets" "jwks" "serving" "throttle" "revocation" "providers" "policy" "claims" }}
+{{- range $part := list "tokens" "secrets" "jwks" "serving" "throttle" "revocation" "providers" "users" "legalEntities" "policy" "claims" }}
 {{- $values := index $.Values $part }}
 {{- range $span := list "longestRotationInterval" "shortestSecretRotationInterval" "deviceDefaultTtl" "agentDefaultTtl" }}
 {{- if not (index $values $span) }}

@@ -5,7 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt;
 
-use super::{OidcProvider, SigningKey, Subscription, TechnicalUser};
+use super::{OidcProvider, SigningKey, Subscription, TechnicalUser, User};
 
 /// The CRDs of all kinds, in the order in which a person meets them.
 pub fn all_crds() -> Vec<CustomResourceDefinition> {
@@ -14,6 +14,7 @@ pub fn all_crds() -> Vec<CustomResourceDefinition> {
         Subscription::crd(),
         TechnicalUser::crd(),
         OidcProvider::crd(),
+        User::crd(),
     ]
     .into_iter()
     .map(finish)

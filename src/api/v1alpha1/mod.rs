@@ -14,6 +14,7 @@ mod secret_credential;
 mod signing_key;
 mod subscription;
 mod technical_user;
+mod user;
 
 pub use assertion::*;
 pub use companion::*;
@@ -26,3 +27,4 @@ pub use secret_credential::*;
 pub use signing_key::*;
 pub use subscription::*;
 pub use technical_user::*;
+pub use user::*;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::domain::client_key::GivenJwk;
 use crate::domain::period::Period;
 use crate::domain::provider::{
-    ClaimPath, ClaimPaths, Example, Expected, Provider, Required, RoleMapping,
+    AutoEnroll, ClaimPath, ClaimPaths, Example, Expected, Provider, Required, RoleMapping,
 };
 use crate::domain::vocabulary;
 
@@ -94,6 +94,10 @@ pub struct OidcProviderSpec {
     #[serde(default)]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["from"]))]
     pub role_mappings: Vec<MappedRole>,
+
+    /// Who of its people are enrolled by themselves.
+    #[serde(default)]
+    pub auto_enroll: AutoEnroll,
 
     /// How the provider's keys are known.
     #[serde(default)]
@@ -316,6 +320,7 @@ impl OidcProvider {
             },
             required: required.collect::<Result<_, String>>()?,
             role_mappings: mappings.collect(),
+            auto_enroll: spec.auto_enroll,
         })
     }
 

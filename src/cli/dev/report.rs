@@ -122,6 +122,16 @@ impl Report {
             };
             seen.push((name("TechnicalUser", &*user), state));
         }
+        for user in stores.users.state() {
+            let conditions = |status: &crate::api::v1alpha1::UserStatus| {
+                (status.observed_generation, status.conditions.clone())
+            };
+            let state = match &user.0 {
+                Ok(u) => state(u, u.status.as_ref().map(conditions)),
+                Err(error) => Some(unreadable(&error.error)),
+            };
+            seen.push((name("User", &*user), state));
+        }
         seen.sort_by(|a, b| a.0.cmp(&b.0));
         let names: BTreeSet<Name> = seen.iter().map(|(name, _)| name.clone()).collect();
         self.looks.retain(|name, _| names.contains(name));

@@ -162,7 +162,7 @@ fn what_every_manifest_needs_is_asked_for_where_it_belongs() {
         ),
         (
             "apiVersion: v1\nkind: Pod\nmetadata: {name: a}",
-            "f.yaml:2: kind: \"Pod\" of \"v1\" is no kind that chancery dev serves: those are Namespace, ConfigMap, Secret, ServiceAccount, SigningKey, Subscription, OidcProvider, TechnicalUser.",
+            "f.yaml:2: kind: \"Pod\" of \"v1\" is no kind that chancery dev serves: those are Namespace, ConfigMap, Secret, ServiceAccount, SigningKey, Subscription, OidcProvider, TechnicalUser, User.",
         ),
         (
             "apiVersion: v1\nkind: SigningKey\nmetadata: {name: a}",

@@ -105,6 +105,9 @@ impl Visit<'_> {
                 r::POLICY_VIOLATION,
                 "spec.issuers is empty, so that iss would not be looked at, which this release does not allow tenants' providers: list the provider's issuers, or have a platform administrator set providers.allowTenantsAnyIssuer.",
             ),
+            ProviderProblem::EnrolsLegalEntities(sentence) => {
+                Conditions::stalled(r::POLICY_VIOLATION, *sentence)
+            }
             ProviderProblem::OwnIssuer => Conditions::stalled(
                 r::INVALID_SPEC,
                 format!(

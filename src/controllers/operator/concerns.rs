@@ -4,7 +4,7 @@ use kube::ResourceExt as _;
 use tokio::time::Instant;
 
 use super::Operator;
-use crate::api::v1alpha1::SigningKey;
+use crate::api::v1alpha1::{SigningKey, User};
 use crate::controllers::queue::Queue;
 use crate::controllers::{Key, Kind, signing_key, technical_user};
 use crate::domain::names;
@@ -97,6 +97,9 @@ impl Operator {
                     }
                     // One that is a tenant's now, or no more, may stand in others' way.
                     self.providers(queue, None);
+                    self.users(queue, |user| user.namespace().as_deref() == Some(namespace));
+                    // Whose newcomers wait for it.
+                    queue.add(self.enrolments(), now);
                 }
             }
             Watched::OidcProviders => {
@@ -104,6 +107,21 @@ impl Operator {
                 if *spec {
                     // Another one may give way to it now, or no more.
                     self.providers(queue, None);
+                    let global = namespace == operator_namespace;
+                    self.users(queue, |user| {
+                        global || user.namespace().as_ref() == Some(namespace)
+                    });
+                }
+            }
+            Watched::Users => {
+                add(Kind::User, namespace, name);
+                if *spec {
+                    // Whoever names the same person.
+                    let same = |user: &User| {
+                        user.namespace().as_ref() == Some(namespace)
+                            && hints.contains(&user.person())
+                    };
+                    self.users(queue, |user| user.0.as_ref().is_ok_and(same));
                 }
             }
             Watched::TechnicalUsers => {
@@ -171,6 +189,9 @@ impl Operator {
             Watched::ConfigMaps if name == names::WANTED_KEYS => {
                 add(Kind::WantedKeys, operator_namespace, names::WANTED_KEYS);
             }
+            Watched::ConfigMaps if name == names::ENROLMENTS => {
+                add(Kind::Enrolments, operator_namespace, names::ENROLMENTS);
+            }
             Watched::ConfigMaps if name == names::CLUSTER_KEYS => {
                 self.cx.cluster_keys.stir();
                 self.with_service_accounts(queue, None);
@@ -196,6 +217,7 @@ impl Operator {
                 if name == operator_namespace {
                     add(Kind::Outbox, operator_namespace, names::OUTBOX);
                     add(Kind::WantedKeys, operator_namespace, names::WANTED_KEYS);
+                    add(Kind::Enrolments, operator_namespace, names::ENROLMENTS);
                 }
                 for ring in signing_key::publishing(&self.cx.stores, None) {
                     add(Kind::SigningKey, operator_namespace, &ring);
@@ -240,6 +262,28 @@ impl Operator {
             (namespace, provider.name_any())
         });
         with_providers(queue, names.filter(|(ns, _)| of.is_none_or(|of| of == ns)));
+    }
+
+    /// The Users of that kind.
+    fn users(&self, queue: &mut Queue, which: impl Fn(&Guarded<User>) -> bool) {
+        for user in self.cx.stores.users.state() {
+            if which(&user) {
+                let key = Key {
+                    kind: Kind::User,
+                    namespace: user.namespace().unwrap_or_default(),
+                    name: user.name_any(),
+                };
+                queue.add(key, Instant::now());
+            }
+        }
+    }
+
+    pub(super) fn enrolments(&self) -> Key {
+        Key {
+            kind: Kind::Enrolments,
+            namespace: self.cx.settings.operator_namespace.clone(),
+            name: names::ENROLMENTS.to_owned(),
+        }
     }
 
     /// Whether a ring goes before all others.

@@ -30,7 +30,7 @@ pub(super) async fn tell_refusal(
     (decided, hangs_on): (Option<Write>, HangsOn),
     now: Timestamp,
 ) {
-    if matches!(key.kind, Kind::Outbox | Kind::WantedKeys) {
+    if matches!(key.kind, Kind::Outbox | Kind::Enrolments | Kind::WantedKeys) {
         // It has no status; the log tells of it.
         return;
     }

@@ -260,7 +260,8 @@ pub fn is_role(text: &str) -> bool {
         && !text.contains(|c: char| c == ',' || c.is_control() || is_invisible(c))
 }
 
-fn is_line(text: &str) -> bool {
+/// Whether a text can be a subject: 1 to 255 bytes, and nothing that a log would show as something else.
+pub fn is_line(text: &str) -> bool {
     (1..=LONGEST_SUBJECT).contains(&text.len())
         && !text.contains(|c: char| c.is_control() || is_invisible(c))
 }
@@ -271,7 +272,8 @@ fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-fn is_legal_entity(text: &str) -> bool {
+/// Whether a text can be a legal entity's id, as in a Subscription.
+pub fn is_legal_entity(text: &str) -> bool {
     (1..=LONGEST_LEGAL_ENTITY).contains(&text.len())
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text

@@ -30,6 +30,7 @@ fn provider() -> Provider {
         },
         required: Vec::new(),
         role_mappings: Vec::new(),
+        auto_enroll: AutoEnroll::default(),
     }
 }
 

@@ -4,11 +4,13 @@
 
 use super::super::app::App;
 use super::super::bearer;
+use super::super::enrol;
 use super::super::form::Form;
 use super::super::outside_token::{self, Untaken, Unverified};
 use super::super::reply::Refusal;
 use super::super::snapshot::View;
 use super::super::token::Issued;
+use super::super::trust::OutsideProvider;
 use super::{Grant, requested, sign};
 use crate::crypto::random::random_id;
 use crate::domain::client::Client;
@@ -24,7 +26,7 @@ const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
 /// The token that an authenticated client gets to act for a person.
-pub(in super::super) fn issue(
+pub(in super::super) async fn issue(
     app: &App,
     view: &View,
     client: &Client,
@@ -48,7 +50,7 @@ pub(in super::super) fn issue(
     let presented = typed(form, "subject_token", "subject_token_type")?
         .ok_or_else(|| Refusal::invalid_request("the parameter subject_token is missing."))?;
     actor(app, view, client, form)?;
-    let subject = subject(app, view, client, presented)?;
+    let (subject, provider) = subject(app, view, client, presented)?;
     let request = requested(form);
     let token_id = random_id();
     let now = app.clock.now();
@@ -60,6 +62,11 @@ pub(in super::super) fn issue(
     })?;
     let mut issued = sign(Grant::TokenExchange, ring, granted)?;
     issued.body.issued_token_type = Some(issued_type);
+    if let Some(outside) = provider {
+        enrol::enrol(app, view, &client.namespace, &outside.provider, &subject).await?;
+        // What was waited for took its time: they may be kept out since.
+        enrol::still_admitted(app, &client.namespace, &subject)?;
+    }
     issued.told.subject_token = subject.token_id;
     Ok(issued)
 }
@@ -102,8 +109,14 @@ fn actor(app: &App, view: &View, client: &Client, form: &Form<'_>) -> Result<(),
     ))
 }
 
-/// Whom the subject token speaks of, once it is verified.
-fn subject(app: &App, view: &View, client: &Client, presented: &str) -> Result<Subject, Refusal> {
+/// Whom the subject token speaks of, once it is verified, and the outside provider that vouches for them,
+/// unless it is of this issuer.
+fn subject<'v>(
+    app: &App,
+    view: &'v View,
+    client: &'v Client,
+    presented: &str,
+) -> Result<(Subject, Option<&'v OutsideProvider>), Refusal> {
     let token = Unverified::parse(presented).ok_or_else(|| {
         Refusal::invalid_request("subject_token is no JWT as RFC 7519 and RFC 8725 have it.")
     })?;
@@ -117,8 +130,10 @@ fn subject(app: &App, view: &View, client: &Client, presented: &str) -> Result<S
             ));
         }
         let names = &app.settings.claims;
-        return Ok(own_subject(&bearer.token.claims, names, &client.id)?);
+        let subject = own_subject(&bearer.token.claims, names, &client.id)?;
+        return Ok((subject, None));
     }
     let vouched = outside_token::of_tenant(app, view, client, &token);
-    Ok(vouched.map_err(Untaken::into_refusal)?.subject)
+    let vouched = vouched.map_err(Untaken::into_refusal)?;
+    Ok((vouched.subject, Some(vouched.provider)))
 }

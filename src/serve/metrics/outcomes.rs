@@ -88,6 +88,28 @@ impl Introspection {
     ];
 }
 
+/// What became of somebody who was new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enrolment {
+    /// A person, who was noted.
+    Noted,
+    /// A person, who came too fast after others, or when the tenant had as many as may be: 503.
+    Full,
+    /// A person, who could not be noted: 503.
+    Unavailable,
+    /// A legal entity, which was noted.
+    LegalEntity,
+}
+
+impl Enrolment {
+    pub(super) const ALL: [(Self, &'static str); 4] = [
+        (Self::Noted, "noted"),
+        (Self::Full, "full"),
+        (Self::Unavailable, "unavailable"),
+        (Self::LegalEntity, "legal_entity"),
+    ];
+}
+
 /// What became of a client assertion that was presented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AssertionCheck {
