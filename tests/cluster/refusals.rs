@@ -393,7 +393,28 @@ fn every_way_against_every_reason() {
         |table| table.trusting.trust("login", &table.login.base, "1h"),
     );
 
+    // The person.
+    let person = format!(
+        "apiVersion: chancery.dev/v1alpha1\nkind: User\nmetadata: {{name: ann, namespace: {tenant}}}\nspec: {{provider: {{name: login, scope: Tenant}}, subject: ann, suspended: true}}\n"
+    );
+    table.passing(
+        "the person is suspended",
+        &both(&OUTSIDE, &PERSONS),
+        |table| drop(table.trusting.release.apply(&person)),
+        |table| {
+            table
+                .trusting
+                .patch("users.chancery.dev", "ann", "{\"suspended\": false}");
+        },
+    );
     let suspended = ["{\"suspended\": true}", "{\"suspended\": false}"];
+    table.field(
+        "the person is suspended again",
+        &both(&OUTSIDE, &PERSONS),
+        ("users.chancery.dev", "ann"),
+        suspended,
+    );
+
     // The tenant.
     table.field(
         "its Subscription is over",
