@@ -239,7 +239,7 @@ impl Visit<'_> {
             Tenant::Current(current) => Some(current),
             _ => None,
         };
-        if !rotation.unjudged {
+        if !rotation.untold {
             let status = self.status(&conditions, &rotation, current);
             decision.writes.extend(status);
         }
@@ -289,7 +289,7 @@ impl Visit<'_> {
         let hashes = self.seen.hashes.as_deref();
         let held = obstacle.is_some() || Self::is_frozen(standing);
         let source = if held { Source::Hold } else { Source::Generate };
-        let rotation = self.rotation(hashes, source);
+        let mut rotation = self.rotation(hashes, source);
         decision.wake_by(rotation.plan.wake_at);
         if held {
             // What was promised of old secrets is kept: they end, whatever stands in the way of new ones.
@@ -301,6 +301,8 @@ impl Visit<'_> {
                 return (rotation, obstacle);
             }
         } else if !self.was_ever_revoked() && self.hash_again(hashes, standing, decision) {
+            // What status knows is what proves the secret, should somebody take the hash away again.
+            rotation.untold = true;
             return (rotation, Some(being_made()));
         } else if let Some(left) = self.others_turn(&rotation) {
             self.recheck(left, decision);

@@ -17,6 +17,7 @@ use crate::controllers::{Fill, Object, Write};
 use crate::crypto::age::Identity;
 use crate::domain::client::StoredCredential;
 use crate::domain::moment::Moment;
+use crate::domain::rotation::Cause;
 use crate::domain::settings::Settings;
 use crate::domain::subscription::{Allowed, SubscriptionFacts};
 use crate::domain::tier::Entitlements;
@@ -244,6 +245,17 @@ impl Desk {
                         });
                         credentials::put(&mut secret, new);
                         self.made.push((id, to));
+                        self.hashes = Some(secret);
+                    }
+                    Fill::HashOf { id, now, .. } => {
+                        let credential = StoredCredential {
+                            hash: format!("hash of {id}"),
+                            id,
+                            created_at: now,
+                            expires_at: None,
+                        };
+                        let stored = Stored::new(credential, Cause::First, None);
+                        credentials::put(&mut secret, stored);
                         self.hashes = Some(secret);
                     }
                     Fill::NewSecret(under) => {

@@ -47,8 +47,8 @@ pub(super) struct Rotation<'a> {
     pub awaits: Option<Cause>,
     /// Whether a person supplies them: several can be the newest at once.
     pub supplied: bool,
-    /// Whether what is supplied waits to be looked at, so that status stays as it is.
-    pub unjudged: bool,
+    /// Whether status stays as it is for now.
+    pub untold: bool,
     /// The newest secret that is delivered: where it stands, itself, and its id.
     pub current: Option<(&'a DeliverySeen, &'a Zeroizing<String>, &'a str)>,
 }
@@ -92,7 +92,7 @@ impl<'a> Visit<'a> {
             claim: None,
             awaits: None,
             supplied: self.is_supplied(),
-            unjudged: false,
+            untold: false,
             current,
         }
     }

@@ -188,3 +188,6 @@ impl Visit<'_> {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests;

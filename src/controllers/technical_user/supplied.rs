@@ -37,7 +37,7 @@ impl Visit<'_> {
         }
         let hashes = self.seen.hashes.as_deref();
         let (mut rotation, followed, new) = self.followed(hashes);
-        rotation.unjudged = self.is_unjudged();
+        rotation.untold = self.is_unjudged();
         decision.wake_by(followed.wake_at);
         for seen in &self.seen.supplied {
             if let Found::Pending(Some(wait)) = seen.found {
