@@ -146,10 +146,12 @@ impl Feed {
             .collect();
         let (clients, trusted) = self.clients(&tenants);
         let providers = self.providers(jwks.as_ref());
+        let inactive_providers = self.inactive_providers();
         let legal_entities = tenancy.sound.values().flatten();
         self.client_keys.end();
         Snapshot {
             revoked,
+            inactive_providers,
             client_rings,
             human_rings,
             human_keys,

@@ -223,8 +223,11 @@ fn chain(client: &Client, subject: &Subject, settings: &Settings) -> Result<Acto
 /// # Errors
 /// `invalid_request` where it names no parties, or so many that no further one may act.
 pub fn acted(subject: &Subject, settings: &Settings) -> Result<Option<Actor>, OAuthError> {
-    let foreign = subject.issuer.as_deref();
-    let foreign = foreign.filter(|issuer| *issuer != settings.issuer);
+    let own = settings.issuer.as_str();
+    let issuer = subject.issuer.as_deref();
+    // A provider whose tokens name no issuer is called as in the person's id.
+    let provider = || subject.id.split_once(':').map(|(provider, _)| provider);
+    let foreign = issuer.or_else(provider).filter(|issuer| *issuer != own);
     let mut before = Vec::new();
     let mut next = subject.act.as_ref();
     while let Some(actor) = next {
@@ -243,8 +246,15 @@ pub fn acted(subject: &Subject, settings: &Settings) -> Result<Option<Actor>, OA
         };
         let sub = text("sub")?.ok_or(refused("act in the subject token names no party."))?;
         // Who is called so by another issuer is not who is called so here.
-        let iss = text("iss")?.or_else(|| foreign.map(str::to_owned));
-        before.push((sub, iss.filter(|iss| *iss != settings.issuer)));
+        let named = text("iss")?;
+        if foreign.is_some() && named.as_deref() == Some(own) {
+            return Err(refused(
+                "act in the subject token names a party of this issuer, for which its provider can not \
+                 vouch.",
+            ));
+        }
+        let iss = named.or_else(|| foreign.map(str::to_owned));
+        before.push((sub, iss.filter(|iss| iss != own)));
         next = match actor.get("act") {
             None => None,
             Some(Value::Object(earlier)) => Some(earlier),

@@ -22,6 +22,8 @@ pub use refusal::Refusal;
 
 /// The longest subject in bytes (`OpenID` Connect Core §2).
 pub const LONGEST_SUBJECT: usize = 255;
+/// So many providers one namespace has: each token may be tried against them, and each change judges them.
+pub const MOST_PER_NAMESPACE: usize = 32;
 /// The longest legal entity's id in bytes, as in a Subscription.
 const LONGEST_LEGAL_ENTITY: usize = 100;
 

@@ -155,6 +155,8 @@ pub const PROVIDER_KEYS_EXPIRED: &str = "ProviderKeysExpired";
 pub const PROVIDER_KEYS_CHANGED: &str = "ProviderKeysChanged";
 /// Another outside provider takes the same tokens.
 pub const PROVIDER_CONFLICT: &str = "ProviderConflict";
+/// The namespace has as many outside providers as may be.
+pub const TOO_MANY_PROVIDERS: &str = "TooManyProviders";
 /// What comes of an example is not what it expects.
 pub const EXAMPLE_FAILED: &str = "ExampleFailed";
 

@@ -74,6 +74,7 @@ pub struct People(HashMap<String, OfTenant>);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct OfTenant {
     users: usize,
+    suspended: bool,
     people: HashMap<String, Person>,
 }
 
@@ -86,6 +87,7 @@ impl People {
         for user in users {
             let tenant = all.0.entry(user.namespace).or_default();
             tenant.users += 1;
+            tenant.suspended |= user.suspended;
             match tenant.people.entry(user.id) {
                 std::collections::hash_map::Entry::Occupied(mut known) => {
                     known.get_mut().suspended |= user.suspended;
@@ -111,6 +113,11 @@ impl People {
     pub fn is_suspended(&self, namespace: &str, id: &str) -> bool {
         self.get(namespace, id)
             .is_some_and(|person| person.suspended)
+    }
+
+    /// Whether a tenant keeps anybody out.
+    pub fn has_suspended(&self, namespace: &str) -> bool {
+        self.0.get(namespace).is_some_and(|tenant| tenant.suspended)
     }
 
     /// How many Users a tenant has.

@@ -1,16 +1,26 @@
 //! Which outside providers are trusted, with their keys.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use kube::ResourceExt;
 
 use super::Feed;
+use crate::domain::provider::Provider;
 use crate::objects::provider_keys;
 use crate::serve::snapshot::PublishedJwks;
 use crate::serve::trust::OutsideProvider;
 use crate::stores::Stores;
 
 impl Feed {
+    /// The ids of those that are not active.
+    pub(super) fn inactive_providers(&self) -> HashSet<String> {
+        let tenancy = self.tenancy.get(&self.stores, &self.settings);
+        let all = tenancy.providers.values();
+        let all = all.filter_map(|judged| judged.provider.as_ref());
+        all.filter(|p| !p.active).map(Provider::id).collect()
+    }
+
     /// The active providers of this release against which nothing stands: without those whose keys were
     /// dropped, and with those that have not answered yet. `own` is what this server signs with: no other may
     /// have one of its keys.

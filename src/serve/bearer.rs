@@ -38,7 +38,7 @@ pub(super) fn can_tell(app: &App, view: &View) -> Result<(), Refusal> {
 /// The token, if it holds: a key in the JWKS signed it, it is this issuer's, has not expired and is
 /// not revoked; its client is there, is the one that it was issued to and not one made again under
 /// its id, and is neither suspended nor of another tenant by now; a person for whom it speaks is
-/// not suspended either; and its tenant has a current Subscription.
+/// not suspended either, nor is their provider inactive; and its tenant has a current Subscription.
 pub(super) fn living<'v>(app: &App, view: &'v View, presented: &str) -> Option<Bearer<'v>> {
     let keys = &view.snapshot.jwks.as_ref()?.keys;
     let token = own_token::read(presented, keys)?;
@@ -69,12 +69,11 @@ pub(super) fn living<'v>(app: &App, view: &'v View, presented: &str) -> Option<B
     } else {
         token.subject == client.id
     };
-    // A person who is suspended, by whichever provider's name they go.
+    // A person who is suspended, by whichever provider's name they go, or whose provider is not active.
+    let snapshot = &view.snapshot;
     let suspended = for_person
-        && view
-            .snapshot
-            .people
-            .is_suspended(&client.namespace, &token.subject);
+        && (snapshot.keeps_out(&client.namespace, &token.subject)
+            || snapshot.is_of_inactive_provider(&token.subject));
     (sound && !suspended && of_tenant == subscription.legal_entity_id.as_str()).then_some(Bearer {
         token,
         client,

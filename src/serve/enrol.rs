@@ -35,12 +35,12 @@ pub trait Enrolments: Send + Sync + 'static {
 /// The person whom an outside provider vouches for, with the roles that their tenant's User gives; none if one
 /// keeps them out. [`super::outside_token`] asks here of every provider's token.
 pub(super) fn admit(view: &View, namespace: &str, mut subject: Subject) -> Option<Subject> {
+    if view.snapshot.keeps_out(namespace, &subject.id) {
+        return None;
+    }
     let Some(person) = view.snapshot.people.get(namespace, &subject.id) else {
         return Some(subject);
     };
-    if person.suspended {
-        return None;
-    }
     for role in &person.roles {
         if !subject.roles.contains(role) {
             subject.roles.push(role.clone());
@@ -55,7 +55,7 @@ pub(super) fn admit(view: &View, namespace: &str, mut subject: Subject) -> Optio
 /// `access_denied`: a User keeps the person out.
 pub(super) fn still_admitted(app: &App, namespace: &str, subject: &Subject) -> Result<(), Refusal> {
     let view = app.snapshots.load();
-    if view.snapshot.people.is_suspended(namespace, &subject.id) {
+    if view.snapshot.keeps_out(namespace, &subject.id) {
         return Err(suspended());
     }
     Ok(())

@@ -98,7 +98,7 @@ pub(super) fn of_tenant<'v>(
     let subscription = client.subscription(now).ok_or(Untaken::Unknown)?;
     let mut why = Untaken::Unknown;
     for trusted in view.snapshot.providers_of(&client.namespace, now) {
-        match judged(app, trusted, token) {
+        match judged(app, trusted, token, true) {
             Ok(subject) if subject.belongs_to(&subscription.legal_entity_id) => {
                 return Ok(Vouched {
                     subject: enrol::admit(view, &client.namespace, subject)
@@ -119,18 +119,21 @@ pub(super) fn of_tenant<'v>(
 }
 
 /// The token, whoever brings it: the provider that vouches for it, and the legal entity that it names, say
-/// which tenant the person is of. One that could be of two tenants is of none: each would be told of the
-/// other.
+/// which tenant the person is of. A provider for all tenants goes before a tenant's own, and one in whose
+/// tokens the legal entity stands before one that takes all of its people for the tenant's: so nobody who
+/// trusts the same issuer makes a token doubtful that names its tenant. One that could be of two tenants all the
+/// same is of none: each would be told of the other.
 pub(super) fn of_anyone<'v>(
     app: &App,
     view: &'v View,
     token: &Unverified<'_>,
 ) -> Result<Vouched<'v>, Untaken> {
     let now = app.clock.now();
-    let mut found: Option<(&str, Vouched<'v>)> = None;
+    let mut found: Option<(u8, &str, Vouched<'v>)> = None;
+    let mut doubtful = None;
     let mut why = Untaken::Unknown;
     for trusted in view.snapshot.providers.iter().filter(|p| p.is_good(now)) {
-        let subject = match judged(app, trusted, token) {
+        let subject = match judged(app, trusted, token, false) {
             Ok(subject) => subject,
             // Of a tenant's provider that is said to its own technical users alone.
             Err(Untaken::NotYet) if trusted.provider.namespace.is_some() => continue,
@@ -153,11 +156,19 @@ pub(super) fn of_anyone<'v>(
             enrol::enrol_legal_entity(app, view, &trusted.provider, &subject);
             continue;
         };
+        let rank = match (&trusted.provider.namespace, &subject.legal_entity) {
+            (None, _) => 0,
+            (Some(_), Some(_)) => 1,
+            (Some(_), None) => 2,
+        };
         match &found {
-            Some((before, _)) if before != namespace => return Err(Untaken::Unknown),
+            Some((before, other, _)) if *before == rank && other != namespace => {
+                doubtful = Some(rank);
+                continue;
+            }
             // The one that exchange would take.
-            Some(_) => continue,
-            None => {}
+            Some((before, ..)) if *before <= rank => continue,
+            _ => {}
         }
         let vouched = Vouched {
             subject,
@@ -165,20 +176,25 @@ pub(super) fn of_anyone<'v>(
             subscription,
             subscriptions,
         };
-        found = Some((namespace, vouched));
+        found = Some((rank, namespace, vouched));
     }
-    let Some((namespace, mut vouched)) = found else {
+    let Some((rank, namespace, mut vouched)) = found else {
         return Err(why);
     };
+    if doubtful == Some(rank) {
+        return Err(Untaken::Unknown);
+    }
     vouched.subject = enrol::admit(view, namespace, vouched.subject).ok_or(Untaken::Suspended)?;
     Ok(vouched)
 }
 
-/// Whom the token speaks of, if that provider vouches for it.
+/// Whom the token speaks of, if that provider vouches for it. `tells`: whether whoever asks is told which rule
+/// a token breaks that the provider's key signed.
 fn judged(
     app: &App,
     trusted: &OutsideProvider,
     token: &Unverified<'_>,
+    tells: bool,
 ) -> Result<Subject, Untaken> {
     let (provider, own_issuer) = (&trusted.provider, app.settings.issuer.as_str());
     if !provider.active || !provider.may_issue_as(token.issuer(), own_issuer) {
@@ -198,15 +214,21 @@ fn judged(
         }
         Ok(subject)
     };
+    // A look at the claims costs next to nothing, a signature much more: who sends what no key can help has
+    // nothing verified, however many providers there are. Only whoever holds the key is told which rule
+    // it breaks.
+    let outcome = judge();
     let key = trusted.keys.named(token.key_id(), token.algorithm);
-    if key.is_some_and(|key| key.verifies(token.signed.as_bytes(), &token.signature)) {
-        return judge().map_err(Untaken::Broken);
+    if let Some(key) = key.filter(|_| outcome.is_ok() || tells)
+        && key.verifies(token.signed.as_bytes(), &token.signature)
+    {
+        return outcome.map_err(Untaken::Broken);
     }
     let may_be_new = token
         .key_id()
         .is_none_or(|kid| trusted.keys.0.iter().all(|key| key.key_id() != kid));
     // One that a key would not help is no reason to ask for keys.
-    if may_be_new && judge().is_ok() {
+    if may_be_new && outcome.is_ok() {
         if trusted.keys.0.is_empty() {
             return Err(Untaken::NotYet);
         }

@@ -21,7 +21,7 @@ use crate::domain::preference::{self, Standing};
 use crate::domain::revocation::Index;
 use crate::domain::staleness::Contact;
 use crate::domain::subscription::SubscriptionFacts;
-use crate::domain::user::People;
+use crate::domain::user::{People, person_id};
 
 /// Everything that a request may need.
 #[derive(Debug, Default)]
@@ -42,6 +42,8 @@ pub struct Snapshot {
     pub trusted: HashMap<String, Arc<Trusted>>,
     /// The outside providers whose tokens are taken, in the order in which they are asked.
     pub providers: Vec<Arc<OutsideProvider>>,
+    /// The ids of providers that are not active: what this issuer gave their people does not hold either.
+    pub inactive_providers: HashSet<String>,
     /// By namespace: the sound Subscriptions of each tenant.
     pub tenants: BTreeMap<String, Arc<Vec<SubscriptionFacts>>>,
     /// The people whom tenants' Users name.
@@ -65,6 +67,38 @@ impl Snapshot {
         self.providers
             .iter()
             .filter(move |p| p.provider.serves(namespace) && p.is_good(now))
+    }
+
+    /// Whether a tenant keeps a person out: under that id, or under the one that another provider of the same
+    /// issuer gives them.
+    pub fn keeps_out(&self, namespace: &str, id: &str) -> bool {
+        if !self.people.has_suspended(namespace) {
+            return false;
+        }
+        if self.people.is_suspended(namespace, id) {
+            return true;
+        }
+        let Some((provider, subject)) = id.split_once(':') else {
+            return false;
+        };
+        let serving = || self.providers.iter().map(|p| &p.provider);
+        let serving = || serving().filter(|p| p.serves(namespace));
+        let Some(own) = serving().find(|p| p.id() == provider) else {
+            return false;
+        };
+        serving().any(|other| {
+            let same = |issuer: &String| own.issuers.contains(issuer);
+            other.issuers.iter().any(same)
+                && self
+                    .people
+                    .is_suspended(namespace, &person_id(&other.id(), subject))
+        })
+    }
+
+    /// Whether the provider whose person that is was made inactive.
+    pub fn is_of_inactive_provider(&self, id: &str) -> bool {
+        let provider = id.split_once(':').map_or("", |(provider, _)| provider);
+        self.inactive_providers.contains(provider)
     }
 
     /// Whether the token of that client with that `jti`, issued at that time (`iat`, in seconds

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 
 use super::Tenancy;
 use crate::api::v1alpha1::OidcProvider;
-use crate::domain::provider::{Conflict, Provider, Standing, conflicts};
+use crate::domain::provider::{Conflict, MOST_PER_NAMESPACE, Provider, Standing, conflicts};
 use crate::domain::settings::Settings;
 use crate::stores::Stores;
 
@@ -47,6 +47,8 @@ pub enum ProviderProblem {
     Examples(Vec<(usize, Vec<String>)>),
     /// Another one takes the same tokens.
     Conflict(Conflict),
+    /// Its namespace has as many as may be, which are older.
+    TooMany,
 }
 
 /// Judges all of them. Those in namespaces of other environments are left out.
@@ -57,7 +59,14 @@ pub fn judge(
 ) -> BTreeMap<(String, String), JudgedProvider> {
     let mut created: BTreeMap<String, Timestamp> = BTreeMap::new();
     let mut judged = BTreeMap::new();
-    for provider in stores.oidc_providers.state() {
+    let mut all = stores.oidc_providers.state();
+    all.sort_by_key(|provider| {
+        let provider = provider.0.as_ref().ok();
+        let at = provider.and_then(|p| p.creation_timestamp().map(|at| at.0));
+        (at, provider.and_then(ResourceExt::uid))
+    });
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for provider in all {
         let Ok(provider) = &provider.0 else { continue };
         let namespace = provider.namespace().unwrap_or_default();
         let environment = tenancy.environments.get(&namespace);
@@ -65,7 +74,17 @@ pub fn judge(
         if dying || environment.is_some_and(|of| *of != settings.environment) {
             continue;
         }
-        let one = alone(provider, &namespace, tenancy, settings);
+        let count = counts.entry(namespace.clone()).or_default();
+        *count += 1;
+        let one = if *count > MOST_PER_NAMESPACE {
+            JudgedProvider {
+                uid: provider.uid().unwrap_or_default(),
+                provider: None,
+                problem: Some(ProviderProblem::TooMany),
+            }
+        } else {
+            alone(provider, &namespace, tenancy, settings)
+        };
         let at = provider.creation_timestamp();
         created.insert(one.uid.clone(), at.map_or(Timestamp::MAX, |at| at.0));
         judged.insert((namespace, provider.name_any()), one);

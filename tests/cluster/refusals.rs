@@ -385,7 +385,12 @@ fn every_way_against_every_reason() {
     // The provider.
     let login = ("oidcprovider", "login");
     let active = ["{\"active\": false}", "{\"active\": true}"];
-    table.field("its provider is inactive", &OUTSIDE, login, active);
+    table.field(
+        "its provider is inactive",
+        &both(&OUTSIDE, &PERSONS),
+        login,
+        active,
+    );
     table.passing(
         "its provider is deleted",
         &OUTSIDE,

@@ -365,6 +365,7 @@ pub fn snapshot<const R: usize, const C: usize>(
         human_keys: HashSet::new(),
         providers: Vec::new(),
         people: Arc::default(),
+        inactive_providers: HashSet::new(),
         legal_entities: HashSet::new(),
         clients: HashMap::from(clients.map(|c| (c.id.clone(), Arc::new(c)))),
         trusted: HashMap::new(),

@@ -7,6 +7,7 @@ use crate::api::v1alpha1::{Conditions, ISSUER_VALIDATED, Observed, OidcProviderS
 use crate::controllers::{Decision, status};
 use crate::crypto::public_key::PublicKey;
 use crate::domain::client_key::GivenJwk;
+use crate::domain::provider::MOST_PER_NAMESPACE;
 use crate::domain::reasons as r;
 use crate::objects::provider_keys::{Known, whole_second};
 use crate::outside::Fault;
@@ -136,6 +137,13 @@ impl Visit<'_> {
                     ),
                 )
             }
+            ProviderProblem::TooMany => Conditions::stalled(
+                r::TOO_MANY_PROVIDERS,
+                format!(
+                    "Namespace {} has {MOST_PER_NAMESPACE} older OidcProviders, which is the most: delete those that are not needed.",
+                    self.seen.key.namespace
+                ),
+            ),
             ProviderProblem::Conflict(conflict) => {
                 let issuer = match &conflict.issuer {
                     Some(issuer) => format!("issuer {issuer}"),

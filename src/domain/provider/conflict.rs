@@ -1,6 +1,6 @@
 //! Two providers that would both take one token.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 
@@ -35,34 +35,69 @@ pub struct Conflict {
 pub fn conflicts<'a>(all: impl IntoIterator<Item = Standing<'a>>) -> BTreeMap<&'a str, Conflict> {
     let mut all: Vec<_> = all.into_iter().filter(|s| s.provider.active).collect();
     all.sort_by_key(|s| (s.provider.namespace.is_some(), s.created, s.uid));
-    let mut accepted: Vec<&Provider> = Vec::new();
+    let mut accepted = Accepted::default();
     let mut conflicts = BTreeMap::new();
     for standing in all {
-        let new = standing.provider;
-        if let Some(conflict) = accepted.iter().find_map(|old| between(old, new)) {
+        if let Some(conflict) = accepted.conflict(standing.provider) {
             conflicts.insert(standing.uid, conflict);
         } else {
-            accepted.push(new);
+            accepted.add(standing.provider);
         }
     }
     conflicts
 }
 
-fn between(old: &Provider, new: &Provider) -> Option<Conflict> {
-    let apart =
-        old.namespace.is_some() && new.namespace.is_some() && old.namespace != new.namespace;
-    if apart {
-        return None;
+/// Those that give way to none, by what they take: there may be thousands, and each change asks anew.
+#[derive(Default)]
+struct Accepted<'a> {
+    /// By the tenant's namespace (none: all tenants), issuer (none: any) and audience.
+    taken: HashMap<(Option<&'a str>, Option<&'a str>, &'a str), &'a Provider>,
+    /// By namespace and audience, whatever the issuer.
+    audiences: HashMap<(Option<&'a str>, &'a str), &'a Provider>,
+}
+
+impl<'a> Accepted<'a> {
+    fn add(&mut self, new: &'a Provider) {
+        let of = new.namespace.as_deref();
+        for audience in &new.audiences {
+            self.audiences.entry((of, audience)).or_insert(new);
+            for issuer in &new.issuers {
+                self.taken.insert((of, Some(issuer), audience), new);
+            }
+            if new.issuers.is_empty() {
+                self.taken.insert((of, None, audience), new);
+            }
+        }
     }
-    let issuer = old.issuers.iter().find(|i| new.issuers.contains(i));
-    // Without issuers it takes any.
-    if issuer.is_none() && !old.issuers.is_empty() && !new.issuers.is_empty() {
-        return None;
+
+    fn conflict(&self, new: &Provider) -> Option<Conflict> {
+        let own = new.namespace.as_deref();
+        let scopes = [None, own].into_iter().take(1 + usize::from(own.is_some()));
+        for scope in scopes {
+            for audience in &new.audiences {
+                let conflict = |with: &Provider, issuer: Option<&String>| Conflict {
+                    with: with.id(),
+                    issuer: issuer.cloned(),
+                    audience: audience.clone(),
+                };
+                for issuer in &new.issuers {
+                    if let Some(with) =
+                        self.taken
+                            .get(&(scope, Some(issuer.as_str()), audience.as_str()))
+                    {
+                        return Some(conflict(with, Some(issuer)));
+                    }
+                }
+                // Without issuers either takes any.
+                let any = match new.issuers.as_slice() {
+                    [] => self.audiences.get(&(scope, audience.as_str())),
+                    _ => self.taken.get(&(scope, None, audience.as_str())),
+                };
+                if let Some(with) = any {
+                    return Some(conflict(with, None));
+                }
+            }
+        }
+        None
     }
-    let audience = old.audiences.iter().find(|a| new.audiences.contains(a))?;
-    Some(Conflict {
-        with: old.id(),
-        issuer: issuer.cloned(),
-        audience: audience.clone(),
-    })
 }

@@ -7,6 +7,8 @@ use crate::domain::client_key::GivenJwk;
 
 /// The most keys of a provider.
 const MOST_KEYS: usize = 100;
+/// The longest id of a key in bytes, as in the CRD.
+const LONGEST_KID: usize = 256;
 /// The longest modulus in base64url: of 4096 bits.
 const LONGEST_MODULUS: usize = 683;
 /// The members of a JWK that are not for others (RFC 7518 §6.2.2, §6.3.2, §6.4).
@@ -121,9 +123,16 @@ pub fn read_jwks(document: &[u8]) -> Result<Vec<GivenJwk>, String> {
             key.alg = Some("RS256".into());
         }
         let long = key.n.as_ref().is_some_and(|n| n.len() > LONGEST_MODULUS);
-        (!long && key.algorithm().is_ok()).then_some(key)
+        // As in the CRD: it stands in status and in what servers are handed.
+        let odd = key.kid.as_ref().is_some_and(|kid| !is_kid(kid));
+        (!long && !odd && key.algorithm().is_ok()).then_some(key)
     });
     Ok(keys.collect())
+}
+
+/// Whether a key may be called that: one that is not can be asked for by no token.
+fn is_kid(kid: &str) -> bool {
+    (1..=LONGEST_KID).contains(&kid.len()) && kid.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
 }
 
 /// The beginning of what a provider says.
@@ -224,6 +233,8 @@ mod tests {
                 ec,
                 encrypts,
                 json!({"kty": "odd"}),
+                json!({"kty": "EC", "crv": "P-256", "kid": "k".repeat(257), "x": "AQ", "y": "AQ"}),
+                json!({"kty": "EC", "crv": "P-256", "kid": "k\n", "x": "AQ", "y": "AQ"}),
                 json!(1)
             ]),
             [

@@ -121,7 +121,10 @@ fn subject<'v>(
         Refusal::invalid_request("subject_token is no JWT as RFC 7519 and RFC 8725 have it.")
     })?;
     if token.issuer() == Some(app.settings.issuer.as_str()) {
-        let bearer = bearer::living(app, view, presented).ok_or_else(|| {
+        let bearer = bearer::living(app, view, presented);
+        // Of another tenant's nothing is told, not even whether it holds.
+        let bearer = bearer.filter(|bearer| bearer.client.namespace == client.namespace);
+        let bearer = bearer.ok_or_else(|| {
             Refusal::invalid_request("subject_token is of this issuer, and does not hold.")
         })?;
         if !bearer.for_person {
