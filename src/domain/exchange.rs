@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::claims::Claims;
 use super::client::Client;
-use super::grant::{Granted, Request, RingChoice, audiences, current, life, scope};
+use super::grant::{Granted, Request, RingChoice, audiences, current, life, scope, withheld};
 use super::oauth_error::{ErrorCode, OAuthError};
 use super::period::Period;
 use super::provider::Subject;
@@ -154,11 +154,18 @@ pub fn on_behalf_of<'a>(
     may_act(client, subject, settings)?;
     let act = chain(client, subject, settings)?;
     let allowed = &subscription.allowed;
-    let mut scopes = cut_down(&client.scopes, &allowed.scopes);
+    let of_client = cut_down(&client.scopes, &allowed.scopes);
+    let mut scopes = of_client.clone();
     if let Some(of_subject) = &subject.scopes {
         scopes.retain(|scope| of_subject.iter().any(|one| one == scope));
     }
-    let scope = scope(request.scope, &scopes)?;
+    let scope = scope(request.scope, &scopes, |scope| {
+        if of_client.contains(&scope) {
+            "the person's token does not have it."
+        } else {
+            withheld(client, scope)
+        }
+    })?;
     let audiences = audiences(request, &cut_down(&client.audiences, &allowed.audiences))?;
     let ttl = life(client, settings);
     let issued_at = now.as_second();
