@@ -202,18 +202,26 @@ fn may_act(client: &Client, subject: &Subject, settings: &Settings) -> Result<()
     let Some(may_act) = &subject.may_act else {
         return Ok(());
     };
-    // What else it may say identifies the actor further, and nobody here could tell.
-    let known = may_act.iter().all(|(name, value)| match name.as_str() {
-        "sub" | "client_id" => *value == client.id.as_str(),
-        "iss" => *value == settings.issuer.as_str(),
-        _ => false,
-    });
-    if known && may_act.contains_key("sub") {
-        return Ok(());
+    let is = |name: &str, this: &str| may_act.get(name).is_none_or(|value| *value == this);
+    if !may_act.contains_key("sub") {
+        return Err(refused(
+            "may_act in the subject token names nobody: it has no sub.",
+        ));
     }
-    Err(refused(
-        "may_act in the subject token names somebody else than this client.",
-    ))
+    if !is("sub", &client.id) || !is("client_id", &client.id) {
+        return Err(refused(
+            "may_act in the subject token names somebody else than this client.",
+        ));
+    }
+    // What else it may say identifies the actor further, and nobody here could tell.
+    let known = |name: &String| matches!(name.as_str(), "sub" | "client_id" | "iss");
+    if !is("iss", &settings.issuer) || !may_act.keys().all(known) {
+        return Err(refused(
+            "may_act in the subject token names this client's id with members that can not be judged \
+             here: beside sub it may have client_id, and iss with this issuer.",
+        ));
+    }
+    Ok(())
 }
 
 /// The client, and whoever acted before it.

@@ -432,3 +432,25 @@ async fn who_withholds_a_scope_is_told() {
         );
     }
 }
+
+#[tokio::test]
+async fn what_may_act_demands_is_told_apart() {
+    let (world, secret) = world();
+    for (may_act, told) in [
+        (json!({"sub": "acme.shop"}), "somebody else"),
+        (json!({"sub": "acme.shop", "foo": 1}), "somebody else"),
+        (
+            json!({"sub": "acme.front", "iss": CORP}),
+            "can not be judged",
+        ),
+        (json!({"sub": "acme.front", "foo": 1}), "can not be judged"),
+        (json!({"client_id": "acme.front"}), "names nobody"),
+        (json!({}), "names nobody"),
+    ] {
+        let token = of_person(&json!({ "may_act": may_act }));
+        let answer = exchange(&world, "acme.front", &secret, &token, "").await;
+        assert_eq!(answer.error(), "invalid_request", "{may_act}");
+        let said = answer.json()["error_description"].to_string();
+        assert!(said.contains(told), "{may_act}: {said}");
+    }
+}
