@@ -7,7 +7,7 @@ use super::super::bearer;
 use super::super::enrol;
 use super::super::form::Form;
 use super::super::outside_token::{self, Untaken, Unverified};
-use super::super::reply::Refusal;
+use super::super::reply::{Refusal, UNTIL_CHANGED};
 use super::super::snapshot::View;
 use super::super::token::Issued;
 use super::super::trust::OutsideProvider;
@@ -56,9 +56,11 @@ pub(in super::super) async fn issue(
     let now = app.clock.now();
     let granted = on_behalf_of(client, &subject, &request, &app.settings, now, &token_id)?;
     let ring = view.human_rings(now).next().ok_or_else(|| {
-        Refusal::unavailable(
-            "no key for people can sign now: a SigningKey with audience human makes one.",
-        )
+        let why = "no key for people can sign now: a SigningKey with audience human makes one.";
+        if view.snapshot.human_rings.is_empty() {
+            return Refusal::unavailable_for(UNTIL_CHANGED, why);
+        }
+        Refusal::unavailable(why)
     })?;
     let mut issued = sign(Grant::TokenExchange, ring, granted)?;
     issued.body.issued_token_type = Some(issued_type);
