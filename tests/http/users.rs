@@ -24,6 +24,7 @@ pub fn user(namespace: &str, name: &str, id: &str) -> UserFacts {
         uid: name.into(),
         created: Timestamp::from_second(1).expect("a time"),
         id: id.into(),
+        display_name: None,
         roles: Vec::new(),
         suspended: false,
     }
@@ -389,4 +390,38 @@ async fn when_to_come_again_can_be_true() {
         ..with_users(all, corp(), Vec::new())
     });
     assert_eq!(after("d").await, "60", "no ring for people at all");
+}
+
+#[tokio::test]
+async fn a_person_is_called_as_their_user_says() {
+    let (all, secret) = clients();
+    let world = World::new();
+    let show = |users: Vec<UserFacts>| {
+        world.store.publish(with_users(all.clone(), corp(), users));
+    };
+    show(Vec::new());
+    let person = of_person(&json!({}));
+    let ours = token_of(&exchange(&world, "acme.front", &secret, &person, "").await);
+    let called = async |what: &str, expected: &str| {
+        for token in [&person, &ours] {
+            let answer = of_bearer(&world, "/account", token).await.json();
+            let info = &answer["userAccountInfo"];
+            assert_eq!(
+                (&info["userId"], &info["userName"]),
+                (&json!("corp:ann"), &json!(expected)),
+                "{what}"
+            );
+        }
+    };
+    let named = |namespace: &str| UserFacts {
+        display_name: Some("Ann Example".into()),
+        ..user(namespace, "ann", "corp:ann")
+    };
+    called("nobody is known", "corp:ann").await;
+    show(vec![user("acme", "ann", "corp:ann")]);
+    called("without a name", "corp:ann").await;
+    show(vec![named("globex")]);
+    called("another tenant's", "corp:ann").await;
+    show(vec![named("acme")]);
+    called("named", "Ann Example").await;
 }
