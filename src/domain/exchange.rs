@@ -37,15 +37,19 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// Who acts, and who acted before, the last one first.
-    pub fn names(&self) -> Vec<&str> {
-        let mut names = vec![self.sub.as_str()];
-        let mut next = &self.act;
+    /// Who acts, and who acted before, the last one first, each alone: without `act`.
+    pub fn parties(&self) -> Vec<Self> {
+        let mut parties = Vec::new();
+        let mut next = Some(self);
         while let Some(actor) = next {
-            names.push(&actor.sub);
-            next = &actor.act;
+            parties.push(Self {
+                sub: actor.sub.clone(),
+                iss: actor.iss.clone(),
+                act: None,
+            });
+            next = actor.act.as_deref();
         }
-        names
+        parties
     }
 }
 

@@ -8,9 +8,13 @@
 use super::reply::Refusal;
 use crate::crypto::secret;
 use crate::domain::client::Client;
+use crate::domain::exchange::Actor;
 
 /// The target of the events.
 pub const TARGET: &str = "audit";
+
+/// The member whose text is JSON, to be written as what it is: events hold no arrays.
+pub const ACTORS: &str = "actors";
 
 /// The longest text in bytes of what a stranger sent.
 const LONGEST: usize = 253;
@@ -38,8 +42,8 @@ pub(super) struct Told {
     pub audience: String,
     /// `exp`, in seconds since 1970.
     pub expires_at: i64,
-    /// Who acts for the subject, and who acted before, the last one first, with spaces between them.
-    pub actors: Option<String>,
+    /// Who acts for the subject, and who acted before, the last one first; none: the subject itself.
+    pub actors: Vec<Actor>,
     /// The `jti` of the token that it was exchanged for.
     pub subject_token: Option<String>,
 }
@@ -65,6 +69,7 @@ impl Trail {
 
     /// A token was issued.
     pub fn issued(&self, told: &Told, scope: &str) {
+        let actors = (!told.actors.is_empty()).then(|| written(&told.actors));
         tracing::info!(
             target: TARGET,
             event = "issued",
@@ -79,7 +84,7 @@ impl Trail {
             aud = told.audience,
             scope,
             exp = told.expires_at,
-            actors = told.actors,
+            actors,
             subject_token = told.subject_token.as_deref().map(harmless),
         );
     }
@@ -113,6 +118,16 @@ impl Trail {
             companion,
         );
     }
+}
+
+/// Parties as [`ACTORS`] has them.
+fn written(actors: &[Actor]) -> String {
+    let mut actors = actors.to_vec();
+    for actor in &mut actors {
+        actor.sub = harmless(&actor.sub);
+        actor.iss = actor.iss.as_deref().map(harmless);
+    }
+    serde_json::to_string(&actors).unwrap_or_default()
 }
 
 /// A text that anyone may have sent, cut to a bound, and without what might be a client secret: people

@@ -1,14 +1,22 @@
 //! The audit log: a line for each token that is issued, refused or revoked, and no secret in any.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use chancery::cli::audit;
+use chancery::crypto::key_pair::KeyPair;
 use chancery::domain::client::{Client, Family};
+use chancery::domain::provider::Provider;
+use chancery::domain::user::{People, UserFacts};
+use chancery::serve::snapshot::Snapshot;
 use serde_json::{Value, json};
 use tracing_subscriber::layer::SubscriberExt as _;
 
+use crate::jwt::{sign, with};
+use crate::people::{self, CORP, OF_CORP, corp, exchange, of_person, trusted};
 use crate::support::*;
+use crate::users;
 
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -150,4 +158,36 @@ async fn one_line_each_and_no_secret() {
     }
     let (_, signature) = token.rsplit_once('.').expect("three parts");
     assert!(!all.contains(signature) && !all.contains("eyJ"), "{all}");
+}
+
+/// Whom another issuer calls as one of ours is called has not acted here.
+#[tokio::test]
+async fn actors_are_told_with_whoever_calls_them_so() {
+    let (lines, _listening) = listen();
+    let (world, secret) = people::world();
+    for (act, before) in [
+        (
+            json!({"sub": "acme.shop"}),
+            json!({"sub": "acme.shop", "iss": CORP}),
+        ),
+        (
+            json!({"sub": "x acme.orders", "iss": "https://x.example"}),
+            json!({"sub": "x acme.orders", "iss": "https://x.example"}),
+        ),
+    ] {
+        let person = of_person(&json!({ "act": act }));
+        let answer = exchange(&world, "acme.front", &secret, &person, "").await;
+        assert_eq!(answer.status, 200);
+        let line = lines.read().pop().expect("a line");
+        assert_eq!(line["actors"], json!([{"sub": "acme.front"}, before]));
+    }
+    // What has nothing to say is left out.
+    let narrow = of_person(&json!({"scope": "mail"}));
+    let answer = exchange(&world, "acme.front", &secret, &narrow, "").await;
+    assert_eq!(answer.status, 200);
+    let line = lines.read().pop().expect("a line");
+    assert_eq!(
+        (&line["event"], line.get("scope")),
+        (&json!("issued"), None)
+    );
 }
