@@ -289,9 +289,12 @@ fn of_request<'v, B>(app: &App, view: &'v View, request: &Request<B>) -> Result<
     }
     let token = Unverified::parse(presented).ok_or(No::Invalid)?;
     let vouched = outside_token::of_anyone(app, view, &token);
-    vouched.map(Holder::Outside).map_err(|why| match why {
-        Untaken::NotYet => No::NotNow(Untaken::not_yet()),
-        _ => No::Invalid,
+    vouched.map(Holder::Outside).map_err(|why| {
+        if why.is_not_yet() {
+            No::NotNow(Untaken::not_yet())
+        } else {
+            No::Invalid
+        }
     })
 }
 
