@@ -232,6 +232,11 @@ fn what_can_not_start_says_why() {
     assert!(told.contains("nowhere can not be read"), "{told}");
     let told = desk.fails(&["dev", "m", "--listen", "0.0.0.0:0"]);
     assert!(told.contains("reachable from other machines"), "{told}");
+    assert!(told.contains("give a loopback address"), "{told}");
+    // Which it does not have.
+    for other in ["--tls-cert", "--behind-proxy"] {
+        assert!(!told.contains(other), "{told}");
+    }
     let told = desk.fails(&[
         "dev",
         "m",

@@ -99,7 +99,12 @@ pub async fn run(dev: DevArgs) -> Result<(), String> {
     std::fs::metadata(&dir).map_err(|e| {
         format!("{shown} can not be read: {e}. Give a directory with manifests, or one file")
     })?;
-    listener::check(listen, false, false)?;
+    if !listener::is_loopback(listen) {
+        return Err(format!(
+            "--listen {listen} is reachable from other machines, and dev speaks plain HTTP alone: give a \
+             loopback address, such as 127.0.0.1:8080"
+        ));
+    }
     let bound = TcpListener::bind(listen);
     let bound = bound.await.map_err(|e| not_bound("--listen", listen, &e))?;
     let address = bound.local_addr().map_err(|e| e.to_string())?;

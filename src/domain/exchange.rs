@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::claims::Claims;
 use super::client::Client;
-use super::grant::{Granted, Request, RingChoice, audiences, current, life, scope};
+use super::grant::{Granted, Request, RingChoice, audiences, current, life, scope, withheld};
 use super::oauth_error::{ErrorCode, OAuthError};
 use super::period::Period;
 use super::provider::Subject;
@@ -37,15 +37,19 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// Who acts, and who acted before, the last one first.
-    pub fn names(&self) -> Vec<&str> {
-        let mut names = vec![self.sub.as_str()];
-        let mut next = &self.act;
+    /// Who acts, and who acted before, the last one first, each alone: without `act`.
+    pub fn parties(&self) -> Vec<Self> {
+        let mut parties = Vec::new();
+        let mut next = Some(self);
         while let Some(actor) = next {
-            names.push(&actor.sub);
-            next = &actor.act;
+            parties.push(Self {
+                sub: actor.sub.clone(),
+                iss: actor.iss.clone(),
+                act: None,
+            });
+            next = actor.act.as_deref();
         }
-        names
+        parties
     }
 }
 
@@ -154,11 +158,18 @@ pub fn on_behalf_of<'a>(
     may_act(client, subject, settings)?;
     let act = chain(client, subject, settings)?;
     let allowed = &subscription.allowed;
-    let mut scopes = cut_down(&client.scopes, &allowed.scopes);
+    let of_client = cut_down(&client.scopes, &allowed.scopes);
+    let mut scopes = of_client.clone();
     if let Some(of_subject) = &subject.scopes {
         scopes.retain(|scope| of_subject.iter().any(|one| one == scope));
     }
-    let scope = scope(request.scope, &scopes)?;
+    let scope = scope(request.scope, &scopes, |scope| {
+        if of_client.contains(&scope) {
+            "the person's token does not have it."
+        } else {
+            withheld(client, scope)
+        }
+    })?;
     let audiences = audiences(request, &cut_down(&client.audiences, &allowed.audiences))?;
     let ttl = life(client, settings);
     let issued_at = now.as_second();
@@ -195,18 +206,26 @@ fn may_act(client: &Client, subject: &Subject, settings: &Settings) -> Result<()
     let Some(may_act) = &subject.may_act else {
         return Ok(());
     };
-    // What else it may say identifies the actor further, and nobody here could tell.
-    let known = may_act.iter().all(|(name, value)| match name.as_str() {
-        "sub" | "client_id" => *value == client.id.as_str(),
-        "iss" => *value == settings.issuer.as_str(),
-        _ => false,
-    });
-    if known && may_act.contains_key("sub") {
-        return Ok(());
+    let is = |name: &str, this: &str| may_act.get(name).is_none_or(|value| *value == this);
+    if !may_act.contains_key("sub") {
+        return Err(refused(
+            "may_act in the subject token names nobody: it has no sub.",
+        ));
     }
-    Err(refused(
-        "may_act in the subject token names somebody else than this client.",
-    ))
+    if !is("sub", &client.id) || !is("client_id", &client.id) {
+        return Err(refused(
+            "may_act in the subject token names somebody else than this client.",
+        ));
+    }
+    // What else it may say identifies the actor further, and nobody here could tell.
+    let known = |name: &String| matches!(name.as_str(), "sub" | "client_id" | "iss");
+    if !is("iss", &settings.issuer) || !may_act.keys().all(known) {
+        return Err(refused(
+            "may_act in the subject token names this client's id with members that can not be judged \
+             here: beside sub it may have client_id, and iss with this issuer.",
+        ));
+    }
+    Ok(())
 }
 
 /// The client, and whoever acted before it.

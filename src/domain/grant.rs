@@ -72,7 +72,8 @@ pub fn client_credentials<'a>(
 ) -> Result<Granted<'a>, OAuthError> {
     let subscription = current(client, now)?;
     let allowed = &subscription.allowed;
-    let scope = scope(request.scope, &cut_down(&client.scopes, &allowed.scopes))?;
+    let effective = cut_down(&client.scopes, &allowed.scopes);
+    let scope = scope(request.scope, &effective, |scope| withheld(client, scope))?;
     let audiences = audiences(request, &cut_down(&client.audiences, &allowed.audiences))?;
     let ttl = life(client, settings);
     let issued_at = now.as_second();
@@ -121,8 +122,22 @@ pub(super) fn life(client: &Client, settings: &Settings) -> Period {
         .min(tokens.max_ttl)
 }
 
-/// The scopes that are granted of those that can be: all where none are asked for.
-pub(super) fn scope(requested: Option<&str>, effective: &[&str]) -> Result<String, OAuthError> {
+/// Why a client can not be given a scope.
+pub(super) fn withheld(client: &Client, scope: &str) -> &'static str {
+    if client.scopes.iter().any(|one| one == scope) {
+        "its Subscription does not allow it (spec.allowed.scopes)."
+    } else {
+        "its TechnicalUser was not given it (spec.scopes)."
+    }
+}
+
+/// The scopes that are granted of those that can be: all where none are asked for. `why` says of another
+/// who withholds it.
+pub(super) fn scope(
+    requested: Option<&str>,
+    effective: &[&str],
+    why: impl Fn(&str) -> &'static str,
+) -> Result<String, OAuthError> {
     let Some(requested) = requested else {
         return Ok(effective.join(" "));
     };
@@ -138,9 +153,9 @@ pub(super) fn scope(requested: Option<&str>, effective: &[&str]) -> Result<Strin
             return Err(OAuthError::new(
                 ErrorCode::InvalidScope,
                 format!(
-                    "the client may not ask for scope {}: it was not given it, or its \
-                     Subscription does not allow it.",
-                    scope.get(..64).unwrap_or(scope)
+                    "the client may not ask for scope {}: {}",
+                    scope.get(..64).unwrap_or(scope),
+                    why(scope)
                 ),
             ));
         }

@@ -15,8 +15,8 @@ pub fn roles<'a>(subject: &'a Subject, subscription: &SubscriptionFacts) -> Vec<
 }
 
 /// The claims that a token of this issuer would have for the person (RFC 7662 §2.2): `iss`, `aud` and the
-/// times are the provider's, `sub` and the profile's claims are ours. `subject` belongs to the tenant of
-/// `subscription`.
+/// times are the provider's, `sub` and the profile's claims are ours, and `client_id` is the provider's with
+/// the provider before it, as in `sub`. `subject` belongs to the tenant of `subscription`.
 ///
 /// # Errors
 /// Where `act` in the token names no parties, or more than may be: token exchange refuses that too.
@@ -56,7 +56,11 @@ pub fn mapped(
         }
     };
     optional("iss", subject.issuer.as_ref());
-    optional("client_id", subject.client.as_ref());
+    // What a provider calls its client may be what one of ours is called.
+    let provider = subject.id.strip_suffix(subject.subject.as_str());
+    let client = subject.client.as_ref();
+    let client = client.map(|id| format!("{}{id}", provider.unwrap_or_default()));
+    optional("client_id", client.as_ref());
     optional("jti", subject.token_id.as_ref());
     if let Some(scopes) = &subject.scopes {
         let scopes = cut_down(scopes, &subscription.allowed.scopes);
@@ -146,7 +150,7 @@ mod tests {
         );
         assert_eq!(
             (&told["client_id"], &told["jti"]),
-            (&json!("app"), &json!("one"))
+            (&json!("corp:app"), &json!("one"))
         );
         assert_eq!(
             told["act"],

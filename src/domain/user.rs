@@ -44,6 +44,8 @@ pub struct UserFacts {
     pub created: Timestamp,
     /// Whom it speaks of ([`person_id`]).
     pub id: String,
+    /// What people call the person.
+    pub display_name: Option<String>,
     /// The roles that somebody gave the person here.
     pub roles: Vec<String>,
     /// Whether somebody keeps the person out.
@@ -59,6 +61,8 @@ impl UserFacts {
 /// A person of a tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person {
+    /// What people call the person, by the oldest User that names them.
+    pub display_name: Option<String>,
     /// The roles in the oldest User that names them.
     pub roles: Vec<String>,
     /// Whether any User that names them is suspended.
@@ -94,6 +98,7 @@ impl People {
                 }
                 std::collections::hash_map::Entry::Vacant(unknown) => {
                     unknown.insert(Person {
+                        display_name: user.display_name,
                         roles: user.roles,
                         suspended: user.suspended,
                         user: user.name,
@@ -148,6 +153,7 @@ mod tests {
             uid: format!("uid-{name}"),
             created: Timestamp::from_second(second).expect("a time"),
             id: id.into(),
+            display_name: Some(name.to_owned()),
             roles: vec![name.to_uppercase()],
             suspended: false,
         }
@@ -176,6 +182,7 @@ mod tests {
                     (&*person.user, &*person.roles),
                     ("b", &["B".to_owned()][..])
                 );
+                assert_eq!(person.display_name.as_deref(), Some("b"));
                 assert_eq!(person.suspended, suspended.is_some());
                 assert_eq!(people.users("acme"), 2);
             }

@@ -36,7 +36,8 @@ pub struct Account {
 pub struct UserAccountInfo {
     /// The subject of the token (sub); of an outside provider's token the person's id here.
     pub user_id: String,
-    /// What people call it.
+    /// What people call it: the name of the technical user; the displayName of the person's User, or the
+    /// person's id.
     pub user_name: String,
     /// The tenant.
     pub legal_entity: LegalEntity,
@@ -135,15 +136,18 @@ impl Subscription {
 
 /// `GET /account`
 pub(super) fn account<B>(app: &App, request: &Request<B>) -> Reply {
-    answer(app, request, |holder, now| {
+    answer(app, request, |view, holder, now| {
         let role = |id: &str| Role { id: id.to_owned() };
+        let subscription = holder.subscription();
+        let person = |id| view.snapshot.people.get(&subscription.namespace, id);
+        let name_of = |id| person(id).and_then(|person| person.display_name.as_ref());
         let (user_id, user_name, roles) = match holder {
             Holder::Own(bearer) => {
                 let token = &bearer.token;
                 let roles = token.claims.get(&app.settings.claims.roles);
                 let roles = roles.and_then(Value::as_array).into_iter().flatten();
                 let name = if bearer.for_person {
-                    &token.subject
+                    name_of(&token.subject).unwrap_or(&token.subject)
                 } else {
                     &bearer.client.name
                 };
@@ -154,10 +158,13 @@ pub(super) fn account<B>(app: &App, request: &Request<B>) -> Reply {
                 let subject = &vouched.subject;
                 let roles = outside_claims::roles(subject, vouched.subscription);
                 let roles = roles.into_iter().map(role).collect();
-                (&subject.id, &subject.id, roles)
+                (
+                    &subject.id,
+                    name_of(&subject.id).unwrap_or(&subject.id),
+                    roles,
+                )
             }
         };
-        let subscription = holder.subscription();
         Account {
             user_account_info: UserAccountInfo {
                 user_id: user_id.clone(),
@@ -175,7 +182,7 @@ pub(super) fn account<B>(app: &App, request: &Request<B>) -> Reply {
 
 /// `GET /account/subscriptions`
 pub(super) fn subscriptions<B>(app: &App, request: &Request<B>) -> Reply {
-    answer(app, request, |holder, now| {
+    answer(app, request, |_, holder, now| {
         let mut all: Vec<_> = holder.subscriptions().iter().collect();
         all.sort_by_key(|s| (s.period_from, s.created));
         let of = |facts| Subscription::of(facts, &app.settings, now);
@@ -212,14 +219,14 @@ impl Holder<'_> {
 fn answer<B, T: Serialize>(
     app: &App,
     request: &Request<B>,
-    body: impl FnOnce(&Holder<'_>, Timestamp) -> T,
+    body: impl FnOnce(&View, &Holder<'_>, Timestamp) -> T,
 ) -> Reply {
     let view = app.snapshots.load();
     let holder = match of_request(app, &view, request) {
         Ok(holder) => holder,
         Err(no) => return no.into_reply(app),
     };
-    let json = serde_json::to_vec(&body(&holder, app.clock.now())).unwrap_or_default();
+    let json = serde_json::to_vec(&body(&view, &holder, app.clock.now())).unwrap_or_default();
     let length = json.len();
     let mut reply = reply(StatusCode::OK, "application/json", json);
     set(&mut reply, CACHE_CONTROL, "no-store");
@@ -282,9 +289,12 @@ fn of_request<'v, B>(app: &App, view: &'v View, request: &Request<B>) -> Result<
     }
     let token = Unverified::parse(presented).ok_or(No::Invalid)?;
     let vouched = outside_token::of_anyone(app, view, &token);
-    vouched.map(Holder::Outside).map_err(|why| match why {
-        Untaken::NotYet => No::NotNow(Untaken::not_yet()),
-        _ => No::Invalid,
+    vouched.map(Holder::Outside).map_err(|why| {
+        if why.is_not_yet() {
+            No::NotNow(Untaken::not_yet())
+        } else {
+            No::Invalid
+        }
     })
 }
 

@@ -5,12 +5,18 @@
 //! Lines are events of `tracing` with the target [`TARGET`]; where they go is whoever's business
 //! starts the process. Every text in them is bounded, since some are what anyone may have sent.
 
+use super::outside_token::Untaken;
 use super::reply::Refusal;
 use crate::crypto::secret;
 use crate::domain::client::Client;
+use crate::domain::exchange::Actor;
+use crate::domain::provider::Provider;
 
 /// The target of the events.
 pub const TARGET: &str = "audit";
+
+/// The member whose text is JSON, to be written as what it is: events hold no arrays.
+pub const ACTORS: &str = "actors";
 
 /// The longest text in bytes of what a stranger sent.
 const LONGEST: usize = 253;
@@ -23,6 +29,20 @@ pub(super) struct Trail {
     tenant: Option<String>,
     namespace: Option<String>,
     credential: Option<String>,
+    brought: Brought,
+}
+
+/// What is known of the token that a client brings to exchange it.
+#[derive(Debug, Default)]
+struct Brought {
+    /// Whom it speaks of, once that is verified.
+    subject: Option<String>,
+    /// The outside provider that it is of, or claims to be of.
+    provider: Option<String>,
+    /// The `kid` in its header, as anyone may have written it.
+    key_id: Option<String>,
+    /// What is wrong with it and the client is not told.
+    cause: Option<&'static str>,
 }
 
 /// What there is to tell of a token.
@@ -38,8 +58,8 @@ pub(super) struct Told {
     pub audience: String,
     /// `exp`, in seconds since 1970.
     pub expires_at: i64,
-    /// Who acts for the subject, and who acted before, the last one first, with spaces between them.
-    pub actors: Option<String>,
+    /// Who acts for the subject, and who acted before, the last one first; none: the subject itself.
+    pub actors: Vec<Actor>,
     /// The `jti` of the token that it was exchanged for.
     pub subject_token: Option<String>,
 }
@@ -63,8 +83,33 @@ impl Trail {
         self.tenant = legal_entity.map(str::to_owned);
     }
 
+    /// A token is brought to be exchanged, with this `kid`: nothing of it is verified yet.
+    pub fn brings(&mut self, key_id: Option<&str>) {
+        self.brought.key_id = key_id.map(harmless);
+    }
+
+    /// Whom the token that is brought speaks of, and which outside provider says so.
+    pub fn speaks_of(&mut self, subject: &str, provider: Option<&Provider>) {
+        self.brought.subject = Some(harmless(subject));
+        self.brought.provider = provider.map(Provider::id);
+    }
+
+    /// Why the token that is brought is not taken, as far as the client is not told.
+    pub fn untaken(&mut self, why: &Untaken<'_>) {
+        let brought = &mut self.brought;
+        brought.subject = why.subject.as_deref().map(harmless);
+        brought.provider = why.provider.map(|trusted| trusted.provider.id());
+        brought.cause = why.cause();
+    }
+
+    /// Why the token that was brought is not taken, as far as the client is not told.
+    pub fn cause(&self) -> Option<&'static str> {
+        self.brought.cause
+    }
+
     /// A token was issued.
     pub fn issued(&self, told: &Told, scope: &str) {
+        let actors = (!told.actors.is_empty()).then(|| written(&told.actors));
         tracing::info!(
             target: TARGET,
             event = "issued",
@@ -77,9 +122,9 @@ impl Trail {
             kid = told.key_id,
             jti = told.token_id,
             aud = told.audience,
-            scope,
+            scope = (!scope.is_empty()).then_some(scope),
             exp = told.expires_at,
-            actors = told.actors,
+            actors,
             subject_token = told.subject_token.as_deref().map(harmless),
         );
     }
@@ -92,9 +137,13 @@ impl Trail {
             event = "refused",
             grant = self.grant,
             client = self.client,
+            subject = self.brought.subject,
             tenant = self.tenant,
             namespace = self.namespace,
             credential = self.credential,
+            provider = self.brought.provider,
+            subject_kid = self.brought.key_id,
+            cause = self.brought.cause,
             error = refusal.error.code().as_str(),
             reason,
         );
@@ -113,6 +162,16 @@ impl Trail {
             companion,
         );
     }
+}
+
+/// Parties as [`ACTORS`] has them.
+fn written(actors: &[Actor]) -> String {
+    let mut actors = actors.to_vec();
+    for actor in &mut actors {
+        actor.sub = harmless(&actor.sub);
+        actor.iss = actor.iss.as_deref().map(harmless);
+    }
+    serde_json::to_string(&actors).unwrap_or_default()
 }
 
 /// A text that anyone may have sent, cut to a bound, and without what might be a client secret: people

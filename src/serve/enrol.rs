@@ -6,12 +6,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 
 use super::app::App;
 use super::metrics::Enrolment;
-use super::reply::Refusal;
+use super::reply::{Refusal, UNTIL_CHANGED};
 use super::revoke::Unnoted;
 use super::snapshot::View;
 use crate::clock::SharedClock;
@@ -86,7 +87,8 @@ pub(super) async fn enrol(
         return Ok(());
     }
     let full = || {
-        Refusal::unavailable(
+        Refusal::unavailable_for(
+            UNTIL_CHANGED,
             "this tenant has as many Users as may be enrolled (users.maxPerTenant), and the person is \
              new: a platform administrator can allow more.",
         )
@@ -103,11 +105,16 @@ pub(super) async fn enrol(
     };
     match note(app, newcomer).await {
         Ok(()) => Ok(()),
-        Err(Unnoted::Full) => Err(Refusal::unavailable(
-            "too many people of this tenant are new at once (users.enrolmentRate): come again in a \
-             moment.",
+        Err(NotNoted::TooOften(after)) => Err(Refusal::unavailable_for(
+            after,
+            "too many people of this tenant are new at once (users.enrolmentRate): come again after \
+             Retry-After.",
         )),
-        Err(Unnoted::Unreachable) => Err(Refusal::unavailable(
+        // The operator makes room as it makes Users.
+        Err(NotNoted::Because(Unnoted::Full)) => Err(Refusal::unavailable(
+            "too many people of this tenant are new at once, and wait for their Users: come again.",
+        )),
+        Err(NotNoted::Because(Unnoted::Unreachable)) => Err(Refusal::unavailable(
             "the person is new, and can not be written down now: come again.",
         )),
     }
@@ -135,16 +142,27 @@ pub(super) fn enrol_legal_entity(app: &App, view: &View, provider: &Provider, su
     }
 }
 
-async fn note(app: &App, newcomer: Newcomer) -> Result<(), Unnoted> {
+/// Why somebody was not noted.
+enum NotNoted {
+    /// By the tenant's rate: the time until it allows one more.
+    TooOften(Duration),
+    /// Where notes are kept they were not taken.
+    Because(Unnoted),
+}
+
+async fn note(app: &App, newcomer: Newcomer) -> Result<(), NotNoted> {
     let outcome = match app.newcomers.begin(&newcomer) {
         Begin::Noted => return Ok(()),
-        Begin::TooOften => Err(Unnoted::Full),
-        Begin::Note => app.enrolments.note(newcomer.clone()).await,
+        Begin::TooOften(after) => Err(NotNoted::TooOften(after)),
+        Begin::Note => {
+            let noted = app.enrolments.note(newcomer.clone()).await;
+            noted.map_err(NotNoted::Because)
+        }
     };
     app.metrics.enrolment(match outcome {
         Ok(()) => Enrolment::Noted,
-        Err(Unnoted::Full) => Enrolment::Full,
-        Err(Unnoted::Unreachable) => Enrolment::Unavailable,
+        Err(NotNoted::TooOften(_) | NotNoted::Because(Unnoted::Full)) => Enrolment::Full,
+        Err(NotNoted::Because(Unnoted::Unreachable)) => Enrolment::Unavailable,
     });
     if outcome.is_ok() {
         app.newcomers.noted(newcomer);
@@ -159,8 +177,8 @@ enum Begin {
     Noted,
     /// Now.
     Note,
-    /// Too many others were.
-    TooOften,
+    /// Too many others were: the time until one more may be.
+    TooOften(Duration),
 }
 
 /// Who was noted a moment ago, and how many.
@@ -208,8 +226,9 @@ impl Newcomers {
             .buckets
             .entry(newcomer.place().to_owned())
             .or_default();
-        let Ok(empty_at) = rate.take(*bucket, now) else {
-            return Begin::TooOften;
+        let empty_at = match rate.take(*bucket, now) {
+            Ok(empty_at) => empty_at,
+            Err(wait) => return Begin::TooOften(Duration::from_nanos(wait)),
         };
         *bucket = empty_at;
         if state.remembered.len() >= MOST_REMEMBERED {

@@ -118,7 +118,7 @@ fn held(
             Ok(outside_claims::mapped(of.0, of.1, &app.settings).ok())
         }
         // It may well hold: nobody is to believe that it does not.
-        Err(Untaken::NotYet) => Err(Untaken::not_yet()),
+        Err(why) if why.is_not_yet() => Err(Untaken::not_yet()),
         Err(_) => Ok(None),
     }
 }

@@ -2,14 +2,18 @@
 
 use std::net::SocketAddr;
 
+/// Whether no other machine reaches that address.
+pub fn is_loopback(listen: SocketAddr) -> bool {
+    listen.ip().to_canonical().is_loopback()
+}
+
 /// Whether the server may listen there. Secrets and tokens cross the wire in the clear without
 /// TLS, so that is for loopback alone, or for when a proxy in front terminates TLS.
 ///
 /// # Errors
 /// A sentence that says what to do.
 pub fn check(listen: SocketAddr, tls: bool, behind_proxy: bool) -> Result<(), String> {
-    let loopback = listen.ip().to_canonical().is_loopback();
-    if tls || behind_proxy || loopback {
+    if tls || behind_proxy || is_loopback(listen) {
         return Ok(());
     }
     Err(format!(

@@ -4,7 +4,7 @@
 // What is said of fields is read in a document, where backticks would stand as they are.
 #![allow(clippy::doc_markdown)]
 
-use schemars::generate::SchemaSettings;
+use schemars::generate::{Contract, SchemaSettings};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -56,7 +56,8 @@ struct TokenRequest {
     /// As subject_token_type; absent: an access token.
     #[serde(skip_serializing_if = "Option::is_none")]
     requested_token_type: Option<String>,
-    /// Scopes with one space between them; absent: all that the client has.
+    /// Scopes with one space between them; absent: all that the client has, and of a token exchange all of
+    /// these that the person's token has too, where that names any.
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
     /// Whom the token is for, as absolute URIs (RFC 8707); absent: the first of the client's audiences.
@@ -147,7 +148,9 @@ impl Builder {
             ("503", "Not now: come again after Retry-After, in seconds."),
         ] {
             if status != "403" || forbids {
-                all.insert(status.into(), answer(what, &[(JSON, &error)]));
+                let mut described = answer(what, &[(JSON, &error)]);
+                add_headers(status, &mut described);
+                all.insert(status.into(), described);
             }
         }
         let failed = answer(
@@ -171,7 +174,9 @@ impl Builder {
                 "503" => "Not now: come again after Retry-After, in seconds.",
                 _ => "The server is at fault.",
             };
-            all.insert((*status).into(), answer(what, &[(PROBLEM, &problem)]));
+            let mut described = answer(what, &[(PROBLEM, &problem)]);
+            add_headers(status, &mut described);
+            all.insert((*status).into(), described);
         }
         all
     }
@@ -188,12 +193,36 @@ fn answer(what: &str, content: &[(&str, &Value)]) -> Value {
     json!({"description": what, "content": content})
 }
 
+/// The headers that an answer with that status always has.
+fn add_headers(status: &str, answer: &mut Value) {
+    let (name, header) = match status {
+        "401" => (
+            "WWW-Authenticate",
+            json!({
+                "description": "How to authenticate (RFC 9110 section 11.6.1).",
+                "required": true, "schema": {"type": "string"},
+            }),
+        ),
+        "429" | "503" => (
+            "Retry-After",
+            json!({
+                "description": "After how many seconds to come again (RFC 9110 section 10.2.3).",
+                "required": true, "schema": {"type": "integer", "minimum": 1},
+            }),
+        ),
+        _ => return,
+    };
+    answer["headers"] = json!({name: header});
+}
+
 const CLIENT: &[&str] = &["client_secret_basic", "client_in_form"];
 const BEARER: &[&str] = &["access_token"];
 
 /// The document of a release.
 pub fn document(settings: &Settings) -> Value {
     let with = |s: &mut schemars::generate::SchemaSettings| {
+        // What may be left out of an answer is not required.
+        s.contract = Contract::Serialize;
         s.definitions_path = "/components/schemas".into();
         s.meta_schema = None;
     };

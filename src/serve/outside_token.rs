@@ -44,10 +44,19 @@ pub(super) struct Vouched<'v> {
 }
 
 /// Why a token is not taken.
+#[derive(Clone, Debug)]
+pub(super) struct Untaken<'v> {
+    why: Why,
+    /// The provider that it is of, or whose it would be.
+    pub provider: Option<&'v OutsideProvider>,
+    /// Whom it speaks of, where that is verified.
+    pub subject: Option<String>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Untaken {
+enum Why {
     /// It is of no provider that is trusted here, or no key of it signed it.
-    Unknown,
+    Unknown(Unknown),
     /// Its provider is trusted, and has not been asked for its keys with success yet.
     NotYet,
     /// The provider's key signed it, and it breaks a rule.
@@ -58,21 +67,70 @@ pub(super) enum Untaken {
     Suspended,
 }
 
-impl Untaken {
+/// Why nobody vouches for a token. Strangers are told the same of all; what comes later says more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Unknown {
+    Issuer,
+    IssuerOfKey,
+    OtherTenants,
+    TooOld,
+    Inactive,
+    KeyId,
+    Signature,
+    Ambiguous,
+}
+
+impl From<Why> for Untaken<'_> {
+    fn from(why: Why) -> Self {
+        Self {
+            why,
+            provider: None,
+            subject: None,
+        }
+    }
+}
+
+impl<'v> Untaken<'v> {
+    fn of(why: Why, provider: &'v OutsideProvider) -> Self {
+        Self {
+            provider: Some(provider),
+            ..why.into()
+        }
+    }
+
     /// What a client is told whose tenant the token is to be of.
     pub fn into_refusal(self) -> Refusal {
-        match self {
-            Self::Unknown => {
+        match self.why {
+            Why::Unknown(_) => {
                 Refusal::invalid_request("subject_token is of no provider that is trusted here.")
             }
-            Self::NotYet => Self::not_yet(),
-            Self::Broken(why) => Refusal::invalid_request(why.to_string()),
-            Self::Suspended => enrol::suspended(),
-            Self::OtherTenant => Refusal::new(
+            Why::NotYet => Self::not_yet(),
+            Why::Broken(why) => Refusal::invalid_request(why.to_string()),
+            Why::Suspended => enrol::suspended(),
+            Why::OtherTenant => Refusal::new(
                 ErrorCode::AccessDenied,
                 "the subject token speaks of another legal entity's person.",
             ),
         }
+    }
+
+    /// What the client is not told, for whoever runs this.
+    pub fn cause(&self) -> Option<&'static str> {
+        let Why::Unknown(why) = self.why else {
+            return None;
+        };
+        Some(match why {
+            Unknown::Issuer => "no provider has the iss of the token.",
+            Unknown::IssuerOfKey => {
+                "the provider has a key with the kid of the token, and not its iss."
+            }
+            Unknown::OtherTenants => "the provider with the iss of the token is another tenant's.",
+            Unknown::TooOld => "the provider's keys have not been fetched again for too long.",
+            Unknown::Inactive => "the provider is not active.",
+            Unknown::KeyId => "the provider has no key with the kid and alg of the token.",
+            Unknown::Signature => "the signature is not by the provider's key with that kid.",
+            Unknown::Ambiguous => "the token could be of several tenants.",
+        })
     }
 
     /// Neither yes nor no can be said.
@@ -80,9 +138,18 @@ impl Untaken {
         Refusal::unavailable("the keys of the token's provider are not known here yet.")
     }
 
+    /// Whether neither yes nor no can be said.
+    pub fn is_not_yet(&self) -> bool {
+        self.why == Why::NotYet
+    }
+
     /// The better reason of two.
     fn or(self, other: Self) -> Self {
-        if self == Self::Unknown { other } else { self }
+        match (&self.why, &other.why) {
+            (Why::Unknown(mine), Why::Unknown(others)) if others <= mine => self,
+            (Why::Unknown(_), _) => other,
+            _ => self,
+        }
     }
 }
 
@@ -93,16 +160,16 @@ pub(super) fn of_tenant<'v>(
     view: &'v View,
     client: &'v Client,
     token: &Unverified<'_>,
-) -> Result<Vouched<'v>, Untaken> {
+) -> Result<Vouched<'v>, Untaken<'v>> {
     let now = app.clock.now();
-    let subscription = client.subscription(now).ok_or(Untaken::Unknown)?;
-    let mut why = Untaken::Unknown;
+    let nobody = || Untaken::from(Why::Unknown(Unknown::Issuer));
+    let subscription = client.subscription(now).ok_or_else(nobody)?;
+    let mut why = nobody();
     for trusted in view.snapshot.providers_of(&client.namespace, now) {
         match judged(app, trusted, token, true) {
             Ok(subject) if subject.belongs_to(&subscription.legal_entity_id) => {
                 return Ok(Vouched {
-                    subject: enrol::admit(view, &client.namespace, subject)
-                        .ok_or(Untaken::Suspended)?,
+                    subject: admitted(view, &client.namespace, trusted, subject)?,
                     provider: trusted,
                     subscription,
                     subscriptions: &client.subscriptions,
@@ -110,12 +177,43 @@ pub(super) fn of_tenant<'v>(
             }
             Ok(subject) => {
                 enrol::enrol_legal_entity(app, view, &trusted.provider, &subject);
-                return Err(Untaken::OtherTenant);
+                return Err(Untaken {
+                    subject: Some(subject.id),
+                    ..Untaken::of(Why::OtherTenant, trusted)
+                });
             }
             Err(other) => why = why.or(other),
         }
     }
+    // Those that were not asked.
+    for trusted in &view.snapshot.providers {
+        let unasked = if !trusted.provider.serves(&client.namespace) {
+            Unknown::OtherTenants
+        } else if !trusted.is_good(now) {
+            Unknown::TooOld
+        } else {
+            continue;
+        };
+        let (issuer, own) = (token.issuer(), app.settings.issuer.as_str());
+        if !trusted.provider.issuers.is_empty() && trusted.provider.may_issue_as(issuer, own) {
+            why = why.or(Untaken::of(Why::Unknown(unasked), trusted));
+        }
+    }
     Err(why)
+}
+
+/// The person, unless a User keeps them out.
+fn admitted<'v>(
+    view: &View,
+    namespace: &str,
+    trusted: &'v OutsideProvider,
+    subject: Subject,
+) -> Result<Subject, Untaken<'v>> {
+    let id = subject.id.clone();
+    enrol::admit(view, namespace, subject).ok_or_else(|| Untaken {
+        subject: Some(id),
+        ..Untaken::of(Why::Suspended, trusted)
+    })
 }
 
 /// The token, whoever brings it: the provider that vouches for it, and the legal entity that it names, say
@@ -127,16 +225,16 @@ pub(super) fn of_anyone<'v>(
     app: &App,
     view: &'v View,
     token: &Unverified<'_>,
-) -> Result<Vouched<'v>, Untaken> {
+) -> Result<Vouched<'v>, Untaken<'v>> {
     let now = app.clock.now();
     let mut found: Option<(u8, &str, Vouched<'v>)> = None;
     let mut doubtful = None;
-    let mut why = Untaken::Unknown;
+    let mut why = Untaken::from(Why::Unknown(Unknown::Issuer));
     for trusted in view.snapshot.providers.iter().filter(|p| p.is_good(now)) {
         let subject = match judged(app, trusted, token, false) {
             Ok(subject) => subject,
             // Of a tenant's provider that is said to its own technical users alone.
-            Err(Untaken::NotYet) if trusted.provider.namespace.is_some() => continue,
+            Err(no) if no.is_not_yet() && trusted.provider.namespace.is_some() => continue,
             Err(other) => {
                 why = why.or(other);
                 continue;
@@ -182,23 +280,32 @@ pub(super) fn of_anyone<'v>(
         return Err(why);
     };
     if doubtful == Some(rank) {
-        return Err(Untaken::Unknown);
+        return Err(Why::Unknown(Unknown::Ambiguous).into());
     }
-    vouched.subject = enrol::admit(view, namespace, vouched.subject).ok_or(Untaken::Suspended)?;
+    vouched.subject = admitted(view, namespace, vouched.provider, vouched.subject)?;
     Ok(vouched)
 }
 
 /// Whom the token speaks of, if that provider vouches for it. `tells`: whether whoever asks is told which rule
 /// a token breaks that the provider's key signed.
-fn judged(
+fn judged<'v>(
     app: &App,
-    trusted: &OutsideProvider,
+    trusted: &'v OutsideProvider,
     token: &Unverified<'_>,
     tells: bool,
-) -> Result<Subject, Untaken> {
+) -> Result<Subject, Untaken<'v>> {
     let (provider, own_issuer) = (&trusted.provider, app.settings.issuer.as_str());
-    if !provider.active || !provider.may_issue_as(token.issuer(), own_issuer) {
-        return Err(Untaken::Unknown);
+    let unknown = |why| Untaken::of(Why::Unknown(why), trusted);
+    let key = trusted.keys.named(token.key_id(), token.algorithm);
+    if !provider.may_issue_as(token.issuer(), own_issuer) {
+        return Err(if token.key_id().is_some() && key.is_some() {
+            unknown(Unknown::IssuerOfKey)
+        } else {
+            Why::Unknown(Unknown::Issuer).into()
+        });
+    }
+    if !provider.active {
+        return Err(unknown(Unknown::Inactive));
     }
     let judge = || {
         let now = app.clock.now().as_second();
@@ -218,11 +325,10 @@ fn judged(
     // nothing verified, however many providers there are. Only whoever holds the key is told which rule
     // it breaks.
     let outcome = judge();
-    let key = trusted.keys.named(token.key_id(), token.algorithm);
     if let Some(key) = key.filter(|_| outcome.is_ok() || tells)
         && key.verifies(token.signed.as_bytes(), &token.signature)
     {
-        return outcome.map_err(Untaken::Broken);
+        return outcome.map_err(|why| Untaken::of(Why::Broken(why), trusted));
     }
     let may_be_new = token
         .key_id()
@@ -230,13 +336,17 @@ fn judged(
     // One that a key would not help is no reason to ask for keys.
     if may_be_new && outcome.is_ok() {
         if trusted.keys.0.is_empty() {
-            return Err(Untaken::NotYet);
+            return Err(Untaken::of(Why::NotYet, trusted));
         }
         if trusted.fetched {
             app.keys_wanted.want(trusted);
         }
     }
-    Err(Untaken::Unknown)
+    Err(unknown(if key.is_some() {
+        Unknown::Signature
+    } else {
+        Unknown::KeyId
+    }))
 }
 
 /// A JWT of which nothing is verified yet.
@@ -277,7 +387,8 @@ impl<'a> Unverified<'a> {
         self.claims.get("iss").and_then(Value::as_str)
     }
 
-    fn key_id(&self) -> Option<&str> {
+    /// `kid`, as it is claimed.
+    pub fn key_id(&self) -> Option<&str> {
         self.header.get("kid").and_then(Value::as_str)
     }
 }

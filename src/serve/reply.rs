@@ -104,11 +104,18 @@ impl Refusal {
         Self::new(ErrorCode::TemporarilyUnavailable, sentence)
     }
 
+    /// Not for that time.
+    pub fn unavailable_for(after: Duration, sentence: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            retry_after: Some(whole_seconds(after)),
+            ..Self::unavailable(sentence)
+        }
+    }
+
     /// Too often (RFC 6585 §4), with the time after which the client may come again.
     pub fn too_often(after: Duration, sentence: impl Into<Cow<'static, str>>) -> Self {
-        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
         Self {
-            retry_after: Some(seconds.max(1)),
+            retry_after: Some(whole_seconds(after)),
             ..Self::new(ErrorCode::SlowDown, sentence)
         }
     }
@@ -159,6 +166,13 @@ impl Refusal {
 
 /// After how many seconds a client may come again that met a 503.
 const RETRY_SECONDS: &str = "2";
+/// After how long to come again where a person has to change something first.
+pub(super) const UNTIL_CHANGED: Duration = Duration::from_mins(1);
+
+/// In seconds, rounded up, and never none.
+fn whole_seconds(after: Duration) -> u64 {
+    (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1)
+}
 
 impl From<OAuthError> for Refusal {
     fn from(error: OAuthError) -> Self {

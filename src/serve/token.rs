@@ -80,7 +80,8 @@ where
         Err(refusal) => {
             app.metrics.refused(refusal.error.code());
             trail.refused(&refusal);
-            tracing::debug!(?took, error = %refusal.error, "Refused a token request.");
+            let (error, cause) = (&refusal.error, trail.cause());
+            tracing::debug!(?took, %error, cause, "Refused a token request.");
             refusal.into_reply(&app.challenge)
         }
     }
@@ -110,7 +111,7 @@ where
     within_rate(app, client)?;
     let issued = match grant {
         Grant::ClientCredentials => client_credentials::issue(app, &view, client, &form)?,
-        Grant::TokenExchange => token_exchange::issue(app, &view, client, &form).await?,
+        Grant::TokenExchange => token_exchange::issue(app, &view, client, &form, trail).await?,
     };
     // Again: this process may have been frozen since, and a token that nobody gets is none.
     in_contact(app, &view)?;

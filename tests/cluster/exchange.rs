@@ -158,7 +158,7 @@ fn three_hops_and_the_audit_log_tells_them() {
     assert_eq!(told[1]["subject_token"], told[0]["jti"]);
     assert_eq!(
         told[2]["actors"],
-        format!("{} {} {}", ids[2], ids[1], ids[0])
+        json!([{"sub": ids[2]}, {"sub": ids[1]}, {"sub": ids[0]}])
     );
 
     // A client in the middle is suspended: what it was issued lets nobody act, and holds no more.

@@ -1,14 +1,22 @@
 //! The audit log: a line for each token that is issued, refused or revoked, and no secret in any.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use chancery::cli::audit;
+use chancery::crypto::key_pair::KeyPair;
 use chancery::domain::client::{Client, Family};
+use chancery::domain::provider::Provider;
+use chancery::domain::user::{People, UserFacts};
+use chancery::serve::snapshot::Snapshot;
 use serde_json::{Value, json};
 use tracing_subscriber::layer::SubscriberExt as _;
 
+use crate::jwt::{sign, with};
+use crate::people::{self, CORP, OF_CORP, corp, exchange, of_person, trusted};
 use crate::support::*;
+use crate::users;
 
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -150,4 +158,153 @@ async fn one_line_each_and_no_secret() {
     }
     let (_, signature) = token.rsplit_once('.').expect("three parts");
     assert!(!all.contains(signature) && !all.contains("eyJ"), "{all}");
+}
+
+/// Whom another issuer calls as one of ours is called has not acted here.
+#[tokio::test]
+async fn actors_are_told_with_whoever_calls_them_so() {
+    let (lines, _listening) = listen();
+    let (world, secret) = people::world();
+    for (act, before) in [
+        (
+            json!({"sub": "acme.shop"}),
+            json!({"sub": "acme.shop", "iss": CORP}),
+        ),
+        (
+            json!({"sub": "x acme.orders", "iss": "https://x.example"}),
+            json!({"sub": "x acme.orders", "iss": "https://x.example"}),
+        ),
+    ] {
+        let person = of_person(&json!({ "act": act }));
+        let answer = exchange(&world, "acme.front", &secret, &person, "").await;
+        assert_eq!(answer.status, 200);
+        let line = lines.read().pop().expect("a line");
+        assert_eq!(line["actors"], json!([{"sub": "acme.front"}, before]));
+    }
+    // What has nothing to say is left out.
+    let narrow = of_person(&json!({"scope": "mail"}));
+    let answer = exchange(&world, "acme.front", &secret, &narrow, "").await;
+    assert_eq!(answer.status, 200);
+    let line = lines.read().pop().expect("a line");
+    assert_eq!(
+        (&line["event"], line.get("scope")),
+        (&json!("issued"), None)
+    );
+}
+
+/// The client hears the same of all; the audit log tells which it was.
+#[tokio::test]
+async fn why_a_persons_token_is_not_known_is_told() {
+    let (lines, _listening) = listen();
+    let (all, secret) = people::clients();
+    let world = World::new();
+    let named = |name: &str, namespace: Option<&str>, active: bool| Provider {
+        name: name.into(),
+        namespace: namespace.map(str::to_owned),
+        issuers: vec![format!("https://{name}.example")],
+        active,
+        ..corp()
+    };
+    let providers = || {
+        vec![
+            trusted(corp(), &OF_CORP),
+            trusted(named("old", None, false), &OF_CORP),
+            trusted(named("theirs", Some("globex"), true), &OF_CORP),
+        ]
+    };
+    world
+        .store
+        .publish(people::served(all.clone(), providers()));
+    let signed = |by: &KeyPair, kid: Value, iss: &str| {
+        let header = with(&people::header(), &json!({ "kid": kid }));
+        sign(by, &header, &with(&people::claims(), &json!({"iss": iss})))
+    };
+    let kid = OF_CORP.key_id();
+    let mut told = HashSet::new();
+    let mut heard = HashSet::new();
+    let secretive = format!("sk-{}", "x".repeat(30));
+    for (token, provider, kid, cause) in [
+        (
+            signed(&OF_CORP, json!("new"), CORP),
+            Some("corp"),
+            "new",
+            "kid",
+        ),
+        (
+            signed(&es256(), json!(kid), CORP),
+            Some("corp"),
+            kid,
+            "signature",
+        ),
+        (
+            signed(&es256(), json!(secretive), CORP),
+            Some("corp"),
+            "(it holds what may be a client secret)",
+            "kid",
+        ),
+        (
+            signed(&OF_CORP, json!(kid), "https://old.example"),
+            Some("old"),
+            kid,
+            "active",
+        ),
+        (
+            signed(&OF_CORP, json!(kid), "https://theirs.example"),
+            Some("globex/theirs"),
+            kid,
+            "tenant",
+        ),
+        (
+            signed(&OF_CORP, json!(kid), "https://login.corp.example/"),
+            Some("corp"),
+            kid,
+            "iss",
+        ),
+        (
+            signed(&es256(), json!("none"), "https://x"),
+            None,
+            "none",
+            "iss",
+        ),
+    ] {
+        let answer = exchange(&world, "acme.front", &secret, &token, "").await;
+        assert_eq!(answer.error(), "invalid_request");
+        heard.insert(answer.body);
+        let line = lines.read().pop().expect("a line");
+        assert_eq!(line["event"], "refused");
+        assert_eq!(line.get("provider").and_then(Value::as_str), provider);
+        assert_eq!(line["subject_kid"], kid, "{line}");
+        let why = line["cause"].as_str().expect("a cause").to_owned();
+        assert!(why.contains(cause), "{why}");
+        assert_eq!(line.get("subject"), None, "nothing is verified");
+        assert!(!line.to_string().contains("eyJ"), "{line}");
+        told.insert(why);
+    }
+    assert_eq!((heard.len(), told.len()), (1, 6), "{told:?}");
+    // What was verified before the refusal is named.
+    let of_corp = of_person(&json!({"aud": "back"}));
+    exchange(&world, "acme.front", &secret, &of_corp, "").await;
+    let line = lines.read().pop().expect("a line");
+    assert_eq!(
+        (&line["provider"], &line["subject_kid"]),
+        (&json!("corp"), &json!(kid))
+    );
+    let ann = UserFacts {
+        namespace: "acme".into(),
+        suspended: true,
+        ..users::user("acme", "ann", "corp:ann")
+    };
+    world.store.publish(Snapshot {
+        people: Arc::new(People::of([ann])),
+        ..people::served(all, providers())
+    });
+    for (changes, subject) in [(json!({}), "corp:ann"), (json!({"sub": "bob"}), "corp:bob")] {
+        let token = of_person(&changes);
+        exchange(&world, "acme.front", &secret, &token, "&scope=none").await;
+        let line = lines.read().pop().expect("a line");
+        assert_eq!(
+            (&line["event"], &line["subject"], &line["provider"]),
+            (&json!("refused"), &json!(subject), &json!("corp"))
+        );
+    }
 }

@@ -392,3 +392,65 @@ async fn of_two_providers_with_one_issuer_the_one_whose_audience_it_is() {
     let told = answer.json()["error_description"].to_string();
     assert!(told.contains("aud in the token"), "{told}");
 }
+
+/// What a refusal tells of a scope is what has to be changed.
+#[tokio::test]
+async fn who_withholds_a_scope_is_told() {
+    let (mut all, secret) = clients();
+    let mut facts = all[0].subscriptions[0].clone();
+    facts.allowed.scopes = vec!["read".into(), "pay".into()];
+    for client in &mut all {
+        client.scopes = vec!["read".into(), "write".into()];
+        client.subscriptions = Arc::new(vec![facts.clone()]);
+    }
+    let world = World::new();
+    world
+        .store
+        .publish(served(all, vec![trusted(corp(), &OF_CORP)]));
+    let narrow = of_person(&json!({"scope": "mail"}));
+    for (scope, told) in [
+        ("pay", "TechnicalUser"),
+        ("write", "Subscription"),
+        ("read", "person's token"),
+    ] {
+        let more = format!("&scope={scope}");
+        let answer = exchange(&world, "acme.front", &secret, &narrow, &more).await;
+        assert_eq!(answer.error(), "invalid_scope");
+        let said = answer.json()["error_description"].to_string();
+        for one in ["TechnicalUser", "Subscription", "person's token"] {
+            assert_eq!(said.contains(one), one == told, "{scope}: {said}");
+        }
+    }
+    // Nothing of a person where none is spoken for.
+    for (scope, told) in [("pay", "TechnicalUser"), ("write", "Subscription")] {
+        let form = format!("&scope={scope}");
+        let answer = world.token("acme.front", &secret, &form).await;
+        let said = answer.json()["error_description"].to_string();
+        assert!(
+            said.contains(told) && !said.contains("person"),
+            "{scope}: {said}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_may_act_demands_is_told_apart() {
+    let (world, secret) = world();
+    for (may_act, told) in [
+        (json!({"sub": "acme.shop"}), "somebody else"),
+        (json!({"sub": "acme.shop", "foo": 1}), "somebody else"),
+        (
+            json!({"sub": "acme.front", "iss": CORP}),
+            "can not be judged",
+        ),
+        (json!({"sub": "acme.front", "foo": 1}), "can not be judged"),
+        (json!({"client_id": "acme.front"}), "names nobody"),
+        (json!({}), "names nobody"),
+    ] {
+        let token = of_person(&json!({ "may_act": may_act }));
+        let answer = exchange(&world, "acme.front", &secret, &token, "").await;
+        assert_eq!(answer.error(), "invalid_request", "{may_act}");
+        let said = answer.json()["error_description"].to_string();
+        assert!(said.contains(told), "{may_act}: {said}");
+    }
+}

@@ -52,6 +52,12 @@ impl Judge {
             described["description"].is_string(),
             "{what} is not described"
         );
+        let declared = described["headers"].as_object();
+        for name in ["Retry-After", "WWW-Authenticate"] {
+            let sent = !answer.header(&name.to_ascii_lowercase()).is_empty();
+            let told = declared.is_some_and(|all| all.contains_key(name));
+            assert_eq!(sent, told, "{what}: {name}");
+        }
         let Some(content) = described["content"].as_object() else {
             assert!(answer.body.is_empty(), "{what} has a body");
             self.seen.insert((format!("{method} {path}"), status));

@@ -90,7 +90,7 @@ async fn what_is_told_of_a_person() {
         json!({
             "active": true, "token_type": "Bearer",
             "iss": CORP, "sub": "corp:ann", "aud": "front", "iat": NOW - 5, "exp": NOW + 200,
-            "client_id": "app", "jti": "one", "scope": "read", "act": {"sub": "gate", "iss": CORP},
+            "client_id": "corp:app", "jti": "one", "scope": "read", "act": {"sub": "gate", "iss": CORP},
             "caas_org_id": "le-acme", "caas_user_id": "corp:ann", "org_id": "sales",
             "user_roles": ["CLERK"], "caas_tier": "Free",
         })
@@ -511,5 +511,24 @@ async fn a_tenant_needs_no_technical_user_for_its_people() {
     let token = of_person(&json!({}));
     for path in PATHS {
         assert_eq!(account(&world, path, &token).await.status, 200);
+    }
+}
+
+/// What a provider calls its clients is never what one of ours is called.
+#[tokio::test]
+async fn a_providers_client_is_none_of_ours() {
+    let (all, secret) = clients();
+    let world = World::new();
+    let of_acme = Provider {
+        namespace: Some("acme".into()),
+        ..corp()
+    };
+    world
+        .store
+        .publish(served(all, vec![trusted(of_acme, &OF_CORP)]));
+    for member in ["client_id", "azp"] {
+        let token = of_person(&json!({ member: "acme.shop" }));
+        let said = told(&world, "acme.front", &secret, &token).await.json();
+        assert_eq!(said["client_id"], "acme/corp:acme.shop", "{member}");
     }
 }

@@ -17,13 +17,14 @@ use serde_json::{Value, json};
 use crate::people::{OF_CORP, clients, corp, exchange, of_person, read, served, token_of, trusted};
 use crate::support::*;
 
-fn user(namespace: &str, name: &str, id: &str) -> UserFacts {
+pub fn user(namespace: &str, name: &str, id: &str) -> UserFacts {
     UserFacts {
         namespace: namespace.into(),
         name: name.into(),
         uid: name.into(),
         created: Timestamp::from_second(1).expect("a time"),
         id: id.into(),
+        display_name: None,
         roles: Vec::new(),
         suspended: false,
     }
@@ -234,7 +235,7 @@ async fn who_is_new_is_noted_once_before_the_answer() {
     // No note, no token.
     for (why, told) in [
         (Unnoted::Unreachable, "come again"),
-        (Unnoted::Full, "users.enrolmentRate"),
+        (Unnoted::Full, "wait for their Users"),
     ] {
         *world.enrolments.refuses.lock().expect("a lock") = Some(why);
         let answer = ask("carol", "").await;
@@ -352,4 +353,75 @@ async fn a_legal_entity_that_is_nobodys_is_noted_and_the_answer_is_the_same() {
         };
         assert_eq!(noted, expected, "{allows} {enrols}");
     }
+}
+
+/// When to come again is told as far as it is known, and not sooner.
+#[tokio::test]
+async fn when_to_come_again_can_be_true() {
+    let (all, secret) = clients();
+    let mut settings = Settings {
+        issuer: ISSUER.into(),
+        ..Settings::default()
+    };
+    settings.users.enrolment_rate = "3/m".parse().expect("a rate");
+    settings.users.max_per_tenant = 1;
+    let world = World::with_settings(settings);
+    let after = async |subject: &str| {
+        let token = of_person(&json!({ "sub": subject }));
+        let answer = exchange(&world, "acme.front", &secret, &token, "").await;
+        answer.header("retry-after").to_owned()
+    };
+    world
+        .store
+        .publish(with_users(all.clone(), enrolling(false), Vec::new()));
+    for subject in ["a", "b", "c"] {
+        assert_eq!(after(subject).await, "");
+    }
+    assert_eq!(after("d").await, "20", "the rate");
+    world.clock.0.fetch_add(15, Ordering::Relaxed);
+    assert_eq!(after("d").await, "5", "the rate");
+    let full = vec![user("acme", "x", "corp:x")];
+    world
+        .store
+        .publish(with_users(all.clone(), enrolling(false), full));
+    assert_eq!(after("d").await, "60", "the bound");
+    world.store.publish(Snapshot {
+        human_rings: Vec::new(),
+        ..with_users(all, corp(), Vec::new())
+    });
+    assert_eq!(after("d").await, "60", "no ring for people at all");
+}
+
+#[tokio::test]
+async fn a_person_is_called_as_their_user_says() {
+    let (all, secret) = clients();
+    let world = World::new();
+    let show = |users: Vec<UserFacts>| {
+        world.store.publish(with_users(all.clone(), corp(), users));
+    };
+    show(Vec::new());
+    let person = of_person(&json!({}));
+    let ours = token_of(&exchange(&world, "acme.front", &secret, &person, "").await);
+    let called = async |what: &str, expected: &str| {
+        for token in [&person, &ours] {
+            let answer = of_bearer(&world, "/account", token).await.json();
+            let info = &answer["userAccountInfo"];
+            assert_eq!(
+                (&info["userId"], &info["userName"]),
+                (&json!("corp:ann"), &json!(expected)),
+                "{what}"
+            );
+        }
+    };
+    let named = |namespace: &str| UserFacts {
+        display_name: Some("Ann Example".into()),
+        ..user(namespace, "ann", "corp:ann")
+    };
+    called("nobody is known", "corp:ann").await;
+    show(vec![user("acme", "ann", "corp:ann")]);
+    called("without a name", "corp:ann").await;
+    show(vec![named("globex")]);
+    called("another tenant's", "corp:ann").await;
+    show(vec![named("acme")]);
+    called("named", "Ann Example").await;
 }

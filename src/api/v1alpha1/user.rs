@@ -138,6 +138,7 @@ impl User {
             uid: self.uid().unwrap_or_default(),
             created: created.map_or(Timestamp::MAX, |at| at.0),
             id: self.person(),
+            display_name: self.spec.display_name.clone(),
             roles: self.spec.roles.clone(),
             suspended: self.spec.suspended,
         }

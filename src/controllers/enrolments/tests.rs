@@ -218,6 +218,7 @@ fn who_is_known_is_not_made_again() {
         uid: "u".into(),
         created: now(),
         id: "corp:ann".into(),
+        display_name: None,
         roles: Vec::new(),
         suspended: true,
     }]));

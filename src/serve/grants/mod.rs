@@ -62,7 +62,7 @@ fn sign(grant: Grant, ring: &Ring, mut granted: Granted<'_>) -> Result<Issued, R
         key_id: ring.active.key_id().to_owned(),
         audience: claims.audiences.join(" "),
         expires_at: claims.expires_at,
-        actors: claims.act.map(|act| act.names().join(" ")),
+        actors: claims.act.map_or_else(Vec::new, |act| act.parties()),
         subject_token: None,
     };
     let body = IssuedBody {

@@ -3,11 +3,12 @@
 //! refused, never ignored.
 
 use super::super::app::App;
+use super::super::audit::Trail;
 use super::super::bearer;
 use super::super::enrol;
 use super::super::form::Form;
-use super::super::outside_token::{self, Untaken, Unverified};
-use super::super::reply::Refusal;
+use super::super::outside_token::{self, Unverified};
+use super::super::reply::{Refusal, UNTIL_CHANGED};
 use super::super::snapshot::View;
 use super::super::token::Issued;
 use super::super::trust::OutsideProvider;
@@ -31,6 +32,7 @@ pub(in super::super) async fn issue(
     view: &View,
     client: &Client,
     form: &Form<'_>,
+    trail: &mut Trail,
 ) -> Result<Issued, Refusal> {
     // Before a stranger's token is looked at.
     may_exchange(client)?;
@@ -50,15 +52,18 @@ pub(in super::super) async fn issue(
     let presented = typed(form, "subject_token", "subject_token_type")?
         .ok_or_else(|| Refusal::invalid_request("the parameter subject_token is missing."))?;
     actor(app, view, client, form)?;
-    let (subject, provider) = subject(app, view, client, presented)?;
+    let (subject, provider) = subject(app, view, client, presented, trail)?;
+    trail.speaks_of(&subject.id, provider.map(|trusted| &trusted.provider));
     let request = requested(form);
     let token_id = random_id();
     let now = app.clock.now();
     let granted = on_behalf_of(client, &subject, &request, &app.settings, now, &token_id)?;
     let ring = view.human_rings(now).next().ok_or_else(|| {
-        Refusal::unavailable(
-            "no key for people can sign now: a SigningKey with audience human makes one.",
-        )
+        let why = "no key for people can sign now: a SigningKey with audience human makes one.";
+        if view.snapshot.human_rings.is_empty() {
+            return Refusal::unavailable_for(UNTIL_CHANGED, why);
+        }
+        Refusal::unavailable(why)
     })?;
     let mut issued = sign(Grant::TokenExchange, ring, granted)?;
     issued.body.issued_token_type = Some(issued_type);
@@ -116,10 +121,12 @@ fn subject<'v>(
     view: &'v View,
     client: &'v Client,
     presented: &str,
+    trail: &mut Trail,
 ) -> Result<(Subject, Option<&'v OutsideProvider>), Refusal> {
     let token = Unverified::parse(presented).ok_or_else(|| {
         Refusal::invalid_request("subject_token is no JWT as RFC 7519 and RFC 8725 have it.")
     })?;
+    trail.brings(token.key_id());
     if token.issuer() == Some(app.settings.issuer.as_str()) {
         let bearer = bearer::living(app, view, presented);
         // Of another tenant's nothing is told, not even whether it holds.
@@ -137,6 +144,9 @@ fn subject<'v>(
         return Ok((subject, None));
     }
     let vouched = outside_token::of_tenant(app, view, client, &token);
-    let vouched = vouched.map_err(Untaken::into_refusal)?;
+    let vouched = vouched.map_err(|why| {
+        trail.untaken(&why);
+        why.into_refusal()
+    })?;
     Ok((vouched.subject, Some(vouched.provider)))
 }
