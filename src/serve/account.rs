@@ -36,7 +36,7 @@ pub struct Account {
 pub struct UserAccountInfo {
     /// The subject of the token (sub); of an outside provider's token the person's id here.
     pub user_id: String,
-    /// What people call it: the name of the technical user; the displayName of the person's User, or the
+    /// What people call it: the name of the technical user; the display name in the person's User, or the
     /// person's id.
     pub user_name: String,
     /// The tenant.

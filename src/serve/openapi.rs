@@ -175,7 +175,9 @@ impl Builder {
                 _ => "The server is at fault.",
             };
             let mut described = answer(what, &[(PROBLEM, &problem)]);
-            add_headers(status, &mut described);
+            // Whoever presents a token is told how to, whatever is wrong with it.
+            let like = if *status == "400" { "401" } else { *status };
+            add_headers(like, &mut described);
             all.insert((*status).into(), described);
         }
         all
