@@ -120,7 +120,7 @@ impl<'v> Untaken<'v> {
             return None;
         };
         Some(match why {
-            Unknown::Issuer => "no provider has the iss of the token.",
+            Unknown::Issuer => "no provider that is active and sound has the iss of the token.",
             Unknown::IssuerOfKey => {
                 "the provider has a key with the kid of the token, and not its iss."
             }
