@@ -444,6 +444,12 @@ async fn every_path_is_described_and_every_reference_leads_somewhere() {
         }
         let served: BTreeSet<String> = world.app.paths().map(str::to_owned).collect();
         assert_eq!(described, served);
+        // A token without scopes has none in its answer.
+        let required = &document["components"]["schemas"]["TokenResponse"]["required"];
+        assert_eq!(
+            required,
+            &json!(["access_token", "token_type", "expires_in"])
+        );
         let text = document.to_string();
         for reference in text.split("\"$ref\":\"#").skip(1) {
             let pointer = reference.split('"').next().expect("a reference");
