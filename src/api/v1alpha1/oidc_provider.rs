@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::unquoted::unquoted;
 use crate::domain::client_key::GivenJwk;
 use crate::domain::period::Period;
 use crate::domain::provider::{
@@ -51,6 +52,10 @@ pub const ISSUER_VALIDATED: &str = "IssuerValidated";
         .message("a provider has either wellKnownUri, where its metadata tells of its keys, or its keys themselves in jwks.keys: give one of the two."),
     validation = Rule::new("!has(self.wellKnownUri) || !self.requireHttps || self.wellKnownUri.startsWith('https://')")
         .message("wellKnownUri does not begin with https://, so that anyone on the way could put keys of their own into the answer: use https, or set requireHttps to false for a provider within the cluster.").field_path(".wellKnownUri"),
+    validation = unquoted("wellKnownUri", vocabulary::WELL_KNOWN_URI[0]),
+    validation = unquoted("wellKnownUri", vocabulary::WELL_KNOWN_URI[1]),
+    validation = unquoted("caBundle", vocabulary::CA_BUNDLE[0]),
+    validation = unquoted("caBundle", vocabulary::CA_BUNDLE[1]),
 )]
 pub struct OidcProviderSpec {
     /// Where the provider's metadata is, such as
