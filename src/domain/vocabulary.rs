@@ -180,8 +180,8 @@ const CLAIM_PATH: Rule = (
     r"a claim is named by at most 8 names with dots between them, such as realm_access.roles: a dot within a name is written \., a backslash \\.",
 );
 const REFUSAL: Rule = (
-    "self.matches('^[A-Z][A-Za-z]*$')",
-    "refused is the word for why a token is not taken, such as WrongAudience.",
+    "self in ['ProviderInactive', 'HeaderRefused', 'NoAccessToken', 'TokenBound', 'TokenOfClient', 'ClaimMissing', 'ClaimMalformed', 'OwnIssuer', 'WrongIssuer', 'WrongAudience', 'TokenExpired', 'TokenNotYetValid', 'IssuedInFuture', 'IssuedBeforeRegistration', 'SubjectMissing', 'SubjectUnsound', 'OrganisationUnsound', 'LegalEntityMissing', 'LegalEntityUnsound', 'RolesUnsound', 'RequiredClaim']",
+    "refused is the word for why a token is not taken, one of ProviderInactive, HeaderRefused, NoAccessToken, TokenBound, TokenOfClient, ClaimMissing, ClaimMalformed, OwnIssuer, WrongIssuer, WrongAudience, TokenExpired, TokenNotYetValid, IssuedInFuture, IssuedBeforeRegistration, SubjectMissing, SubjectUnsound, OrganisationUnsound, LegalEntityMissing, LegalEntityUnsound, RolesUnsound and RequiredClaim.",
 );
 /// On a provider's caBundle, as [`unquoted`] has it.
 pub const CA_BUNDLE: [Rule; 2] = [

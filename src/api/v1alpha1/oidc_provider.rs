@@ -221,27 +221,31 @@ pub struct TokenExample {
 }
 
 /// What is to come of an example.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.refused) || !(has(self.id) || has(self.organisation) || has(self.legalEntity) || has(self.roles))")
+        .message("refused says that no token comes of it, and beside it stands what is to come of it: take refused away, or all else."),
+)]
 pub struct ExpectedSubject {
     /// What the person is called here.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "vocabulary::example_text")]
     pub id: Option<String>,
     /// Their organisation; empty: none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "vocabulary::example_text")]
     pub organisation: Option<String>,
     /// Their legal entity; empty: none is named.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "vocabulary::example_text")]
     pub legal_entity: Option<String>,
     /// Their roles here, in any order.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "vocabulary::example_roles")]
     pub roles: Option<Vec<String>>,
-    /// That the token is refused, and why, such as LegalEntityMissing.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// That the token is refused, and why, such as LegalEntityMissing; nothing else stands beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "vocabulary::example_refusal")]
     pub refused: Option<String>,
 }

@@ -701,3 +701,45 @@ proptest! {
         }
     }
 }
+
+/// The CRD lists the words, and the page does.
+#[test]
+fn every_refusal_has_a_word_that_is_listed() {
+    let text = String::new;
+    let all = [
+        Refusal::Inactive,
+        Refusal::Header("a"),
+        Refusal::Kind("a"),
+        Refusal::Bound,
+        Refusal::OfClient,
+        Refusal::Missing("a"),
+        Refusal::Malformed("a"),
+        Refusal::OwnIssuer,
+        Refusal::Issuer,
+        Refusal::Audience,
+        Refusal::Expired,
+        Refusal::NotYet,
+        Refusal::IssuedAhead,
+        Refusal::BeforeRegistration,
+        Refusal::SubjectMissing(text()),
+        Refusal::Subject(text()),
+        Refusal::Organisation(text()),
+        Refusal::LegalEntityMissing(text()),
+        Refusal::LegalEntity(text()),
+        Refusal::Roles(text()),
+        Refusal::Required(text()),
+    ];
+    assert_eq!(all.map(|refusal| refusal.reason()), Refusal::REASONS);
+    let schema =
+        crate::domain::vocabulary::example_refusal(&mut schemars::SchemaGenerator::default());
+    let rule = serde_json::to_string(&schema).expect("JSON");
+    let listed = format!(
+        "[{}]",
+        Refusal::REASONS.map(|word| format!("'{word}'")).join(", ")
+    );
+    assert!(rule.contains(&listed), "{rule}");
+    let page = include_str!("../../../docs/providers.md");
+    for word in Refusal::REASONS {
+        assert!(page.contains(&format!("`{word}`")), "{word}");
+    }
+}
