@@ -211,7 +211,8 @@ impl Default for ProviderJwks {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenExample {
-    /// The token's claims. Of iss, aud and the times those that are left out count as right.
+    /// The token's claims. Of iss, aud and the times those that are left out count as right. The times that
+    /// stand there are judged as at iat, and without one as at the moment when this resource was made.
     #[schemars(schema_with = "vocabulary::example_token")]
     pub token: Map<String, Value>,
     /// What is to come of it; what is left out may be anything.

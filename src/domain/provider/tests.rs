@@ -491,6 +491,31 @@ fn examples_say_how_they_differ() {
         try_it(other.clone(), refused("WrongIssuer")),
         [r#"refused is "WrongAudience", and "WrongIssuer" is expected"#]
     );
+    // Whenever it is tried, and however long ago the resource was made.
+    for (times, comes_of_it) in [
+        (json!({"exp": 5}), Some("TokenExpired")),
+        (json!({"nbf": 5}), None),
+        (json!({"nbf": 4_000_000_000_i64}), Some("TokenNotYetValid")),
+        (json!({"exp": 4_000_000_000_i64}), None),
+        (json!({"iat": 5, "exp": 10}), None),
+        (
+            json!({"iat": 4_000_000_000_i64, "exp": 4_000_000_300_i64}),
+            None,
+        ),
+        (json!({"iat": 10, "exp": 10}), Some("TokenExpired")),
+        (
+            json!({"iat": 10, "nbf": 11, "exp": 12}),
+            Some("TokenNotYetValid"),
+        ),
+        (json!({"exp": "5"}), Some("ClaimMalformed")),
+        (json!({"iat": -1}), Some("ClaimMalformed")),
+    ] {
+        let mut timed = token();
+        let claims = timed.as_object_mut().expect("an object");
+        claims.extend(times.as_object().expect("an object").clone());
+        let expect = comes_of_it.map_or_else(Expected::default, refused);
+        assert_eq!(try_it(timed, expect), [""; 0], "{times}");
+    }
     assert_eq!(
         try_it(other, Expected::default()),
         ["it is refused (WrongAudience): aud in the token has none of the provider's audiences"]
