@@ -39,6 +39,10 @@ const ROLE_BY_NAME: Rule = (
     "!self.contains('*')",
     "a technical user's roles are listed by name: * stands for all of them only in a Subscription's allowed.roles.",
 );
+const ROLE_LISTED: Rule = (
+    "!self.contains('*')",
+    "the roles that people have here are listed by name: * stands for all of them only in a Subscription's allowed.roles.",
+);
 const ROLE_OR_ALL: Rule = (
     "self == '*' || !self.contains('*')",
     "roles are compared as they stand, and * is no pattern: it allows every role as an entry of its own, and nothing within another.",
@@ -404,7 +408,9 @@ schemas! {
     /// A provider's role.
     provider_role = text(256, &[]);
     /// Our roles for one of a provider's.
-    mapped_roles = set(16, &text(256, &[ROLE, ROLE_BY_NAME]));
+    mapped_roles = set(16, &text(256, &[ROLE, ROLE_LISTED]));
+    /// The roles of a person.
+    person_roles = set(64, &text(256, &[ROLE, ROLE_LISTED]));
     /// The claims of a token that is an example.
     example_token = json_schema!({
         "type": "object",

@@ -85,7 +85,7 @@ pub struct UserSpec {
     /// Roles that the person has here beside those that the provider's mapping gives. Tokens have no role that
     /// the Subscription does not allow.
     #[serde(default)]
-    #[schemars(schema_with = "vocabulary::roles")]
+    #[schemars(schema_with = "vocabulary::person_roles")]
     pub roles: Vec<String>,
 
     /// True: nobody gets a token that speaks for the person, and those that do hold no more.
