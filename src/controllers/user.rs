@@ -85,7 +85,7 @@ fn conditions(seen: &Seen, namespace: &str, settings: &Settings) -> Conditions {
         return Conditions::stalled(
             r::SUBJECT_CONFLICT,
             format!(
-                "User {} names {person} too, and is older: the roles there hold, and not those here. Delete one of the two.{out}",
+                "User {} names {person} too, and goes before: the older does, and of two of the same second the one with the smaller UID. The roles there hold, and not those here. Delete one of the two.{out}",
                 first.user
             ),
         );

@@ -195,7 +195,7 @@ fn each_case_is_told() {
             "SubjectConflict",
             false,
             true,
-            "User first",
+            "User first names acme/corp:ann too, and goes before: the older does, and of two of the same second",
         ),
         (
             plain("acme"),
