@@ -149,10 +149,24 @@ impl Visit<'_> {
                     Some(issuer) => format!("issuer {issuer}"),
                     None => "any issuer".to_owned(),
                 };
+                let operators = &self.settings.operator_namespace;
+                // A tenant can not change it, nor see it.
+                let for_all = !conflict.with.contains('/') && self.seen.key.namespace != *operators;
+                let (whose, then) = if for_all {
+                    (
+                        format!(
+                            " of the operator's namespace {operators}, which is for every tenant,"
+                        ),
+                        "give this one other audiences, or delete it, as the other goes before",
+                    )
+                } else {
+                    let then = "give the two different audiences, or delete one";
+                    (String::new(), then)
+                };
                 Conditions::stalled(
                     r::PROVIDER_CONFLICT,
                     format!(
-                        "OidcProvider {} takes tokens of {issuer} for audience {} too, and a token has one provider: give the two different audiences, or delete one.",
+                        "OidcProvider {}{whose} takes tokens of {issuer} for audience {} too, and a token has one provider: {then}.",
                         conflict.with, conflict.audience
                     ),
                 )

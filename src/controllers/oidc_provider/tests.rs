@@ -263,6 +263,14 @@ fn what_stands_against_it_is_told() {
         says(&decision, STALLED, true, reason);
         let status = status(&decision).expect("a status");
         assert_eq!(status.key_ids, [""; 0]);
+        if reason == r::PROVIDER_CONFLICT {
+            let told = &status.conditions[0].message;
+            assert!(
+                told.contains("corp of the operator's namespace chancery-system")
+                    && told.contains("give this one other audiences, or delete it"),
+                "{told}"
+            );
+        }
     }
     let of_nobody = seen(&provider, Some(ProviderProblem::NoSubscription));
     says(
