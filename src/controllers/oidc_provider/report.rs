@@ -261,11 +261,12 @@ impl Visit<'_> {
     fn and_issuer(&self, conditions: Conditions) -> Conditions {
         let issuers = &self.provider.spec.issuers;
         if issuers.is_empty() {
-            return conditions.and(
+            let told = "spec.issuers is empty: whatever a token with these keys and audiences says as its issuer (iss) is taken.";
+            return conditions.ready_adds(told).and(
                 ISSUER_VALIDATED,
                 false,
                 r::ISSUER_NOT_VALIDATED,
-                "spec.issuers is empty: whatever a token with these keys and audiences says as its issuer (iss) is taken.",
+                told,
             );
         }
         let message = format!(
