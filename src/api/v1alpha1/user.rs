@@ -112,7 +112,7 @@ pub struct UserProvider {
 pub struct UserStatus {
     /// The metadata.generation that this status speaks of; -1 before the first visit.
     pub observed_generation: i64,
-    /// Ready, and while they hold Reconciling and Stalled.
+    /// Ready, and while they hold Reconciling, Stalled and Restricted.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// What the person is called here, and in tokens (sub): provider:subject, of a tenant's provider
