@@ -229,7 +229,7 @@ impl Visit<'_> {
             Fault::Refused(_) => (r::PROVIDER_REFUSED, true),
             Fault::Issuer(_) => (r::ISSUER_MISMATCH, true),
         };
-        let why = format!("The provider's keys can not be read: {fault}. It is tried again.");
+        let why = format!("The provider does not tell its keys: {fault}. It is tried again.");
         let conditions = match (ready, known) {
             (Some(ready), Some(known)) => {
                 let until = known.good_until(self.settings);
