@@ -286,7 +286,8 @@ pub struct OidcProviderStatus {
     /// When they are read next.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_refresh: Option<Time>,
-    /// The value of the annotation chancery.dev/reload for which the provider was asked last.
+    /// The value of the annotation chancery.dev/reload for which the provider was asked last; Reachable
+    /// and lastRefresh tell whether it answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_handled_reload: Option<String>,
 }
