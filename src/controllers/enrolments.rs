@@ -377,7 +377,9 @@ fn tell(
 ) {
     for (place, count) in enrolled {
         let told = match place.as_str() {
+            enrolment::LEGAL_ENTITIES if *count == 1 => "A legal entity was enrolled.".to_owned(),
             enrolment::LEGAL_ENTITIES => format!("{count} legal entities were enrolled."),
+            _ if *count == 1 => format!("A person of {place} was enrolled."),
             _ => format!("{count} people of {place} were enrolled."),
         };
         decision.writes.push(Note::normal(r::ENROLLED, told));

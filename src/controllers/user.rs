@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::technical_user::RESTRICTED;
 use super::{Decision, status};
 use crate::api::v1alpha1::{Conditions, Observed, User, UserStatus};
 use crate::domain::names::is_object_name;
 use crate::domain::reasons as r;
 use crate::domain::settings::Settings;
+use crate::domain::subscription::{self, cut_down};
 use crate::domain::user::{People, ProviderScope};
 use crate::tenancy::Tenancy;
 
@@ -32,7 +34,7 @@ pub fn decide(seen: &Seen, settings: &Settings, now: Timestamp) -> Decision {
         return Decision::default();
     }
     let before = user.status.as_ref();
-    let conditions = conditions(seen, namespace, settings);
+    let conditions = beyond(seen, namespace, now, conditions(seen, namespace, settings));
     let observed = Observed {
         generation: user.metadata.generation.unwrap_or(0),
         now,
@@ -48,6 +50,30 @@ pub fn decide(seen: &Seen, settings: &Settings, now: Timestamp) -> Decision {
         writes: status::write(&**user, before, &after, events),
         wake_at: None,
     }
+}
+
+/// With the roles that the Subscription does not allow, as of a technical user.
+fn beyond(seen: &Seen, namespace: &str, now: Timestamp, conditions: Conditions) -> Conditions {
+    let Some(current) = subscription::current(seen.tenancy.of(namespace), now) else {
+        return conditions;
+    };
+    let roles = &seen.user.spec.roles;
+    let granted = cut_down(roles, &current.allowed.roles);
+    let denied: Vec<_> = roles
+        .iter()
+        .map(String::as_str)
+        .filter(|role| !granted.contains(role))
+        .collect();
+    if denied.is_empty() {
+        return conditions;
+    }
+    let told = format!(
+        "Subscription {} does not allow the roles {}, so that tokens go without.",
+        current.name,
+        denied.join(", ")
+    );
+    let conditions = conditions.ready_adds(&told);
+    conditions.and(RESTRICTED, true, r::BEYOND_SUBSCRIPTION, told)
 }
 
 fn conditions(seen: &Seen, namespace: &str, settings: &Settings) -> Conditions {
@@ -85,7 +111,7 @@ fn conditions(seen: &Seen, namespace: &str, settings: &Settings) -> Conditions {
         return Conditions::stalled(
             r::SUBJECT_CONFLICT,
             format!(
-                "User {} names {person} too, and is older: the roles there hold, and not those here. Delete one of the two.{out}",
+                "User {} names {person} too, and goes before: the older does, and of two of the same second the one with the smaller UID. The roles there hold, and not those here. Delete one of the two.{out}",
                 first.user
             ),
         );

@@ -9,7 +9,15 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
 /// A condition in CEL on `self`, and the sentence for who breaks it.
-type Rule = (&'static str, &'static str);
+pub type Rule = (&'static str, &'static str);
+
+/// The condition of a rule of a text, for the object whose field of that name the text is. The API server quotes
+/// a text that breaks a rule of its own, and no object: this is for fields into which a person may paste a
+/// secret, and whose refusal would then repeat it in logs.
+pub fn unquoted(field: &str, (condition, _): Rule) -> String {
+    let condition = condition.replace("self", &format!("self.{field}"));
+    format!("!has(self.{field}) || ({condition})")
+}
 
 const SCOPE: Rule = (
     r"self.matches('^[!#-\\x5b\\x5d-~]+$')",
@@ -31,6 +39,10 @@ const ROLE_BY_NAME: Rule = (
     "!self.contains('*')",
     "a technical user's roles are listed by name: * stands for all of them only in a Subscription's allowed.roles.",
 );
+const ROLE_LISTED: Rule = (
+    "!self.contains('*')",
+    "the roles that people have here are listed by name: * stands for all of them only in a Subscription's allowed.roles.",
+);
 const ROLE_OR_ALL: Rule = (
     "self == '*' || !self.contains('*')",
     "roles are compared as they stand, and * is no pattern: it allows every role as an entry of its own, and nothing within another.",
@@ -51,7 +63,8 @@ const CLIENT_ID: Rule = (
     "self.matches('^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$')",
     "a client id is made of lower-case letters, digits, dots, dashes and underscores, and begins and ends with a letter or digit (colons are for the ids of people).",
 );
-const OBJECT_NAME: Rule = (
+/// On the name of an object, as [`unquoted`] has it.
+pub const OBJECT_NAME: Rule = (
     r"self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
     "the name of an object is made of lower-case letters, digits, dashes and dots, and each part between dots begins and ends with a letter or digit.",
 );
@@ -59,7 +72,8 @@ const KEY_ID: Rule = (
     "self.matches('^[A-Za-z0-9_-]{43}$')",
     "a key id is the kid of one of the ring's keys, 43 letters, digits, dashes and underscores, as status.keys shows it.",
 );
-const DATA_KEY: Rule = (
+/// On a key of a Secret, as [`unquoted`] has it.
+pub const DATA_KEY: Rule = (
     "self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')",
     "a key of a Secret is made of letters, digits, dashes, underscores and dots, is not a dot alone, and does not begin with two.",
 );
@@ -67,7 +81,8 @@ const CONFIG_MAP_KEY: Rule = (
     "self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')",
     "a key of a ConfigMap is made of letters, digits, dashes, underscores and dots, is not a dot alone, and does not begin with two.",
 );
-const AGE_RECIPIENT: Rule = (
+/// On an age recipient, as [`unquoted`] has it.
+pub const AGE_RECIPIENT: Rule = (
     "self.matches('^age1[02-9ac-hj-np-z]{58}$')",
     "an age recipient is age1 and 58 lower-case letters and digits, as age-keygen -y prints it; its private key, which begins with AGE-SECRET-KEY, stays with you.",
 );
@@ -91,7 +106,8 @@ const NO_API_SERVER: Rule = (
     "!self.startsWith('https://kubernetes.default')",
     "that audience is the API server's own: a token for it gives access to the cluster, and is not for showing to others; take the field away for the issuer.",
 );
-const TOKEN_ISSUER: Rule = (
+/// On the issuer of a cluster's tokens, as [`unquoted`] has it.
+pub const TOKEN_ISSUER: Rule = (
     "self.matches('^https://[!-~]+$')",
     "the issuer of a cluster's tokens is a URL that begins with https://, as its /.well-known/openid-configuration has it.",
 );
@@ -144,7 +160,8 @@ const BASE64URL: Rule = (
     "self.matches('^[A-Za-z0-9_-]+$')",
     "a member of a key is base64url without padding: letters, digits, dashes and underscores.",
 );
-const WELL_KNOWN_URI: [Rule; 2] = [
+/// On a provider's wellKnownUri, as [`unquoted`] has it.
+pub const WELL_KNOWN_URI: [Rule; 2] = [
     (
         r"self.matches('^https?://[^/?#@]+(/[^?#]*)?/\\.well-known/[^?#]+$') && self.matches('^[!-~]+$')",
         "wellKnownUri is where the provider's metadata is, such as https://login.example.com/.well-known/openid-configuration: a URL with /.well-known/ in it, without user, query or fragment.",
@@ -167,10 +184,11 @@ const CLAIM_PATH: Rule = (
     r"a claim is named by at most 8 names with dots between them, such as realm_access.roles: a dot within a name is written \., a backslash \\.",
 );
 const REFUSAL: Rule = (
-    "self.matches('^[A-Z][A-Za-z]*$')",
-    "refused is the word for why a token is not taken, such as WrongAudience.",
+    "self in ['ProviderInactive', 'HeaderRefused', 'NoAccessToken', 'TokenBound', 'TokenOfClient', 'ClaimMissing', 'ClaimMalformed', 'OwnIssuer', 'WrongIssuer', 'WrongAudience', 'TokenExpired', 'TokenNotYetValid', 'IssuedInFuture', 'IssuedBeforeRegistration', 'SubjectMissing', 'SubjectUnsound', 'OrganisationUnsound', 'LegalEntityMissing', 'LegalEntityUnsound', 'RolesUnsound', 'RequiredClaim']",
+    "refused is the word for why a token is not taken, one of ProviderInactive, HeaderRefused, NoAccessToken, TokenBound, TokenOfClient, ClaimMissing, ClaimMalformed, OwnIssuer, WrongIssuer, WrongAudience, TokenExpired, TokenNotYetValid, IssuedInFuture, IssuedBeforeRegistration, SubjectMissing, SubjectUnsound, OrganisationUnsound, LegalEntityMissing, LegalEntityUnsound, RolesUnsound and RequiredClaim.",
 );
-const CA_BUNDLE: [Rule; 2] = [
+/// On a provider's caBundle, as [`unquoted`] has it.
+pub const CA_BUNDLE: [Rule; 2] = [
     (
         "!self.contains('PRIVATE KEY')",
         "a private key does not belong here, and was not stored: take it for known, make another, and give the certificates alone.",
@@ -215,7 +233,7 @@ fn rules(rules: &[Rule]) -> Value {
 
 /// A public key as a JWK. Private members are known here only to be refused with a sentence.
 fn public_key() -> Schema {
-    public_key_up_to(&[BASE64URL])
+    public_key_up_to(&[])
 }
 
 /// The same with these rules for an RSA modulus.
@@ -229,6 +247,14 @@ fn public_key_up_to(modulus: &[Rule]) -> Schema {
         "type": "string",
         "description": "A private or secret member, which must not be given.",
     });
+    // On the key, as whoever takes a member for a place for PEM would have it repeated.
+    let unquoted = |(field, rule): (&str, &Rule)| json!({ "rule": unquoted(field, *rule), "message": rule.1, "fieldPath": format!(".{field}") });
+    let members = ["n", "e", "x", "y"].map(|field| (field, &BASE64URL));
+    let moduli = modulus.iter().map(|rule| ("n", rule));
+    let mut all = rules(&KEY_RULES);
+    if let Some(all) = all.as_array_mut() {
+        all.extend(members.into_iter().chain(moduli).map(unquoted));
+    }
     json_schema!({
         "type": "object",
         "description": "A public key as a JWK (RFC 7517).",
@@ -239,14 +265,14 @@ fn public_key_up_to(modulus: &[Rule]) -> Schema {
             "alg": member(16, &[KEY_ALGORITHM], "The one algorithm that it is for; that of the curve where absent."),
             "use": member(16, &[KEY_USE], "What it is for: sig."),
             "crv": member(16, &[KEY_CURVE], "The curve of an EC or OKP key."),
-            "n": member(1366, modulus, "The modulus of an RSA key."),
-            "e": member(8, &[BASE64URL], "The public exponent of an RSA key, as a rule AQAB."),
-            "x": member(88, &[BASE64URL], "The x coordinate of an EC key, or the whole of an OKP key."),
-            "y": member(88, &[BASE64URL], "The y coordinate of an EC key."),
+            "n": member(1366, &[], "The modulus of an RSA key."),
+            "e": member(8, &[], "The public exponent of an RSA key, as a rule AQAB."),
+            "x": member(88, &[], "The x coordinate of an EC key, or the whole of an OKP key."),
+            "y": member(88, &[], "The y coordinate of an EC key."),
             "d": private, "p": private, "q": private, "dp": private, "dq": private, "qi": private,
             "k": private,
         },
-        "x-kubernetes-validations": rules(&KEY_RULES),
+        "x-kubernetes-validations": all,
     })
 }
 
@@ -322,13 +348,13 @@ schemas! {
     /// The name of an object.
     object_name = text(253, &[OBJECT_NAME]);
     /// The name of a Secret.
-    secret_name = text(253, &[OBJECT_NAME]);
+    secret_name = text(253, &[]);
     /// The name of a technical user, which is shorter, since others follow from it.
     technical_user_name = text(63, &[OBJECT_NAME]);
     /// The name of a `SigningKey`, which is shorter, since others follow from it.
     signing_key_name = text(52, &[OBJECT_NAME]);
     /// A key in a Secret's data.
-    data_key = text(253, &[DATA_KEY]);
+    data_key = text(253, &[]);
     /// The keys of a `ConfigMap`'s data that a document stands under.
     config_map_keys = {
         let mut list = set(8, &text(253, &[CONFIG_MAP_KEY]));
@@ -336,7 +362,7 @@ schemas! {
         list
     };
     /// Whom a client secret is sealed to.
-    age_recipient = text(128, &[AGE_RECIPIENT]);
+    age_recipient = text(128, &[]);
     /// Labels of a person's choosing.
     chosen_labels = chosen("a label", &text(63, &[LABEL_VALUE]));
     /// Annotations of a person's choosing.
@@ -350,7 +376,7 @@ schemas! {
     /// The audience of a `ServiceAccount`'s tokens.
     token_audience = text(512, &[TOKEN_AUDIENCE, NO_API_SERVER]);
     /// Who issues another cluster's tokens.
-    token_issuer = text(512, &[TOKEN_ISSUER]);
+    token_issuer = text(512, &[]);
     /// The public keys that a client, or a cluster, signs with.
     public_keys = json_schema!({
         "type": "array",
@@ -364,7 +390,7 @@ schemas! {
         )]),
     });
     /// Where a provider's metadata is.
-    well_known_uri = text(1000, &WELL_KNOWN_URI);
+    well_known_uri = text(1000, &[]);
     /// What a provider's tokens may say as `iss`.
     provider_issuers = set(10, &text(512, &[PROVIDER_ISSUER]));
     /// Of what a provider's tokens must have one as `aud`.
@@ -374,7 +400,7 @@ schemas! {
         list
     };
     /// Certificates in PEM.
-    ca_bundle = text(65_536, &CA_BUNDLE);
+    ca_bundle = text(65_536, &[]);
     /// Where a claim stands.
     claim_path = text(256, &[CLAIM_PATH]);
     /// What a claim must be.
@@ -382,7 +408,9 @@ schemas! {
     /// A provider's role.
     provider_role = text(256, &[]);
     /// Our roles for one of a provider's.
-    mapped_roles = set(16, &text(256, &[ROLE, ROLE_BY_NAME]));
+    mapped_roles = set(16, &text(256, &[ROLE, ROLE_LISTED]));
+    /// The roles of a person.
+    person_roles = set(64, &text(256, &[ROLE, ROLE_LISTED]));
     /// The claims of a token that is an example.
     example_token = json_schema!({
         "type": "object",
@@ -398,7 +426,7 @@ schemas! {
     provider_keys = json_schema!({
         "type": "array",
         "maxItems": 20,
-        "items": public_key_up_to(&[BASE64URL, MODULUS_OF_PROVIDER]),
+        "items": public_key_up_to(&[MODULUS_OF_PROVIDER]),
         "x-kubernetes-list-type": "atomic",
         "x-kubernetes-validations": rules(&[(
             "self.all(a, !has(a.kid) || self.exists_one(b, has(b.kid) && b.kid == a.kid))",

@@ -1,8 +1,10 @@
 //! How a technical user authenticates without a secret.
 
+use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::unquoted::unquoted;
 use crate::domain::client_key::GivenJwk;
 use crate::domain::vocabulary;
 
@@ -50,8 +52,9 @@ pub struct ServiceAccountCredential {
 }
 
 /// Another cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = unquoted("issuer", vocabulary::TOKEN_ISSUER))]
 pub struct OtherCluster {
     /// The issuer (iss) of its ServiceAccount tokens, as its /.well-known/openid-configuration has it.
     #[schemars(schema_with = "vocabulary::token_issuer")]

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::ISSUER_VALIDATED;
 use crate::domain::reasons::PROGRESSING;
 
 /// The type that every kind has.
@@ -139,6 +140,7 @@ impl Conditions {
             .iter()
             .filter(|(kind, holds, reason, _)| match *kind {
                 STALLED => *holds,
+                ISSUER_VALIDATED => !*holds,
                 // What is on its way needs nobody.
                 PUBLISHED => !*holds && *reason != PROGRESSING,
                 _ => false,

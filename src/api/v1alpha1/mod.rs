@@ -14,6 +14,7 @@ mod secret_credential;
 mod signing_key;
 mod subscription;
 mod technical_user;
+mod unquoted;
 mod user;
 
 pub use assertion::*;

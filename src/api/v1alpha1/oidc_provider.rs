@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::unquoted::unquoted;
 use crate::domain::client_key::GivenJwk;
 use crate::domain::period::Period;
 use crate::domain::provider::{
@@ -51,6 +52,10 @@ pub const ISSUER_VALIDATED: &str = "IssuerValidated";
         .message("a provider has either wellKnownUri, where its metadata tells of its keys, or its keys themselves in jwks.keys: give one of the two."),
     validation = Rule::new("!has(self.wellKnownUri) || !self.requireHttps || self.wellKnownUri.startsWith('https://')")
         .message("wellKnownUri does not begin with https://, so that anyone on the way could put keys of their own into the answer: use https, or set requireHttps to false for a provider within the cluster.").field_path(".wellKnownUri"),
+    validation = unquoted("wellKnownUri", vocabulary::WELL_KNOWN_URI[0]),
+    validation = unquoted("wellKnownUri", vocabulary::WELL_KNOWN_URI[1]),
+    validation = unquoted("caBundle", vocabulary::CA_BUNDLE[0]),
+    validation = unquoted("caBundle", vocabulary::CA_BUNDLE[1]),
 )]
 pub struct OidcProviderSpec {
     /// Where the provider's metadata is, such as
@@ -206,7 +211,8 @@ impl Default for ProviderJwks {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenExample {
-    /// The token's claims. Of iss, aud and the times those that are left out count as right.
+    /// The token's claims. Of iss, aud and the times those that are left out count as right. The times that
+    /// stand there are judged as at iat, and without one as at the moment when this resource was made.
     #[schemars(schema_with = "vocabulary::example_token")]
     pub token: Map<String, Value>,
     /// What is to come of it; what is left out may be anything.
@@ -216,27 +222,31 @@ pub struct TokenExample {
 }
 
 /// What is to come of an example.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.refused) || !(has(self.id) || has(self.organisation) || has(self.legalEntity) || has(self.roles))")
+        .message("refused says that no token comes of it, and beside it stands what is to come of it: take refused away, or all else."),
+)]
 pub struct ExpectedSubject {
     /// What the person is called here.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "vocabulary::example_text")]
     pub id: Option<String>,
     /// Their organisation; empty: none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "vocabulary::example_text")]
     pub organisation: Option<String>,
     /// Their legal entity; empty: none is named.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "vocabulary::example_text")]
     pub legal_entity: Option<String>,
     /// Their roles here, in any order.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "vocabulary::example_roles")]
     pub roles: Option<Vec<String>>,
-    /// That the token is refused, and why, such as LegalEntityMissing.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// That the token is refused, and why, such as LegalEntityMissing; nothing else stands beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "vocabulary::example_refusal")]
     pub refused: Option<String>,
 }
@@ -276,7 +286,8 @@ pub struct OidcProviderStatus {
     /// When they are read next.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_refresh: Option<Time>,
-    /// The value of the annotation chancery.dev/reload for which the provider was asked last.
+    /// The value of the annotation chancery.dev/reload for which the provider was asked last; Reachable
+    /// and lastRefresh tell whether it answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_handled_reload: Option<String>,
 }

@@ -6,6 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::unquoted::unquoted;
 use crate::domain::client::DEFAULT_SECRET_GRACE;
 use crate::domain::period::Period;
 use crate::domain::vocabulary;
@@ -28,6 +29,8 @@ use crate::domain::vocabulary;
         .field_path(".keys"),
     validation = Rule::new("self.delivery != 'Reference' || !has(self.labels) && !has(self.annotations)")
         .message("labels and annotations are put on a Secret that the operator delivers, and with delivery Reference it touches none: take them away, and put them on your Secret yourself."),
+    validation = unquoted("recipient", vocabulary::AGE_RECIPIENT),
+    validation = unquoted("secretName", vocabulary::OBJECT_NAME),
     validation = Rule::new("self.delivery != 'Reference' || !has(self.rotation) || !has(self.rotation.interval)")
         .message("rotation.interval has the operator generate secrets, and with delivery Reference you supply them: take it away, and rotate by changing your Secret, or by a second one in secretRefs.")
         .field_path(".rotation.interval"),
@@ -135,8 +138,12 @@ pub enum Delivery {
 }
 
 /// Where a client secret stands that a person supplies.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = unquoted("name", vocabulary::OBJECT_NAME),
+    validation = unquoted("key", vocabulary::DATA_KEY),
+)]
 pub struct SuppliedRef {
     /// The Secret's name, in the namespace of the technical user.
     #[schemars(schema_with = "vocabulary::secret_name")]
@@ -181,6 +188,10 @@ pub enum SecretFormat {
 #[x_kube(
     validation = Rule::new("[self.clientId, self.clientSecret, self.tokenUrl, self.issuer].all(k, [self.clientId, self.clientSecret, self.tokenUrl, self.issuer].exists_one(l, l == k))")
         .message("two of the keys have the same name: each of clientId, clientSecret, tokenUrl and issuer needs a name of its own."),
+    validation = unquoted("clientId", vocabulary::DATA_KEY),
+    validation = unquoted("clientSecret", vocabulary::DATA_KEY),
+    validation = unquoted("tokenUrl", vocabulary::DATA_KEY),
+    validation = unquoted("issuer", vocabulary::DATA_KEY),
 )]
 pub struct SecretKeys {
     /// Under which key the client id stands.

@@ -8,11 +8,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Publish;
+use super::unquoted::unquoted;
 use crate::domain::algorithm::{Algorithm, RsaKeySize};
 use crate::domain::jwk::PublicJwk;
 use crate::domain::period::Period;
 use crate::domain::staleness::DEFAULT_PUBLISH_LEAD;
-use crate::domain::vocabulary::{data_key, key_id, object_name};
+use crate::domain::vocabulary::{self, key_id};
 
 /// A ring of key pairs for one audience and one algorithm. The operator makes its keys, publishes
 /// them in a JWKS (the ConfigMap <name>-jwks, the issuer's ConfigMap chancery-issuer, and HTTP),
@@ -175,16 +176,20 @@ pub struct PrivateKey {
 }
 
 /// A Secret with a private key in PEM: PKCS#8, PKCS#1 or SEC1, not encrypted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = unquoted("name", vocabulary::OBJECT_NAME),
+    validation = unquoted("key", vocabulary::DATA_KEY),
+)]
 pub struct SecretRef {
     /// The name of the Secret.
-    #[schemars(schema_with = "object_name")]
+    #[schemars(schema_with = "vocabulary::secret_name")]
     pub name: String,
     /// The key under which the PEM stands; absent: tls.key in a Secret of type kubernetes.io/tls, else
     /// private-key.pem, else the only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "data_key")]
+    #[schemars(schema_with = "vocabulary::data_key")]
     pub key: Option<String>,
 }
 

@@ -85,7 +85,7 @@ pub struct UserSpec {
     /// Roles that the person has here beside those that the provider's mapping gives. Tokens have no role that
     /// the Subscription does not allow.
     #[serde(default)]
-    #[schemars(schema_with = "vocabulary::roles")]
+    #[schemars(schema_with = "vocabulary::person_roles")]
     pub roles: Vec<String>,
 
     /// True: nobody gets a token that speaks for the person, and those that do hold no more.
@@ -112,7 +112,7 @@ pub struct UserProvider {
 pub struct UserStatus {
     /// The metadata.generation that this status speaks of; -1 before the first visit.
     pub observed_generation: i64,
-    /// Ready, and while they hold Reconciling and Stalled.
+    /// Ready, and while they hold Reconciling, Stalled and Restricted.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// What the person is called here, and in tokens (sub): provider:subject, of a tenant's provider

@@ -184,6 +184,30 @@ fn people_are_made_users_before_the_notes_go() {
 }
 
 #[test]
+fn one_is_told_as_one() {
+    let seen = seen(&[
+        ("acme", r#"{"corp":["ann","bob"]}"#),
+        ("globex", r#"{"corp":["ann"]}"#),
+        (LEGAL_ENTITIES, r#"{"corp":["new"]}"#),
+    ]);
+    let decision = decide(&seen, &settings(), now());
+    let told = decision.writes.iter().filter_map(|write| match write {
+        Write::Event(note) => Some(&*note.message),
+        _ => None,
+    });
+    let mut told: Vec<_> = told.collect();
+    told.sort_unstable();
+    assert_eq!(
+        told,
+        [
+            "2 people of acme were enrolled.",
+            "A legal entity was enrolled.",
+            "A person of globex was enrolled.",
+        ]
+    );
+}
+
+#[test]
 fn what_a_note_may_not_ask_for_is_refused() {
     for (place, text) in [
         // No tenant; none now; nobody's provider; one that enrols nobody; one that is not trusted; another

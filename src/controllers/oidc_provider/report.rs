@@ -149,10 +149,24 @@ impl Visit<'_> {
                     Some(issuer) => format!("issuer {issuer}"),
                     None => "any issuer".to_owned(),
                 };
+                let operators = &self.settings.operator_namespace;
+                // A tenant can not change it, nor see it.
+                let for_all = !conflict.with.contains('/') && self.seen.key.namespace != *operators;
+                let (whose, then) = if for_all {
+                    (
+                        format!(
+                            " of the operator's namespace {operators}, which is for every tenant,"
+                        ),
+                        "give this one other audiences, or delete it, as the other goes before",
+                    )
+                } else {
+                    let then = "give the two different audiences, or delete one";
+                    (String::new(), then)
+                };
                 Conditions::stalled(
                     r::PROVIDER_CONFLICT,
                     format!(
-                        "OidcProvider {} takes tokens of {issuer} for audience {} too, and a token has one provider: give the two different audiences, or delete one.",
+                        "OidcProvider {}{whose} takes tokens of {issuer} for audience {} too, and a token has one provider: {then}.",
                         conflict.with, conflict.audience
                     ),
                 )
@@ -215,7 +229,7 @@ impl Visit<'_> {
             Fault::Refused(_) => (r::PROVIDER_REFUSED, true),
             Fault::Issuer(_) => (r::ISSUER_MISMATCH, true),
         };
-        let why = format!("The provider's keys can not be read: {fault}. It is tried again.");
+        let why = format!("The provider does not tell its keys: {fault}. It is tried again.");
         let conditions = match (ready, known) {
             (Some(ready), Some(known)) => {
                 let until = known.good_until(self.settings);
@@ -247,11 +261,12 @@ impl Visit<'_> {
     fn and_issuer(&self, conditions: Conditions) -> Conditions {
         let issuers = &self.provider.spec.issuers;
         if issuers.is_empty() {
-            return conditions.and(
+            let told = "spec.issuers is empty: whatever a token with these keys and audiences says as its issuer (iss) is taken.";
+            return conditions.ready_adds(told).and(
                 ISSUER_VALIDATED,
                 false,
                 r::ISSUER_NOT_VALIDATED,
-                "spec.issuers is empty: whatever a token with these keys and audiences says as its issuer (iss) is taken.",
+                told,
             );
         }
         let message = format!(

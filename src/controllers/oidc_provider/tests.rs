@@ -263,6 +263,14 @@ fn what_stands_against_it_is_told() {
         says(&decision, STALLED, true, reason);
         let status = status(&decision).expect("a status");
         assert_eq!(status.key_ids, [""; 0]);
+        if reason == r::PROVIDER_CONFLICT {
+            let told = &status.conditions[0].message;
+            assert!(
+                told.contains("corp of the operator's namespace chancery-system")
+                    && told.contains("give this one other audiences, or delete it"),
+                "{told}"
+            );
+        }
     }
     let of_nobody = seen(&provider, Some(ProviderProblem::NoSubscription));
     says(
@@ -301,6 +309,16 @@ fn keys_in_the_spec_need_nobody_to_be_asked() {
     let decision = decided(&seen(&inline(&[&sound]), None), sure(100));
     says(&decision, "Ready", true, r::SUCCEEDED);
     says(&decision, "IssuerValidated", false, r::ISSUER_NOT_VALIDATED);
+    let stands = status(&decision).expect("a status").conditions;
+    assert!(
+        stands[0].message.contains("spec.issuers is empty"),
+        "{stands:?}"
+    );
+    let warns = |write: &Write| matches!(write, Write::Event(note) if note.warning && note.reason == r::ISSUER_NOT_VALIDATED);
+    assert_eq!(
+        decision.writes.iter().filter(|write| warns(write)).count(),
+        1
+    );
     assert_eq!(told(&decision, REACHABLE), None);
     assert_eq!(status(&decision).expect("a status").key_ids.len(), 1);
     let decision = decided(&seen(&inline(&[&sound, &broken]), None), sure(100));

@@ -246,12 +246,7 @@ impl<'a> Visit<'a> {
             ),
             None => "the next client secret is just being made for another one".to_owned(),
         };
-        // Whoever may annotate writes this: a recipient is short, and all else is not repeated.
-        let short: String = claim
-            .chars()
-            .filter(char::is_ascii_graphic)
-            .take(62)
-            .collect();
+        let claim = repeated(claim);
         let then = if recipient.is_some() {
             "To have them claimed, take that away.".to_owned()
         } else {
@@ -261,7 +256,7 @@ impl<'a> Visit<'a> {
         };
         Note::warning(
             r::CLAIM_REFUSED,
-            format!("The claim {short} found nothing to be claimed: {why}. {then}"),
+            format!("The claim {claim} found nothing to be claimed: {why}. {then}"),
         )
     }
 
@@ -333,6 +328,15 @@ impl<'a> Visit<'a> {
 /// Whether it was neither followed by another one nor struck off.
 fn is_standing<P>(key: &KeyFacts<P>) -> bool {
     key.life.retired.is_none() && key.life.removed.is_none()
+}
+
+/// What a message repeats of a claim annotation: a recipient alone. Whoever may annotate writes it, and may have
+/// taken the private key for it.
+fn repeated(claim: &str) -> &str {
+    match Recipient::parse(claim) {
+        Ok(_) => claim,
+        Err(_) => "(which is no age recipient)",
+    }
 }
 
 #[cfg(test)]

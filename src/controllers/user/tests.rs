@@ -195,7 +195,7 @@ fn each_case_is_told() {
             "SubjectConflict",
             false,
             true,
-            "User first",
+            "User first names acme/corp:ann too, and goes before: the older does, and of two of the same second",
         ),
         (
             plain("acme"),
@@ -239,4 +239,43 @@ fn each_case_is_told() {
     let mut going = plain("acme");
     going.metadata.deletion_timestamp = going.metadata.creation_timestamp.clone();
     assert_eq!(said(going, tenancy(own()), &[]), None);
+}
+
+#[test]
+fn roles_beyond_the_subscription_are_told() {
+    let restricted = |roles: serde_json::Value| {
+        let mut tenancy = tenancy(Some(provider(Some("acme"), true)));
+        let sound = tenancy.sound.get_mut("acme").expect("a tenant");
+        sound[0].allowed.roles = vec!["clerk".into()];
+        let user = user("acme", "ann", 5, &json!({"roles": roles}));
+        let seen = Seen {
+            people: Arc::new(People::of([user.facts()])),
+            tenancy: Arc::new(tenancy),
+            user: Arc::new(user),
+        };
+        let now = Timestamp::from_second(NOW).expect("a time");
+        let mut decision = decide(&seen, &Settings::default(), now);
+        let super::super::Write::Status { status, .. } = decision.writes.remove(0) else {
+            panic!("no status: {decision:?}");
+        };
+        let status: UserStatus = serde_json::from_value(status).expect("a status");
+        assert_eq!(status.conditions[0].status, "True");
+        let ready = status.conditions[0].message.clone();
+        let of =
+            |c: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| c.type_ == RESTRICTED;
+        let restricted = status.conditions.iter().find(of);
+        (
+            ready,
+            restricted.map(|c| (c.reason.clone(), c.message.clone())),
+        )
+    };
+    assert_eq!(restricted(json!(["clerk"])).1, None);
+    let (ready, told) = restricted(json!(["clerk", "boss"]));
+    let (reason, message) = told.expect("a condition");
+    assert_eq!(reason, r::BEYOND_SUBSCRIPTION);
+    assert_eq!(
+        message,
+        "Subscription acme does not allow the roles boss, so that tokens go without."
+    );
+    assert!(ready.ends_with(&message), "{ready}");
 }

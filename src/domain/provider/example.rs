@@ -9,7 +9,8 @@ use super::{Provider, Refusal, Subject, read};
 /// A token's claims, and what is to come of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Example {
-    /// The claims. Of `iss`, `aud` and the times those that are left out count as right.
+    /// The claims. Of `iss`, `aud` and the times those that are left out count as right; the times that stand
+    /// there are judged as at `iat`, and without one as at the provider's registration.
     pub token: Map<String, Value>,
     /// What is to come of them.
     pub expect: Expected,
@@ -60,7 +61,24 @@ impl Provider {
         if let Some(aud) = token.get("aud") {
             self.judge_audiences(&read::audiences(Some(aud))?)?;
         }
+        self.judge_times_of_example(token)?;
         self.map(token)
+    }
+}
+
+impl Provider {
+    /// Judges the times that stand in an example as at its `iat`, or else as at the provider's registration: by
+    /// the clock, and by when the resource was made anew, what was right would come to be wrong by itself.
+    fn judge_times_of_example(&self, token: &Map<String, Value>) -> Result<(), Refusal> {
+        let issued_at = read::time(token, "iat")?;
+        let now = issued_at.unwrap_or(self.registered);
+        if read::time(token, "exp")?.is_some_and(|expires| expires <= now) {
+            return Err(Refusal::Expired);
+        }
+        if read::time(token, "nbf")?.is_some_and(|at| at > now) {
+            return Err(Refusal::NotYet);
+        }
+        Ok(())
     }
 }
 

@@ -82,6 +82,31 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// All that [`Self::reason`] may say, in the order of the rules' descriptions.
+    pub const REASONS: [&str; 21] = [
+        "ProviderInactive",
+        "HeaderRefused",
+        "NoAccessToken",
+        "TokenBound",
+        "TokenOfClient",
+        "ClaimMissing",
+        "ClaimMalformed",
+        "OwnIssuer",
+        "WrongIssuer",
+        "WrongAudience",
+        "TokenExpired",
+        "TokenNotYetValid",
+        "IssuedInFuture",
+        "IssuedBeforeRegistration",
+        "SubjectMissing",
+        "SubjectUnsound",
+        "OrganisationUnsound",
+        "LegalEntityMissing",
+        "LegalEntityUnsound",
+        "RolesUnsound",
+        "RequiredClaim",
+    ];
+
     /// One word that stays the same, for metrics and the audit log.
     pub fn reason(&self) -> &'static str {
         match self {

@@ -491,6 +491,31 @@ fn examples_say_how_they_differ() {
         try_it(other.clone(), refused("WrongIssuer")),
         [r#"refused is "WrongAudience", and "WrongIssuer" is expected"#]
     );
+    // Whenever it is tried, and however long ago the resource was made.
+    for (times, comes_of_it) in [
+        (json!({"exp": 5}), Some("TokenExpired")),
+        (json!({"nbf": 5}), None),
+        (json!({"nbf": 4_000_000_000_i64}), Some("TokenNotYetValid")),
+        (json!({"exp": 4_000_000_000_i64}), None),
+        (json!({"iat": 5, "exp": 10}), None),
+        (
+            json!({"iat": 4_000_000_000_i64, "exp": 4_000_000_300_i64}),
+            None,
+        ),
+        (json!({"iat": 10, "exp": 10}), Some("TokenExpired")),
+        (
+            json!({"iat": 10, "nbf": 11, "exp": 12}),
+            Some("TokenNotYetValid"),
+        ),
+        (json!({"exp": "5"}), Some("ClaimMalformed")),
+        (json!({"iat": -1}), Some("ClaimMalformed")),
+    ] {
+        let mut timed = token();
+        let claims = timed.as_object_mut().expect("an object");
+        claims.extend(times.as_object().expect("an object").clone());
+        let expect = comes_of_it.map_or_else(Expected::default, refused);
+        assert_eq!(try_it(timed, expect), [""; 0], "{times}");
+    }
     assert_eq!(
         try_it(other, Expected::default()),
         ["it is refused (WrongAudience): aud in the token has none of the provider's audiences"]
@@ -699,5 +724,47 @@ proptest! {
                 prop_assert!(!(together && issuer && audience), "{} and {}", one.id(), other.id());
             }
         }
+    }
+}
+
+/// The CRD lists the words, and the page does.
+#[test]
+fn every_refusal_has_a_word_that_is_listed() {
+    let text = String::new;
+    let all = [
+        Refusal::Inactive,
+        Refusal::Header("a"),
+        Refusal::Kind("a"),
+        Refusal::Bound,
+        Refusal::OfClient,
+        Refusal::Missing("a"),
+        Refusal::Malformed("a"),
+        Refusal::OwnIssuer,
+        Refusal::Issuer,
+        Refusal::Audience,
+        Refusal::Expired,
+        Refusal::NotYet,
+        Refusal::IssuedAhead,
+        Refusal::BeforeRegistration,
+        Refusal::SubjectMissing(text()),
+        Refusal::Subject(text()),
+        Refusal::Organisation(text()),
+        Refusal::LegalEntityMissing(text()),
+        Refusal::LegalEntity(text()),
+        Refusal::Roles(text()),
+        Refusal::Required(text()),
+    ];
+    assert_eq!(all.map(|refusal| refusal.reason()), Refusal::REASONS);
+    let schema =
+        crate::domain::vocabulary::example_refusal(&mut schemars::SchemaGenerator::default());
+    let rule = serde_json::to_string(&schema).expect("JSON");
+    let listed = format!(
+        "[{}]",
+        Refusal::REASONS.map(|word| format!("'{word}'")).join(", ")
+    );
+    assert!(rule.contains(&listed), "{rule}");
+    let page = include_str!("../../../docs/providers.md");
+    for word in Refusal::REASONS {
+        assert!(page.contains(&format!("`{word}`")), "{word}");
     }
 }

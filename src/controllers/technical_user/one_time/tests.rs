@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::super::desk::{Desk, recipient};
+use super::repeated;
 use crate::api::v1alpha1::{
     CLAIM_ANNOTATION, CredentialState, Delivery, ROTATE_ANNOTATION, SealedBy, TechnicalUserStatus,
 };
@@ -301,4 +302,17 @@ fn a_namespace_that_another_release_serves_is_left_to_it() {
     // From then on that one tells.
     desk.user.status = Some(TechnicalUserStatus::default());
     assert!(!desk.visit(usize::MAX));
+}
+
+#[test]
+fn a_message_repeats_a_recipient_and_nothing_else() {
+    let recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+    assert_eq!(repeated(recipient), recipient);
+    for secret in [
+        "AGE-SECRET-KEY-1QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ",
+        "sk-secret",
+        "",
+    ] {
+        assert_eq!(repeated(secret), "(which is no age recipient)");
+    }
 }
