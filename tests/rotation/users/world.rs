@@ -95,6 +95,8 @@ pub struct World {
     hour: (i64, u64),
     /// How many calls there had been when a rest was last noted.
     rested: u64,
+    /// Whether there are faults after which kube asks again by itself, after a pause of a random length.
+    pub asks_again: bool,
     pub report: Report,
 }
 
@@ -148,6 +150,7 @@ impl World {
             judge: Judge::new(grace * MINUTE),
             hour: (START, 0),
             rested: 0,
+            asks_again: true,
             report: Report::default(),
         }
     }
@@ -285,6 +288,11 @@ impl World {
             (true, _) => Verdict::Broken,
             (_, false) => Verdict::Go,
             (_, true) => *self.dice.pick(&FAULTS),
+        };
+        let verdict = match verdict {
+            Verdict::Refused(_) if !self.asks_again => Verdict::Refused(500),
+            Verdict::AnswerLost(_) if !self.asks_again => Verdict::AnswerLost(500),
+            verdict => verdict,
         };
         let replica = &mut self.replicas[n];
         let Some((line, decided)) = replica.visit.as_mut().and_then(|v| v.waiting.take()) else {
