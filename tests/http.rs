@@ -2,6 +2,8 @@
 
 #[path = "http/account.rs"]
 mod account;
+#[path = "http/apart.rs"]
+mod apart;
 #[path = "http/assertions.rs"]
 mod assertions;
 #[path = "http/audit.rs"]

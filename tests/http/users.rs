@@ -30,7 +30,7 @@ pub fn user(namespace: &str, name: &str, id: &str) -> UserFacts {
     }
 }
 
-fn suspended(namespace: &str, name: &str, id: &str) -> UserFacts {
+pub fn suspended(namespace: &str, name: &str, id: &str) -> UserFacts {
     UserFacts {
         suspended: true,
         ..user(namespace, name, id)
