@@ -600,3 +600,46 @@ async fn no_provider_speaks_with_a_key_of_our_own() {
     })
     .await;
 }
+
+/// So many are judged and tried, the older first; where one goes the next comes in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_has_so_many_providers() {
+    use chancery::domain::provider::MOST_PER_NAMESPACE;
+
+    let world = World::start().await;
+    let (jwks, _) = keys(1);
+    let jwks: Value = serde_json::from_str(&jwks).expect("JSON");
+    let make = async |name: &str| {
+        let made = json!({
+            "apiVersion": "chancery.dev/v1alpha1", "kind": "OidcProvider",
+            "metadata": {"name": name},
+            "spec": {"issuers": ["https://corp.example"], "audiences": [name], "jwks": jwks},
+        });
+        let made = serde_json::from_value(made).expect("valid");
+        let params = PostParams::default();
+        let made = world.providers(TENANT).create(&params, &made).await;
+        made.expect("created");
+    };
+    for n in 1..=MOST_PER_NAMESPACE {
+        make(&format!("p{n:02}")).await;
+    }
+    world.a_second_later().await;
+    make("late").await;
+    let late = (TENANT, "late");
+    let said = world.says(late, "Stalled", true, "TooManyProviders").await;
+    assert!(said.conditions[0].message.contains("32 older"), "{said:?}");
+    let trusts_late = || {
+        world
+            .trusted(TENANT)
+            .iter()
+            .any(|(id, _)| id == "acme/late")
+    };
+    eventually("the others are trusted", async || {
+        (world.trusted(TENANT).len() == MOST_PER_NAMESPACE && !trusts_late()).then_some(())
+    })
+    .await;
+    let (providers, params) = (world.providers(TENANT), DeleteParams::default());
+    providers.delete("p07", &params).await.expect("deleted");
+    world.says(late, "Ready", true, "Succeeded").await;
+    eventually("it comes in", async || trusts_late().then_some(())).await;
+}
