@@ -14,7 +14,7 @@ use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 
 use super::operator::Context;
-use super::outbox::relabel;
+use super::outbox::leave_only;
 use super::{Decision, Error, Fill, Key, Note, Object, Write};
 use crate::domain::enrolment::{self, Newcomer, Notes};
 use crate::domain::names::ENROLMENTS;
@@ -350,21 +350,7 @@ fn within(count: Count, rate: Rate) -> bool {
 /// Takes away all notes but those that wait.
 fn write_outbox(seen: &Seen, left: &Notes, settings: &Settings, decision: &mut Decision) {
     let template = enrolments::outbox(settings);
-    let Some(stands) = &seen.outbox else {
-        let object = Object::ConfigMap(Box::new(template));
-        decision.writes.push(Write::Create(object, Fill::Nothing));
-        return;
-    };
-    let mut map = stands.clone();
-    let relabelled = relabel(&mut map, &template);
-    let left = Some(left.write()).filter(|left| !left.is_empty());
-    let before = map.data.take().filter(|data| !data.is_empty());
-    let same = before == left && map.binary_data.is_none();
-    (map.data, map.binary_data) = (left, None);
-    if relabelled || !same {
-        let object = Object::ConfigMap(Box::new(map));
-        decision.writes.push(Write::Replace(object, Fill::Nothing));
-    }
+    leave_only(seen.outbox.as_ref(), left.write(), template, decision);
 }
 
 /// Says what was done. Nobody is named: who comes when is a person's own affair.

@@ -275,19 +275,7 @@ fn write_list(
 /// Empties the outbox of all that was judged: what is sound stands in the list by then.
 fn write_outbox(seen: &Seen, refused: &[String], settings: &Settings, decision: &mut Decision) {
     let template = revocations::outbox(settings);
-    let Some(stands) = &seen.outbox else {
-        let object = Object::ConfigMap(Box::new(template));
-        decision.writes.push(Write::Create(object, Fill::Nothing));
-        return;
-    };
-    let mut map = stands.clone();
-    let relabelled = relabel(&mut map, &template);
-    let empty = map.data.as_ref().is_none_or(BTreeMap::is_empty) && map.binary_data.is_none();
-    (map.data, map.binary_data) = (None, None);
-    if relabelled || !empty {
-        let object = Object::ConfigMap(Box::new(map));
-        decision.writes.push(Write::Replace(object, Fill::Nothing));
-    }
+    leave_only(seen.outbox.as_ref(), BTreeMap::new(), template, decision);
     for told in refused.iter().take(MOST_TOLD) {
         decision.writes.push(Note::warning(
             r::OUTBOX_ENTRY_REFUSED,
@@ -303,8 +291,32 @@ fn write_outbox(seen: &Seen, refused: &[String], settings: &Settings, decision: 
     }
 }
 
+/// Takes away all that servers have noted in an outbox but `left`, unless that is how it stands. One that is
+/// not there is made.
+pub(super) fn leave_only(
+    stands: Option<&ConfigMap>,
+    left: BTreeMap<String, String>,
+    template: ConfigMap,
+    decision: &mut Decision,
+) {
+    let Some(stands) = stands else {
+        let object = Object::ConfigMap(Box::new(template));
+        decision.writes.push(Write::Create(object, Fill::Nothing));
+        return;
+    };
+    let mut map = stands.clone();
+    let relabelled = relabel(&mut map, &template);
+    let before = map.data.take().unwrap_or_default();
+    let same = before == left && map.binary_data.is_none();
+    (map.data, map.binary_data) = (Some(left).filter(|left| !left.is_empty()), None);
+    if relabelled || !same {
+        let object = Object::ConfigMap(Box::new(map));
+        decision.writes.push(Write::Replace(object, Fill::Nothing));
+    }
+}
+
 /// Without their labels servers would not see them. Whether there was anything to put right.
-pub(super) fn relabel(map: &mut ConfigMap, template: &ConfigMap) -> bool {
+fn relabel(map: &mut ConfigMap, template: &ConfigMap) -> bool {
     let before = map.metadata.labels.clone();
     let ours = template.metadata.labels.clone().unwrap_or_default();
     map.metadata.labels.get_or_insert_default().extend(ours);

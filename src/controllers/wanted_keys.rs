@@ -2,11 +2,14 @@
 //! again soon, if there is one of that UID, and the note is taken away. Whatever else stands there is taken
 //! away too. How often a provider is asked, `oidc_provider/fetches.rs` says, and no note changes that.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::reflector::ObjectRef;
 
 use super::operator::Context;
-use super::{Decision, Error, Fill, Object, Write};
+use super::outbox::leave_only;
+use super::{Decision, Error};
 use crate::domain::names::WANTED_KEYS;
 use crate::domain::settings::Settings;
 use crate::objects::wanted_keys;
@@ -30,32 +33,21 @@ pub async fn look(cx: &Context) -> Result<Decision, Error> {
             }
         }
     }
-    Ok(decide(map, &cx.settings))
+    Ok(decide(map.as_ref(), &cx.settings))
 }
 
 /// An object with nothing in it, and with its labels, by which servers and operator see it.
-fn decide(stands: Option<ConfigMap>, settings: &Settings) -> Decision {
+fn decide(stands: Option<&ConfigMap>, settings: &Settings) -> Decision {
     let template = wanted_keys::template(settings);
     let mut decision = Decision::default();
-    let Some(mut map) = stands else {
-        let object = Object::ConfigMap(Box::new(template));
-        decision.writes.push(Write::Create(object, Fill::Nothing));
-        return decision;
-    };
-    let before = map.metadata.labels.clone();
-    let labels = template.metadata.labels.unwrap_or_default();
-    map.metadata.labels.get_or_insert_default().extend(labels);
-    if map.metadata.labels != before || !wanted_keys::is_empty(&map) {
-        (map.data, map.binary_data) = (None, None);
-        let object = Object::ConfigMap(Box::new(map));
-        decision.writes.push(Write::Replace(object, Fill::Nothing));
-    }
+    leave_only(stands, BTreeMap::new(), template, &mut decision);
     decision
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controllers::{Object, Write};
 
     #[test]
     fn it_is_made_emptied_and_else_left_alone() {
@@ -63,9 +55,9 @@ mod tests {
         let made = decide(None, &settings).writes;
         assert!(matches!(made.as_slice(), [Write::Create(..)]), "{made:?}");
         let mut map = wanted_keys::template(&settings);
-        assert!(decide(Some(map.clone()), &settings).writes.is_empty());
+        assert!(decide(Some(&map), &settings).writes.is_empty());
         let replaced = |map: &ConfigMap| {
-            let mut writes = decide(Some(map.clone()), &settings).writes;
+            let mut writes = decide(Some(map), &settings).writes;
             match writes.pop() {
                 Some(Write::Replace(Object::ConfigMap(map), _)) => *map,
                 other => panic!("{other:?}"),

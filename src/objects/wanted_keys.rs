@@ -53,15 +53,14 @@ pub fn noted(map: &ConfigMap) -> impl Iterator<Item = &str> {
     all.filter(|uid| uid.len() <= LONGEST_UID).take(MOST)
 }
 
-/// Whether nothing stands there.
-pub fn is_empty(map: &ConfigMap) -> bool {
-    let data = map.data.as_ref();
-    data.is_none_or(std::collections::BTreeMap::is_empty) && map.binary_data.is_none()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn is_empty(map: &ConfigMap) -> bool {
+        let data = map.data.as_ref();
+        data.is_none_or(std::collections::BTreeMap::is_empty) && map.binary_data.is_none()
+    }
 
     #[test]
     fn one_entry_a_provider_and_no_more_than_fit() {

@@ -81,12 +81,12 @@ impl Snapshot {
         let Some((provider, subject)) = id.split_once(':') else {
             return false;
         };
-        let serving = || self.providers.iter().map(|p| &p.provider);
-        let serving = || serving().filter(|p| p.serves(namespace));
-        let Some(own) = serving().find(|p| p.id() == provider) else {
+        let all = self.providers.iter().map(|p| &p.provider);
+        let mut serving = all.filter(|p| p.serves(namespace));
+        let Some(own) = serving.clone().find(|p| p.id() == provider) else {
             return false;
         };
-        serving().any(|other| {
+        serving.any(|other| {
             let same = |issuer: &String| own.issuers.contains(issuer);
             other.issuers.iter().any(same)
                 && self

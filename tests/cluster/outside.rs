@@ -13,14 +13,13 @@ use chancery::domain::algorithm::Algorithm;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::exchange::{GRANT, TYPE};
 use crate::load::part;
 use crate::login::{self, Login, signed, with_kid};
+use crate::provider::annotate;
 use crate::release::{LIMIT, Release};
 use crate::revocation::KNOWN_WITHIN;
 use crate::support::{Proc, Scratch, Signal, eventually, free_port, http};
-
-const GRANT: &str = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange";
-const TYPE: &str = "urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aaccess_token";
 
 /// What a token comes to: exchanged, introspected (0: not active), and at `/account`.
 type Uses = [u16; 3];
@@ -213,19 +212,6 @@ fn people(release: &Release, more: &str) {
         "apiVersion: chancery.dev/v1alpha1\nkind: SigningKey\nmetadata: {{name: people, namespace: {namespace}}}\nspec: {{audience: human, algorithm: ES256{more}}}\n"
     ));
     release.wait_ready("signingkey", namespace, "people");
-}
-
-fn annotate(release: &Release, kind: &str, namespace: &str, name: &str, annotation: &str) {
-    let args = [
-        "annotate",
-        kind,
-        name,
-        "-n",
-        namespace,
-        "--overwrite",
-        annotation,
-    ];
-    release.cluster.kubectl_ok(&args);
 }
 
 #[test]

@@ -98,7 +98,7 @@ impl Circle {
     }
 }
 
-fn annotate(release: &Release, kind: &str, namespace: &str, name: &str, annotation: &str) {
+pub fn annotate(release: &Release, kind: &str, namespace: &str, name: &str, annotation: &str) {
     let annotate = [
         "annotate",
         kind,

@@ -11,14 +11,13 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::assertions::{Ask, Key, public_keys, with_token};
+use crate::exchange::{GRANT, TYPE};
 use crate::login::{self, Login, signed};
 use crate::outside::Trusting;
 use crate::release::LIMIT;
 use crate::revocation::KNOWN_WITHIN;
 use crate::support::{eventually, http};
 
-const GRANT: &str = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange";
-const TYPE: &str = "urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aaccess_token";
 /// In an emergency a key leaves the JWKS of every replica within 10 s; five times that, as for all limits.
 const WITHDRAWN_WITHIN: Duration = Duration::from_secs(50);
 

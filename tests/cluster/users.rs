@@ -9,14 +9,12 @@ use chancery::domain::algorithm::Algorithm;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::exchange::{GRANT, TYPE};
 use crate::load::part;
 use crate::provider::Circle;
 use crate::release::{LIMIT, Release};
 use crate::revocation::KNOWN_WITHIN;
 use crate::support::{Proc, Signal, eventually, free_port, http};
-
-const GRANT: &str = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange";
-const TYPE: &str = "urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aaccess_token";
 
 /// A circle in which people come from the other release, with a second replica that serves.
 struct Field {
